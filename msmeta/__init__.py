@@ -1,0 +1,22 @@
+"""Multi-step estimation for gradient-based meta-learning: one inner gradient for a window of N steps."""
+
+from msmeta.bilevel import Bilevel, MetaGradient, State
+from msmeta.dynamics import SGD, Adam
+from msmeta.errors import ConfigError, DataError, DivergedError, UserError
+from msmeta.estimators import FirstOrder, MultiStep
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "Bilevel",
+    "ConfigError",
+    "DataError",
+    "DivergedError",
+    "FirstOrder",
+    "MetaGradient",
+    "MultiStep",
+    "State",
+    "UserError",
+]

@@ -1,0 +1,21 @@
+"""Errors that a user can mend. The command line prints their one line and exits with status 2 (or `exit_status`)."""
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: its message is one line that says what, where and what to do."""
+
+    exit_status = 2
+
+
+class DataError(UserError):
+    """A data set is missing, damaged, or could not be obtained."""
+
+
+class ConfigError(UserError):
+    """An option or a combination of options is impossible."""
+
+
+class DivergedError(UserError):
+    """A loss became NaN or infinite."""
+
+    exit_status = 3

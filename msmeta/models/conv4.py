@@ -1,0 +1,72 @@
+"""The four-block convolutional network of MAML (Finn et al., 2017), functional and batched over tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from msmeta.bilevel import Params
+from msmeta.models.layers import conv2d
+
+BLOCKS = 4
+
+
+@dataclass(frozen=True)
+class Conv4:
+    """Four blocks of [3x3 convolution, batch norm, ReLU] and a linear head.
+
+    way: classes. channels, size: of the square input images. filters: channels of each block.
+    pool: False for stride-2 convolutions and a mean over the last positions (28x28 Omniglot), True for stride 1 with
+    2x2 max-pooling and a flattened last map (84x84 images).
+
+    Batch norm uses the batch's own statistics, in training and at test time ("transductive", as in MAML's code). The
+    convolutions have no bias: the batch norm that follows would cancel it.
+
+    Tasks lie in the channel dimension, (n, tasks * C, H, W) with groups = tasks. There batch norm over channels is per
+    task by construction, so its second derivatives are right, which under torch.func.vmap they are not.
+    """
+
+    way: int
+    channels: int = 1
+    size: int = 28
+    filters: int = 64
+    pool: bool = False
+
+    def init(self, seed: int = 0) -> Params:
+        """Glorot-uniform convolutions, unit batch norms and a small normal head, float32 on the CPU."""
+        generator = torch.Generator().manual_seed(seed)
+        params: Params = {}
+        for block in range(1, BLOCKS + 1):
+            fan_in = self.channels if block == 1 else self.filters
+            weight = torch.empty(self.filters, fan_in, 3, 3)
+            params[f"conv{block}.weight"] = torch.nn.init.xavier_uniform_(weight, generator=generator)
+            params[f"norm{block}.weight"] = torch.ones(self.filters)
+            params[f"norm{block}.bias"] = torch.zeros(self.filters)
+        params["head.weight"] = torch.randn(self.way, self.features, generator=generator) * 0.01
+        params["head.bias"] = torch.zeros(self.way)
+        return params
+
+    @property
+    def features(self) -> int:
+        """Inputs of the linear head."""
+        return self.filters * (self.size // 2**BLOCKS) ** 2 if self.pool else self.filters
+
+    def __call__(self, params: Params, x: Tensor) -> Tensor:
+        """Logits: x (n, C, H, W) -> (n, way); or with a task dimension on params and x, (tasks, n, C, H, W) ->
+        (tasks, n, way)."""
+        if x.dim() == 4:
+            return self({name: value.unsqueeze(0) for name, value in params.items()}, x.unsqueeze(0)).squeeze(0)
+        tasks, n = x.shape[:2]
+        x = x.transpose(0, 1).flatten(1, 2)  # (n, tasks * C, H, W)
+        for block in range(1, BLOCKS + 1):
+            x = conv2d(x, params[f"conv{block}.weight"].flatten(0, 1), 1 if self.pool else 2, 1, groups=tasks)
+            scale, shift = params[f"norm{block}.weight"].flatten(), params[f"norm{block}.bias"].flatten()
+            x = F.relu(F.batch_norm(x, None, None, scale, shift, training=True))
+            if self.pool:
+                x = F.max_pool2d(x, 2)
+        x = x.flatten(2) if self.pool else x.mean((2, 3))
+        x = x.reshape(n, tasks, -1).transpose(0, 1)  # (tasks, n, features)
+        return torch.baddbmm(params["head.bias"].unsqueeze(1), x, params["head.weight"].transpose(1, 2))
