@@ -84,7 +84,9 @@ def partition(steps: int, window: int | Sequence[int]) -> tuple[int, ...]:
     if not windows:
         raise ConfigError("window=() is empty: name the length of each window, for example (2, 1)")
     if any(not isinstance(n, int) or n < 1 for n in windows) or sum(windows) != steps:
-        raise ConfigError(f"window={windows} is no partition of steps={steps}: its lengths must be >= 1 and add up to it")
+        raise ConfigError(
+            f"window={windows} is no partition of steps={steps}: its lengths must be >= 1 and add up to it"
+        )
     return windows
 
 
@@ -92,18 +94,20 @@ def begin(problem: Bilevel, theta: Params) -> tuple[Params, State]:
     """Fresh leaves for θ and the initial state s₁(θ).
 
     φ₁ is an alias of what `init` returned, not the same tensors: where φ₁ is θ itself and the inner loss also reads θ,
-    the gradient by φ must be the partial derivative.
+    the gradient by φ must be the partial derivative. Where φ₁ does not depend on θ it is a leaf.
     """
     theta = {name: value.detach().requires_grad_() for name, value in theta.items()}
     state = problem.init(theta)
     if not isinstance(state, State):
         state = State(state)
-    return theta, State({name: value.view_as(value) for name, value in state.phi.items()}, state.buffers, state.step)
+    phi = {
+        name: value.view_as(value) if value.requires_grad else value.detach().requires_grad_()
+        for name, value in state.phi.items()
+    }
+    return theta, State(phi, state.buffers, state.step)
 
 
-def inner_gradient(
-    problem: Bilevel, phi: Params, theta: Params, t: int, create_graph: bool
-) -> tuple[Tensor, Params]:
+def inner_gradient(problem: Bilevel, phi: Params, theta: Params, t: int, create_graph: bool) -> tuple[Tensor, Params]:
     """The inner loss L_t(φ; θ), detached, and g_t = ∂L_t/∂φ; with `create_graph` g_t can be differentiated again.
 
     Raises ConfigError for a loss that is not a scalar or does not depend on φ.
@@ -146,6 +150,7 @@ def require_finite(inner_losses: Sequence[tuple[int, Tensor]], outer_loss: Tenso
     raise DivergedError(f"outer loss is {values[-1]} after the last inner step: lower the inner learning rate")
 
 
+@torch.enable_grad()
 def adapt(
     problem: Bilevel, state: State, theta: Params, dynamics: Dynamics, windows: Sequence[int]
 ) -> tuple[Params, list[tuple[int, Tensor]]]:

@@ -36,7 +36,15 @@ class _ConvGradients(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, groups: int, by_x: bool, by_w: bool
+        ctx: Any,
+        grad: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        stride: int,
+        padding: int,
+        groups: int,
+        by_x: bool,
+        by_w: bool,
     ) -> tuple[Tensor | None, Tensor | None]:
         ctx.save_for_backward(grad, x, weight)
         ctx.geometry = (stride, padding, groups)

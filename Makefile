@@ -1,0 +1,54 @@
+# `make` lists the targets. `make book` and `make test` do all the set-up they need.
+PYTHON ?= python3
+PRESET ?= quick
+ARGS ?=
+UV ?= uv
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+NOTEBOOKS := $(notdir $(basename $(wildcard notebooks/*.ipynb)))
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup book test lint lab lock clean $(NOTEBOOKS)
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@printf '  make %-10s %s\n' NOTEBOOK 'run one notebook into book/_run/: $(NOTEBOOKS)'
+	@echo 'Settings: PRESET=smoke|quick|cpu|paper, PYTHON=python3.12, ARGS="-p way 20" (parameters of a notebook)'
+
+setup: $(STAMP) ## make .venv with everything that the book and the tests need
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "make: PYTHON=$(PYTHON) is not Python 3.11 or newer: name one, as in make setup PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "make: $(PYTHON) cannot make virtual environments: install its venv module (python3-venv on Debian)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps -e .
+	@touch $(STAMP)
+
+book: $(STAMP) ## run the notebooks (PRESET=quick) and build book/_build/html
+	$(BIN)/python book/build.py --preset $(PRESET)
+
+test: $(STAMP) ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## check style with ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+lab: $(STAMP) ## open JupyterLab on the notebooks
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+lock: ## pin requirements.lock anew from pyproject.toml (needs uv)
+	$(UV) pip compile --quiet --universal --python-version 3.11 --extra book --extra test --no-emit-index-url \
+		--custom-compile-command "make lock" pyproject.toml -o requirements.lock
+
+clean: ## remove the built book and caches; data, results and .venv stay
+	rm -rf book/_build book/_run build *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(NOTEBOOKS): $(STAMP)
+	$(BIN)/python book/build.py --preset $(PRESET) --notebook $@ $(ARGS)

@@ -1,0 +1,3 @@
+from msmeta.cli import main
+
+main()

@@ -1,0 +1,215 @@
+"""The command line: `msmeta data`, `msmeta train`, `msmeta results`.
+
+A user's mistake ends in one line on standard error and exit status 2; a diverged run in status 3, Ctrl-C in 130.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from msmeta.errors import ConfigError, UserError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Multi-step estimation for gradient-based meta-learning."
+)
+data_app = typer.Typer(no_args_is_help=True, help="Prepare and check data sets.")
+train_app = typer.Typer(no_args_is_help=True, help="Train one run and store its result.")
+app.add_typer(data_app, name="data")
+app.add_typer(train_app, name="train")
+
+
+def main() -> NoReturn:
+    """Entry point of the `msmeta` command."""
+    signal.signal(signal.SIGTERM, _interrupt)  # so that a checkpoint is written, as at Ctrl-C
+    try:
+        status = app(standalone_mode=False)
+    except UserError as error:
+        _fail(str(error), error.exit_status)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # Typer's and Click's errors of usage share no public class
+            raise
+        _fail(error.format_message(), 2)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _interrupt(number: int, frame: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    print("msmeta: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(status)
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """Show which data sets are present, and their counts."""
+    from msmeta import data
+
+    table = Table("name", "data set", "state", "classes (train + test)", "images a class", "size", "hash")
+    for entry in data.status():
+        classes = f"{entry.classes['train']:,} + {entry.classes['test']:,}"
+        if entry.rotations > 1:
+            classes += f", x {entry.rotations} rotations"
+        size = f"{entry.bytes / 1e6:.0f} MB" if entry.bytes else "-"
+        table.add_row(entry.name, entry.title, entry.state, classes, str(entry.samples), size, (entry.hash or "-")[:12])
+    Console().print(table)
+    print(f"data folder: {data.data_root()}")
+
+
+@data_app.command("prepare")
+def data_prepare(
+    name: Annotated[str, typer.Argument(help="Data set, as `msmeta data list` names it.")],
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Folder with the raw files; else download them.")
+    ] = None,
+) -> None:
+    """Turn the raw files of a data set into arrays, once."""
+    from msmeta import data
+
+    with _bar("{task.description}") as bar:
+        task = bar.add_task(name)
+        folder = data.prepare(
+            name,
+            source,
+            progress=lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
+        )
+    print(f"{name} is ready in {folder}")
+
+
+@data_app.command("verify")
+def data_verify(name: Annotated[str, typer.Argument(help="Data set.")]) -> None:
+    """Hash a prepared data set again."""
+    from msmeta import data
+
+    entry = data.verify(name)
+    print(f"{name} is intact: {sum(entry.classes[s] for s in ('train', 'test')):,} classes, SHA-256 {entry.hash}")
+
+
+@train_app.command("few-shot")
+def train_few_shot(
+    dataset: Annotated[str, typer.Option(help="Data set, as `msmeta data list` names it.")] = "omniglot",
+    way: Annotated[int, typer.Option(help="Classes of a task.")] = 5,
+    shot: Annotated[int, typer.Option(help="Support images of a class.")] = 1,
+    query: Annotated[int | None, typer.Option(help="Query images of a class.")] = None,
+    estimator: Annotated[str, typer.Option(help="multistep or first-order.")] = "multistep",
+    window: Annotated[
+        str, typer.Option(help="Steps that share one gradient: 4, or a partition such as 1,1,2,4.")
+    ] = "1",
+    steps: Annotated[int | None, typer.Option(help="Inner steps T.")] = None,
+    preset: Annotated[str, typer.Option(help="smoke, quick, cpu or paper.")] = "quick",
+    inner_lr: Annotated[float | None, typer.Option(help="Inner learning rate.")] = None,
+    momentum: Annotated[float | None, typer.Option(help="Inner momentum.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Inner weight decay.")] = None,
+    meta_lr: Annotated[float | None, typer.Option(help="Learning rate of Adam on the meta-parameters.")] = None,
+    filters: Annotated[int | None, typer.Option(help="Filters of each convolution.")] = None,
+    tasks: Annotated[int | None, typer.Option(help="Tasks of a meta-batch.")] = None,
+    iterations: Annotated[int | None, typer.Option(help="Meta-iterations at the most.")] = None,
+    train_seconds: Annotated[float | None, typer.Option(help="Seconds of meta-training at the most.")] = None,
+    test_episodes: Annotated[int | None, typer.Option(help="Tasks of the final evaluation.")] = None,
+    evaluate_on: Annotated[str, typer.Option(help="test, or validation for choosing settings.")] = "test",
+    seed: Annotated[int, typer.Option(help="Seed of the initial parameters and of the training tasks.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.")] = "auto",
+    task_chunk: Annotated[int | None, typer.Option(help="Tasks processed together; less takes less memory.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, if there is one.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Repeat the run even if it has finished.")] = False,
+    time_budget: Annotated[
+        str | None, typer.Option(help="Stop with a checkpoint after this time: 90s, 25m, 2h.")
+    ] = None,
+) -> None:
+    """Meta-train on few-shot tasks, evaluate on new classes and store one JSON result."""
+    from msmeta import fewshot
+
+    given = {
+        "query": query, "steps": steps, "inner_lr": inner_lr, "momentum": momentum, "weight_decay": weight_decay,
+        "meta_lr": meta_lr, "filters": filters, "tasks": tasks, "iterations": iterations,
+        "train_seconds": train_seconds, "test_episodes": test_episodes,
+    }  # fmt: skip
+    changes = {name: value for name, value in given.items() if value is not None}
+    config = fewshot.preset_config(
+        preset, dataset, way, shot, estimator, parse_window(window), evaluate_on=evaluate_on, seed=seed, **changes
+    )
+    place = fewshot.run(config)
+    known = place.result_path.exists() and not force
+    columns = "loss {task.fields[loss]:.3f}  accuracy {task.fields[accuracy]:5.1f} %  {task.fields[speed]:.2f} it/s"
+    with _bar(f"iteration {{task.fields[iteration]}}  {columns}") as bar:
+        task = bar.add_task("", total=1.0, visible=False, iteration=0, loss=0.0, accuracy=0.0, speed=0.0)
+
+        def show(step: fewshot.Progress) -> None:
+            bar.update(
+                task, completed=step.fraction, visible=True, iteration=step.iteration, loss=step.loss,
+                accuracy=100 * step.accuracy, speed=step.speed,
+            )  # fmt: skip
+
+        try:
+            result = fewshot.train(config, device, task_chunk, resume, force, parse_seconds(time_budget), on_step=show)
+        except KeyboardInterrupt:
+            bar.stop()
+            _fail("interrupted: the same command with --resume goes on from the checkpoint", 130)
+    if result is None:
+        print(f"stopped at the time budget: the same command with --resume goes on from {place.checkpoint_path}")
+        return
+    metrics, origin = result["metrics"], result["provenance"]
+    if known:
+        print("this run has finished before (--force repeats it)")
+    print(
+        f"{result['method']}, {result['data']['title']} {result['setting']}: {metrics['accuracy']:.2f} "
+        f"+-{metrics['accuracy_ci95']:.2f} % on {config.test_episodes} {config.evaluate_on} episodes, after "
+        f"{metrics['iterations']:,} iterations in {origin['train_seconds']:.0f} s"
+    )
+    print(f"result: {place.result_path}")
+
+
+@app.command("results")
+def list_results(
+    live: Annotated[bool, typer.Option("--live", help="Those of the smoke and quick presets.")] = False,
+) -> None:
+    """List the stored results."""
+    from msmeta import runs
+
+    table = Table(
+        "data set", "setting", "method", "preset", "seed", "accuracy (%)", "iterations", "train (s)", "device"
+    )
+    for result in runs.read_results("few-shot", live=live):
+        config, metrics, origin = result["config"], result["metrics"], result["provenance"]
+        table.add_row(
+            result["data"]["title"], result["setting"], result["method"], config["preset"], str(config["seed"]),
+            f"{metrics['accuracy']:.2f} ±{metrics['accuracy_ci95']:.2f}", f"{metrics['iterations']:,}",
+            f"{origin['train_seconds']:.0f}", origin["device"],
+        )  # fmt: skip
+    Console().print(table)
+    print(f"results folder: {runs.results_root()}")
+
+
+def parse_window(text: str) -> int | tuple[int, ...]:
+    """`4` -> 4; `1,1,2,4` -> (1, 1, 2, 4). Raises ConfigError."""
+    try:
+        lengths = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--window {text}: give a number such as 4, or a partition such as 1,1,2,4") from None
+    return lengths[0] if len(lengths) == 1 else lengths
+
+
+def parse_seconds(text: str | None) -> float | None:
+    """`90s`, `25m`, `2h` or plain seconds -> seconds. Raises ConfigError."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if not found:
+        raise ConfigError(f"--time-budget {text}: give a time such as 90s, 25m or 2h")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def _bar(text: str) -> Progress:
+    return Progress(BarColumn(), TextColumn(text), TimeRemainingColumn(), console=Console(stderr=True), transient=True)

@@ -1,0 +1,124 @@
+"""Few-shot episodes, a pure function of (seed, split, step): there is no stream to restore after a resume."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from msmeta.data.store import ClassImages
+from msmeta.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """A batch of independent few-shot tasks, images float32 in [0, 1], labels int64, samples of a class adjacent."""
+
+    support_x: Tensor  # (tasks, way*shot, channels, height, width)
+    support_y: Tensor  # (tasks, way*shot)
+    query_x: Tensor  # (tasks, way*query, channels, height, width)
+    query_y: Tensor  # (tasks, way*query)
+
+    def __len__(self) -> int:
+        return len(self.support_x)
+
+    def chunks(self, size: int) -> Iterator["Episodes"]:
+        """The same tasks in order, at most `size` at a time; views. Raises ConfigError if `size` is not positive."""
+        if size < 1:
+            raise ConfigError(f"a chunk of {size} tasks is impossible: it must have at least 1")
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            yield Episodes(self.support_x[part], self.support_y[part], self.query_x[part], self.query_y[part])
+
+
+@dataclass(frozen=True)
+class EpisodeSampler:
+    """Draws `way`-way `shot`-shot tasks with `query` query images a class from one split.
+
+    As in the code of MAML (Finn et al. 2017, data_generator.py, make_data_tensor), the classes of a task are distinct
+    characters, each turned by a multiple of 90 degrees of its own, for meta-training and meta-test alike.
+    Raises ConfigError in one line with the limit if the split cannot give such a task.
+    """
+
+    data: ClassImages
+    split: str
+    way: int
+    shot: int
+    query: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        name, splits = self.data.name, self.data.images
+        if self.split not in splits:
+            raise ConfigError(f"{name} has no split {self.split!r}: choose one of {', '.join(splits)}")
+        for option in ("way", "shot", "query"):
+            if getattr(self, option) < 1:
+                raise ConfigError(f"{option} {getattr(self, option)} is impossible: it must be at least 1")
+        if self.seed < 0:
+            raise ConfigError(f"seed {self.seed} is impossible: it must be at least 0")
+        classes, samples = splits[self.split].shape[:2]
+        if self.way > classes:
+            raise ConfigError(f"{self.way}-way is impossible: split {self.split} of {name} has {classes:,} classes")
+        if self.shot + self.query > samples:
+            raise ConfigError(
+                f"shot {self.shot} and query {self.query} are impossible together: "
+                f"{name} has {samples:,} images a class"
+            )
+
+    def sample(self, step: int, tasks: int) -> Episodes:
+        """The first `tasks` tasks of `step`, on the device of the data. Raises ConfigError if there can be none."""
+        if tasks < 1 or step < 0:
+            raise ConfigError(f"{tasks} tasks at step {step} are impossible: at least 1 task, at step 0 or later")
+        images = self.data.images[self.split]
+        device = images.device
+        classes, drawings, turns = self._draw(step, tasks)
+
+        # One gather for each quarter turn, then one that restores the order: faster than turning rows in place.
+        places = (classes[..., None] * images.shape[1] + drawings).reshape(tasks * self.way, -1)
+        groups = [np.flatnonzero(turns == turn) for turn in range(self.data.rotations)]
+        turned = [
+            torch.rot90(images.flatten(0, 1).index_select(0, _on(device, places[group])), turn, (-2, -1))
+            for turn, group in enumerate(groups)
+        ]
+        x = torch.cat(turned).unflatten(0, places.shape)
+        x = x.index_select(0, _on(device, np.argsort(np.concatenate(groups)))).unflatten(0, (tasks, self.way))
+
+        def batch(part: Tensor) -> tuple[Tensor, Tensor]:
+            labels = torch.arange(self.way, device=device).repeat_interleave(part.shape[2]).repeat(tasks, 1)
+            return part.flatten(1, 2).to(torch.float32).div_(255), labels
+
+        return Episodes(*batch(x[:, :, : self.shot]), *batch(x[:, :, self.shot :]))
+
+    def _draw(self, step: int, tasks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Classes (tasks, way), drawings (tasks, way, shot+query) and quarter turns (tasks, way), all int64.
+
+        Each task has a row of random bits of its own in one Philox stream, so that it does not depend on how many
+        tasks are asked for. Ranking random numbers gives distinct classes and drawings without a loop.
+        """
+        classes, samples = self.data.images[self.split].shape[:2]
+        domain = int.from_bytes(hashlib.sha256(self.split.encode()).digest()[:8], "big")
+        stream = np.random.Philox(
+            key=np.array([self.seed, domain], np.uint64), counter=np.array([0, 0, step, 0], np.uint64)
+        )
+        widths = [classes, self.way * samples, self.way]
+        bits = stream.random_raw(tasks * sum(widths)).reshape(tasks, -1)
+        for_classes, for_drawings, for_turns = np.split(bits, np.cumsum(widths)[:-1], axis=1)
+        return (
+            _smallest(for_classes, self.way),
+            _smallest(for_drawings.reshape(tasks, self.way, samples), self.shot + self.query),
+            (for_turns % np.uint64(self.data.rotations)).astype(np.int64),
+        )
+
+
+def _on(device: torch.device, indices: np.ndarray) -> Tensor:
+    """Indices as a flat int64 tensor."""
+    return torch.from_numpy(indices.ravel()).to(device)
+
+
+def _smallest(keys: np.ndarray, count: int) -> np.ndarray:
+    """Places of the `count` smallest keys of the last axis, in rising order of the key, so in random order."""
+    some = np.argpartition(keys, count - 1, axis=-1)[..., :count]
+    order = np.argsort(np.take_along_axis(keys, some, -1), axis=-1)
+    return np.take_along_axis(some, order, -1)

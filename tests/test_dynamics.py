@@ -1,0 +1,110 @@
+"""Inner optimisers against torch.optim, and their windows against single steps."""
+
+import pytest
+import torch
+from problems import F64
+
+from msmeta import SGD, Adam, ConfigError, State
+
+OPTIMISERS = [
+    (SGD(0.1), lambda p: torch.optim.SGD(p, lr=0.1)),
+    (SGD(0.1, 0.9), lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9)),
+    (SGD(0.1, 0.9, 1e-2), lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=1e-2)),
+    (SGD(0.1, 0.0, 1e-2), lambda p: torch.optim.SGD(p, lr=0.1, weight_decay=1e-2)),
+    (Adam(0.01), lambda p: torch.optim.Adam(p, lr=0.01)),
+    (
+        Adam(0.01, (0.8, 0.95), 1e-6, 1e-2),
+        lambda p: torch.optim.Adam(p, lr=0.01, betas=(0.8, 0.95), eps=1e-6, weight_decay=1e-2),
+    ),
+]
+NAMES = [str(dynamics) for dynamics, _ in OPTIMISERS]
+
+
+def _tensors(seed, *shape):
+    return torch.randn(*shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("dynamics", "reference"), OPTIMISERS, ids=NAMES)
+def test_trajectory_equals_torch_optim(dynamics, reference):
+    phi = _tensors(0, 5)
+    theirs = phi.clone().requires_grad_()
+    optimizer = reference([theirs])
+    state = State({"x": phi})
+    for t in range(12):
+        grad = torch.zeros(5, dtype=F64) if t == 3 else _tensors(t + 1, 5)
+        state = dynamics.window(state, {"x": grad}, 1)
+        theirs.grad = grad.clone()
+        optimizer.step()
+        # Same arithmetic in another order: a few units in the last place of float64.
+        torch.testing.assert_close(state.phi["x"], theirs.detach(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8])
+@pytest.mark.parametrize("dynamics", [dynamics for dynamics, _ in OPTIMISERS], ids=NAMES)
+def test_window_equals_single_steps_in_value_and_derivative(dynamics, n):
+    phi, grad = _tensors(0, 4).requires_grad_(), _tensors(1, 4).requires_grad_()
+    before = dynamics.window(State({"x": phi}), {"x": _tensors(2, 4)}, 2)  # a state with buffers
+    at_once = dynamics.window(before, {"x": grad}, n)
+    stepwise = before
+    for _ in range(n):
+        stepwise = dynamics.window(stepwise, {"x": grad}, 1)
+    assert at_once.step == stepwise.step == n + 2
+    pairs = [(at_once.phi["x"], stepwise.phi["x"])]
+    pairs += [(at_once.buffers[name]["x"], stepwise.buffers[name]["x"]) for name in stepwise.buffers]
+    for fused, single in pairs:
+        torch.testing.assert_close(fused, single, rtol=1e-12, atol=1e-12)
+        for ours, theirs in zip(
+            torch.autograd.grad(fused.sum(), (phi, grad), retain_graph=True, materialize_grads=True, allow_unused=True),
+            torch.autograd.grad(
+                single.sum(), (phi, grad), retain_graph=True, materialize_grads=True, allow_unused=True
+            ),
+            strict=True,
+        ):
+            torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_sgd_coefficients_are_the_powers_of_the_matrix_in_eq_13():
+    sgd, n = SGD(0.1, 0.9, 1e-2), 5
+    a = torch.tensor([[1 - 0.1 * 1e-2, -0.1 * 0.9], [1e-2, 0.9]], dtype=F64)
+    b = torch.tensor([-0.1, 1.0], dtype=F64)
+    power, total = sgd.coefficients(n)
+    expected = sum(torch.linalg.matrix_power(a, i) @ b for i in range(n))
+    torch.testing.assert_close(torch.tensor(power, dtype=F64), torch.linalg.matrix_power(a, n), rtol=1e-13, atol=1e-15)
+    torch.testing.assert_close(torch.tensor(total, dtype=F64), expected, rtol=1e-13, atol=1e-15)
+
+
+def test_adam_is_differentiable_where_a_gradient_is_exactly_zero():
+    """A dead ReLU: torch.sqrt alone has derivative ∞ · 0 = NaN there; the value must still be torch.optim.Adam's."""
+    x = torch.tensor([1.0, -2.0], dtype=F64, requires_grad=True)
+    grad = torch.relu(x) * torch.tensor([3.0, 1.0], dtype=F64)
+    assert grad[1] == 0
+    adam = Adam(0.01)
+    state = State({"x": x * 1.0})
+    for _ in range(3):
+        state = adam.window(state, {"x": grad}, 1)
+    (by_x,) = torch.autograd.grad(state.phi["x"].sum(), x)
+    assert torch.isfinite(by_x).all()
+    assert by_x[1] == 1  # no gradient, no step: only the identity is left
+
+    theirs = x.detach().clone().requires_grad_()
+    optimizer = torch.optim.Adam([theirs], lr=0.01)
+    for _ in range(3):
+        theirs.grad = grad.detach().clone()
+        optimizer.step()
+    torch.testing.assert_close(state.phi["x"], theirs.detach(), rtol=1e-12, atol=1e-12, check_device=False)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SGD(0.0),
+        lambda: SGD(0.1, 1.0),
+        lambda: SGD(0.1, weight_decay=-1),
+        lambda: Adam(-1.0),
+        lambda: Adam(betas=(0.9, 1.0)),
+        lambda: Adam(eps=0.0),
+    ],
+)
+def test_impossible_rates_are_refused(make):
+    with pytest.raises(ConfigError, match="must"):
+        make()
