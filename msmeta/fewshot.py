@@ -221,23 +221,14 @@ def train(
     sampler = EpisodeSampler(
         images, TRAIN_SPLIT[config.evaluate_on], config.way, config.shot, config.query, config.seed
     )
-    chunk = task_chunk or default_chunk(config, chosen)
+    chunk = default_chunk(config, chosen) if task_chunk is None else task_chunk
     if chunk < 1:
         raise ConfigError(f"task_chunk={chunk}: it must be at least 1")
     model = build_model(config, images)
-    training = _begin(config, model, chosen)
-    saved = None if force else place.load_checkpoint(chosen)
-    if saved and not resume:
-        raise ConfigError(
-            f"an unfinished run with this config stopped at iteration {saved['iteration']}: "
-            "continue it with --resume, or start again with --force"
-        )
-    if saved:
-        training.restore(saved)
-
     runs.reset_peak_memory(chosen)
-    deadline = started + (math.inf if time_budget is None else time_budget)
     with _memory_errors(chunk):
+        training, resumed = _begin_or_resume(config, model, place, chosen, resume, force)
+        deadline = started + (math.inf if time_budget is None else time_budget)
         try:
             done = _train_loop(config, training, model, sampler, chunk, place, deadline, on_step)
         except DivergedError:
@@ -248,13 +239,15 @@ def train(
         place.save_checkpoint(training.state())
         if not done:
             return None
-        metrics = {"meta_iterations_per_second": round(training.iteration / training.seconds, 4)}
-        metrics |= {"iterations": training.iteration}
-        metrics |= _test_metrics(config, model, training.theta, images, chunk)
+        metrics = _test_metrics(config, model, training.theta, images, chunk)
     result = {
         "method": config.method,
         "setting": config.setting,
-        "metrics": metrics,
+        "metrics": {
+            "iterations": training.iteration,
+            "meta_iterations_per_second": round(training.iteration / training.seconds, 4),
+            **metrics,
+        },
         "log": training.log,
         "curve": training.curve,
         "data": {"name": images.name, "title": images.title, "hash": images.hash},
@@ -264,7 +257,7 @@ def train(
             "train_seconds": round(training.seconds, 3),
             "wall_seconds": round(time.perf_counter() - started, 3),
             "peak_memory_bytes": runs.peak_memory(chosen),
-            "resumed": saved is not None,
+            "resumed": resumed,
         },
     }
     place.save_result(result)
@@ -355,9 +348,22 @@ def mean_and_ci95(right: list[int], answers: int) -> tuple[float, float]:
     return accuracy.mean().item(), 1.96 * spread / math.sqrt(len(right))
 
 
-def _begin(config: FewShotConfig, model: Conv4, device: torch.device) -> _Training:
+def _begin_or_resume(
+    config: FewShotConfig, model: Conv4, place: runs.Run, device: torch.device, resume: bool, force: bool
+) -> tuple[_Training, bool]:
+    """The training as it begins, or as its checkpoint left it, and whether the latter."""
     theta = {name: torch.nn.Parameter(value.to(device)) for name, value in model.init(config.seed).items()}
-    return _Training(theta, torch.optim.Adam(list(theta.values()), lr=config.meta_lr))
+    training = _Training(theta, torch.optim.Adam(list(theta.values()), lr=config.meta_lr))
+    saved = None if force else place.load_checkpoint(device)
+    if saved is None:
+        return training, False
+    if not resume:
+        raise ConfigError(
+            f"an unfinished run with this config stopped at iteration {saved['iteration']}: "
+            "continue it with --resume, or start again with --force"
+        )
+    training.restore(saved)
+    return training, True
 
 
 def _train_loop(

@@ -2,6 +2,7 @@
 
 from msmeta.data.dataset import Arrays, Dataset, Progress, RawFile
 from msmeta.data.episodes import Episodes, EpisodeSampler
+from msmeta.data.fallback import real_or_glyphs
 from msmeta.data.registry import DATASETS
 from msmeta.data.store import ClassImages, Status, data_root, load, prepare, status, verify
 
@@ -18,6 +19,7 @@ __all__ = [
     "data_root",
     "load",
     "prepare",
+    "real_or_glyphs",
     "status",
     "verify",
 ]

@@ -6,8 +6,17 @@ from dataclasses import dataclass
 
 import torch
 
-from msmeta.bilevel import Bilevel, MetaGradient, Params, adapt, begin, gradients, partition
-from msmeta.bilevel import require_finite, require_scalar
+from msmeta.bilevel import (
+    Bilevel,
+    MetaGradient,
+    Params,
+    adapt,
+    begin,
+    gradients,
+    partition,
+    require_finite,
+    require_scalar,
+)
 from msmeta.dynamics import Dynamics
 from msmeta.errors import ConfigError
 

@@ -7,8 +7,17 @@ from dataclasses import dataclass
 
 import torch
 
-from msmeta.bilevel import Bilevel, MetaGradient, Params, begin, gradients, inner_gradient, partition
-from msmeta.bilevel import require_finite, require_scalar
+from msmeta.bilevel import (
+    Bilevel,
+    MetaGradient,
+    Params,
+    begin,
+    gradients,
+    inner_gradient,
+    partition,
+    require_finite,
+    require_scalar,
+)
 from msmeta.dynamics import Dynamics
 from msmeta.errors import ConfigError
 

@@ -9,7 +9,6 @@ from problems import DYNAMICS, F64, finite_differences, maml, meta_network, rela
 from msmeta import SGD, Bilevel, ConfigError, DivergedError, MultiStep, State
 from msmeta.bilevel import partition
 
-
 WINDOWS = [(8, 1), (8, 2), (8, 4), (8, 8), (3, (2, 1)), (8, (1, 1, 2, 4))]
 
 

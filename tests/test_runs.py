@@ -1,0 +1,74 @@
+"""The store of results: names, whole files, provenance, memory."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from msmeta import ConfigError, UserError, runs
+
+
+def _run(root, preset="cpu", **config):
+    return runs.Run("few-shot", "label", preset, {"a": 1, **config}, root)
+
+
+def _result():
+    return {"metrics": {"accuracy": 1.0}, "provenance": {}, "curve": {"iteration": [1, 2]}}
+
+
+def test_a_name_depends_on_the_config_alone(tmp_path):
+    assert _run(tmp_path, b=2).name == runs.Run("x", "label", "cpu", {"b": 2, "a": 1}, tmp_path / "y").name
+    assert _run(tmp_path, b=2).name != _run(tmp_path, b=3).name
+
+
+def test_live_results_lie_apart_from_evidence(tmp_path):
+    _run(tmp_path).save_result(_result())
+    _run(tmp_path, "quick").save_result(_result())
+    assert len(runs.read_results("few-shot", tmp_path)) == len(runs.read_results("few-shot", tmp_path, live=True)) == 1
+    assert _run(tmp_path, "quick").result_path.is_relative_to(tmp_path / "live")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    run = _run(tmp_path)
+    run.save_result(_result())
+    before = run.result_path.read_text()
+    with pytest.raises(ValueError):
+        run.save_result({**_result(), "metrics": {"accuracy": float("nan")}})  # JSON has no NaN
+    with pytest.raises(RuntimeError), runs.replacing(run.result_path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert run.result_path.read_text() == before and len(list(run.result_path.parent.iterdir())) == 1
+    assert '"iteration": [ 1, 2 ]' in before  # a curve takes one line of a diff
+
+
+def test_an_unwritable_store_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write .*label"):
+        _run(tmp_path / "file").save_result(_result())
+
+
+def test_peak_memory_sees_an_allocation_and_can_be_reset():
+    """In a process of its own, since another test's peak would hide it."""
+    code = (
+        "import torch; from msmeta import runs; cpu = torch.device('cpu');"
+        "runs.reset_peak_memory(cpu); before = runs.peak_memory(cpu);"
+        "x = torch.ones(50_000_000); del x; print(runs.peak_memory(cpu) - before)"
+    )
+    grown = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert 190e6 < grown < 260e6  # 200 MB of float32
+
+
+def test_devices():
+    assert runs.choose_device("cpu") == torch.device("cpu")
+    assert runs.choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("cuda:99", "abacus"):
+        with pytest.raises(ConfigError, match=f"device '{name}' is not available"):
+            runs.choose_device(name)
+
+
+def test_provenance_names_the_commit_and_the_device():
+    found = runs.provenance(torch.device("cpu"))
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=runs.repository(), capture_output=True, text=True)
+    assert found["commit"].removesuffix("-dirty") == head.stdout.strip()
+    assert found["device"].endswith("cores") and found["threads"] == torch.get_num_threads()
