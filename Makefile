@@ -6,34 +6,40 @@ UV ?= uv
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-NOTEBOOKS := $(notdir $(basename $(wildcard notebooks/*.ipynb)))
+NOTEBOOKS := $(sort $(notdir $(basename $(wildcard notebooks/*.ipynb))))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PIP_ROOT_USER_ACTION = ignore
+export PIP_NO_INPUT = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup book test lint lab lock clean $(NOTEBOOKS)
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@printf '  make %-10s %s\n' NOTEBOOK 'run one notebook into book/_run/: $(NOTEBOOKS)'
-	@echo 'Settings: PRESET=smoke|quick|cpu|paper, PYTHON=python3.12, ARGS="-p way 20" (parameters of a notebook)'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@printf '  make %-10s %s\n' $(foreach name,$(NOTEBOOKS),$(name) 'run notebooks/$(name).ipynb into book/_run')
+	@echo 'Settings: PRESET=smoke|quick|cpu|paper  ARGS="-p way 20" (a notebook) or "-k dynamics" (test)  PYTHON=python3.12'
 
 setup: $(STAMP) ## make .venv with everything that the book and the tests need
+	@echo "$(VENV) is ready: $$($(BIN)/python --version)"
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements.lock pyproject.toml | $(BIN)/pip
+	@echo "installing requirements.lock into $(VENV): minutes and about 6 GB, the first time"
+	@$(BIN)/python -m pip install --quiet -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps -e .
+	@touch $(STAMP)
+
+$(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo "make: PYTHON=$(PYTHON) is not Python 3.11 or newer: name one, as in make setup PYTHON=python3.12" >&2; exit 2; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 		{ echo "make: $(PYTHON) cannot make virtual environments: install its venv module (python3-venv on Debian)" >&2; exit 2; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -r requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps -e .
-	@touch $(STAMP)
+	@$(PYTHON) -m venv --clear $(VENV)
 
 book: $(STAMP) ## run the notebooks (PRESET=quick) and build book/_build/html
 	$(BIN)/python book/build.py --preset $(PRESET)
 
 test: $(STAMP) ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(STAMP) ## check style with ruff
 	$(BIN)/ruff check .
@@ -43,6 +49,7 @@ lab: $(STAMP) ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
 lock: ## pin requirements.lock anew from pyproject.toml (needs uv)
+	@command -v $(UV) >/dev/null || { echo "make: UV=$(UV) is not there: pip install uv" >&2; exit 2; }
 	$(UV) pip compile --quiet --universal --python-version 3.11 --extra book --extra test --no-emit-index-url \
 		--custom-compile-command "make lock" pyproject.toml -o requirements.lock
 

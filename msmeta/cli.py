@@ -118,6 +118,7 @@ def train_few_shot(
     iterations: Annotated[int | None, typer.Option(help="Meta-iterations at the most.")] = None,
     train_seconds: Annotated[float | None, typer.Option(help="Seconds of meta-training at the most.")] = None,
     test_episodes: Annotated[int | None, typer.Option(help="Tasks of the final evaluation.")] = None,
+    curve_episodes: Annotated[int | None, typer.Option(help="Tasks of each point of the learning curve.")] = None,
     evaluate_on: Annotated[str, typer.Option(help="test, or validation for choosing settings.")] = "test",
     seed: Annotated[int, typer.Option(help="Seed of the initial parameters and of the training tasks.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.")] = "auto",
@@ -134,7 +135,7 @@ def train_few_shot(
     given = {
         "query": query, "steps": steps, "inner_lr": inner_lr, "momentum": momentum, "weight_decay": weight_decay,
         "meta_lr": meta_lr, "filters": filters, "tasks": tasks, "iterations": iterations,
-        "train_seconds": train_seconds, "test_episodes": test_episodes,
+        "train_seconds": train_seconds, "test_episodes": test_episodes, "curve_episodes": curve_episodes,
     }  # fmt: skip
     changes = {name: value for name, value in given.items() if value is not None}
     config = fewshot.preset_config(

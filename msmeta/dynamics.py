@@ -38,7 +38,7 @@ class SGD:
             raise ConfigError(f"momentum={self.momentum}: it must lie in [0, 1)")
 
     def window(self, state: State, grad: Params, n: int) -> State:
-        """n steps with one gradient as one linear map, s' = Aⁿs + (Σ_{i<n} Aⁱ) b g (the map that Eq. 13 differentiates).
+        """n steps with one gradient as one linear map, s' = Aⁿs + (Σ_{i<n} Aⁱ) b g, which Eq. 13 differentiates.
 
         A = [[1-ηω, -ημ], [ω, μ]] and b = [-η, 1]; costs a handful of element-wise operations whatever n is.
         """

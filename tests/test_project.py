@@ -1,7 +1,14 @@
-"""Set-up files that must agree with each other."""
+"""pyproject.toml, requirements.lock, environment.yml, the Makefile, the README and CITATION.cff agree."""
 
+from __future__ import annotations
+
+import importlib
+import json
+import os
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -10,83 +17,163 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parent.parent
+import msmeta
+
+ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCK = (ROOT / "requirements.lock").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
+NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 LOCKED_EXTRAS = ("book", "test")
-DIRECT = [
-    Requirement(line)
-    for group in (PROJECT["dependencies"], *(PROJECT["optional-dependencies"][extra] for extra in LOCKED_EXTRAS))
-    for line in group
-]
 
 
-def locked():
-    """Each locked package: its versions, one for each environment marker."""
-    versions = {}
-    for line in (ROOT / "requirements.lock").read_text().splitlines():
-        if line and not line.lstrip().startswith("#"):
-            requirement = Requirement(line)
-            (pin,) = requirement.specifier
-            assert pin.operator == "==", line
-            versions.setdefault(canonicalize_name(requirement.name), []).append(pin.version)
-    return versions
+def run_make(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """`make`, even where these tests were started by a make of their own."""
+    outside = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    return subprocess.run(["make", *arguments], cwd=cwd, env=outside, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("requirement", DIRECT, ids=str)
-def test_lock_pins_every_direct_dependency_within_its_bounds(requirement):
-    versions = locked()[canonicalize_name(requirement.name)]
-    assert all(requirement.specifier.contains(version) for version in versions)
+def bounds(lines: list[str]) -> dict[str, str]:
+    """Requirements as {canonical name: specifier}."""
+    requirements = [Requirement(line) for line in lines]
+    return {canonicalize_name(r.name): str(r.specifier) for r in requirements}
 
 
-def test_lock_is_portable():
-    """One lock for Linux and macOS and Python 3.11-3.13, with no place in it where packages come from."""
-    text = (ROOT / "requirements.lock").read_text()
-    assert not re.search(r"https?:|file:|--index|--find-links|--extra-index|@ ", text)
-    markers = [Requirement(line).marker for line in text.splitlines() if "nvidia" in line and not line.startswith(" ")]
-    for marker in markers:
-        assert not marker.evaluate({"sys_platform": "darwin", "platform_machine": "arm64"})
+def direct() -> dict[str, str]:
+    """The direct dependencies of the package and of the locked extras."""
+    extras = PROJECT["optional-dependencies"]
+    return bounds(PROJECT["dependencies"] + [line for extra in LOCKED_EXTRAS for line in extras[extra]])
 
 
-def test_environment_yml_asks_for_the_same():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
-    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
-    assert sorted(entry for entry in pip if entry != "-e .") == sorted(map(str, DIRECT))
-    (python,) = [entry for entry in environment["dependencies"] if str(entry).startswith("python")]
-    assert python.startswith("python" + PROJECT["requires-python"])
+def pins(python: str, platform: str) -> list[Requirement]:
+    """The lines of the lock that apply to a Python version and a platform."""
+    environment = {
+        "python_version": ".".join(python.split(".")[:2]),
+        "python_full_version": python,
+        "sys_platform": platform,
+        "platform_system": platform.capitalize(),
+        "platform_machine": "arm64" if platform == "darwin" else "x86_64",
+        "os_name": "posix",
+    }
+    lines = [Requirement(line) for line in LOCK.splitlines() if line and not line.lstrip().startswith("#")]
+    return [r for r in lines if r.marker is None or r.marker.evaluate(environment)]
 
 
-def test_help_lists_every_target():
-    listed = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    makefile = (ROOT / "Makefile").read_text()
-    targets = re.findall(r"^([a-z]+):", makefile, re.MULTILINE)
-    assert {"help", "setup", "book", "test", "lint", "lab", "clean"} <= set(targets)
-    for target in [*targets, *(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))]:
-        assert re.search(rf"\b{target}\b", listed), target
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+@pytest.mark.parametrize("python", ["3.11.0", "3.12.4", "3.13.1"])
+def test_lock_pins_each_direct_dependency_once_within_its_bound(python, platform):
+    versions: dict[str, str] = {}
+    for pin in pins(python, platform):
+        (exact,) = pin.specifier
+        assert exact.operator == "==", pin
+        name = canonicalize_name(pin.name)
+        assert name not in versions, f"{name} is pinned twice"
+        versions[name] = exact.version
+    for name, bound in direct().items():
+        assert name in versions, f"{name} is not in requirements.lock: make lock"
+        assert Requirement(name + bound).specifier.contains(versions[name], prereleases=True), (name, bound, versions)
 
 
-def test_an_old_python_is_refused_in_one_line(tmp_path):
-    old = tmp_path / "python"
-    old.write_text("#!/bin/sh\nexit 1\n")
-    old.chmod(0o755)
-    run = subprocess.run(
-        ["make", "-s", "setup", f"PYTHON={old}", f"VENV={tmp_path / 'venv'}"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert run.returncode != 0 and "is not Python 3.11 or newer" in run.stderr.splitlines()[0]
-    assert not (tmp_path / "venv").exists()
+def test_lock_names_no_host_path_or_hash():
+    for line in LOCK.splitlines():
+        pin = line.split("#")[0].split(";")[0].strip()
+        assert pin == "" or re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+_-]+", pin), line
+        assert not re.search(r"://|\bfile:|@|--|(^|\s)/\w|sha256", line), line
 
 
-def test_notebooks_are_committed_without_outputs():
-    import nbformat
-
-    paths = list((ROOT / "notebooks").glob("*.ipynb"))
-    assert paths
-    for path in paths:
-        for cell in nbformat.read(path, as_version=4).cells:
-            assert not cell.get("outputs") and not cell.get("execution_count"), path
+def test_environment_yml_has_the_same_dependencies_and_bounds():
+    entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    python, pip, from_pip = entries
+    assert python.startswith("python" + PROJECT["requires-python"]) and pip == "pip"
+    assert from_pip["pip"][-1] == "-e ."
+    assert bounds(from_pip["pip"][:-1]) == direct()
 
 
-def test_version_is_the_packages():
-    import msmeta
+def test_bench_extra_is_kept_out_of_the_lock():
+    bench = bounds(PROJECT["optional-dependencies"]["bench"])
+    assert bench and not bench.keys() & {canonicalize_name(r.name) for r in pins("3.11.0", "linux")}
 
-    assert PROJECT["version"] == msmeta.__version__
-    assert f"version: {msmeta.__version__}" in (ROOT / "CITATION.cff").read_text()
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+def test_make_help_names_every_target():
+    shown = run_make().stdout
+    targets = re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE)
+    assert {"help", "setup", "book", "test", "lint", "lab", "lock", "clean"} <= set(targets)
+    for target in targets + NOTEBOOKS:
+        assert re.search(rf"^  make {target} +\S", shown, re.MULTILINE), f"{target} is not in make help"
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [("exit 1", "is not Python 3.11 or newer"), ('case "$2" in *venv*) exit 1;; esac', "install its venv module")],
+)
+def test_make_setup_says_in_one_line_what_is_wrong_with_the_python(tmp_path, program, message):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{program}\n")
+    python.chmod(0o755)
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    done = run_make("setup", f"PYTHON={python}", cwd=tmp_path)
+    said = [line for line in done.stderr.splitlines() if "***" not in line]  # make's own closing line
+    assert done.returncode == 2
+    assert len(said) == 1 and message in said[0], done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_console_script_and_module_resolve():
+    module, name = PROJECT["scripts"]["msmeta"].split(":")
+    assert callable(getattr(importlib.import_module(module), name))
+    shown = subprocess.run([sys.executable, "-m", "msmeta", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert shown.returncode == 0 and "data" in shown.stdout, shown.stderr
+
+
+def test_importing_the_package_loads_no_notebook_or_plotting_library():
+    heavy = ["matplotlib", "seaborn", "pandas", "papermill", "IPython", "nbformat", "sphinx"]
+    program = f"import sys, msmeta; print([name for name in {heavy} if name in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
+
+
+def test_versions_and_licence_agree():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert PROJECT["version"] == msmeta.__version__ == citation["version"]
+    assert PROJECT["license"] == citation["license"] == "MIT"
+    assert (ROOT / "LICENSE").read_text().startswith("MIT License")
+    assert [author["family-names"] for author in citation["references"][0]["authors"]] == ["Kim", "Park", "Choi"]
+
+
+def test_readme_example_runs():
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+
+
+def test_readme_names_only_targets_and_files_that_exist():
+    readme = (ROOT / "README.md").read_text()
+    targets = re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE) + NOTEBOOKS
+    named = re.findall(r"(?:^|`)make ([a-z]\w*)", readme, re.MULTILINE)
+    assert {"book", "test"} <= set(named) <= set(targets)
+    for path in re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", readme):
+        assert (ROOT / path).exists(), f"README.md links to {path}, which is not there"
+
+
+def test_notebooks_hold_no_outputs():
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        for cell in json.loads(path.read_text())["cells"]:
+            assert not cell.get("outputs") and not cell.get("execution_count"), path.name
+
+
+def tracked_files() -> list[Path]:
+    """The files that git tracks."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_no_tracked_file_names_a_home_folder():
+    home = re.compile(rb"(?<![\w./])/(?:home|root|Users)/[\w.]")
+    found = [str(path.relative_to(ROOT)) for path in tracked_files() if home.search(path.read_bytes())]
+    assert not found
