@@ -1,0 +1,205 @@
+"""Builds the book: papermill runs the notebooks, jupyter-book renders, and only a good book replaces the last one.
+
+python book/build.py --preset quick                                # the whole book
+python book/build.py --preset quick --notebook table_4 -p way 20   # one notebook, into book/_run/
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, NoReturn
+
+import papermill
+import yaml
+from papermill.exceptions import PapermillExecutionError
+
+ROOT = Path(__file__).resolve().parent.parent
+KERNEL = "msmeta-build"
+
+
+class BuildError(Exception):
+    """One line that says what went wrong and where."""
+
+
+def build_book(book: Path, notebooks: Path, preset: str, root: Path) -> Path:
+    """Runs every notebook with `preset`, renders and checks the pages, and swaps them in; returns the front page.
+
+    book: folder with the pages. root: folder that the notebooks run in. Raises BuildError, in which case the last good
+    book is where it was.
+    """
+    output = book / "_build"
+    output.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".staging-", dir=output) as folder:
+        staging = Path(folder, "book")
+        shutil.copytree(book, staging, ignore=shutil.ignore_patterns("_build", "_run", "build.py", "__pycache__"))
+        for notebook in sorted(notebooks.glob("*.ipynb")):
+            start = time.monotonic()
+            run_notebook(notebook, staging / notebook.name, {"preset": preset}, root)
+            print(f"{notebook.stem}: run in {time.monotonic() - start:.0f} s", flush=True)
+        pages = render(staging)
+        if found := remote_resources(pages):
+            raise BuildError("pages load from other hosts: " + "; ".join(found))
+        _swap(pages, output / "html")
+    return output / "html" / "index.html"
+
+
+def run_notebook(notebook: Path, target: Path, parameters: dict[str, Any], root: Path) -> None:
+    """Executes `notebook` in folder `root` and writes `target` whole or not at all.
+
+    Raises BuildError for an unknown parameter and for a failing cell, which it names.
+    """
+    known = papermill.inspect_notebook(str(notebook))
+    if unknown := sorted(set(parameters) - set(known)):
+        raise BuildError(f"{notebook.name} has no parameter {', '.join(unknown)}: it has {', '.join(known)}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".run-", dir=target.parent) as folder, _kernel(Path(folder)):
+        temporary = Path(folder, target.name)
+        try:
+            papermill.execute_notebook(
+                str(notebook), str(temporary), parameters, kernel_name=KERNEL, cwd=str(root), progress_bar=False
+            )
+        except PapermillExecutionError as error:
+            reason = " ".join(f"{error.ename}: {error.evalue}".split())
+            raise BuildError(f"{notebook.name} failed in cell {error.cell_index}: {reason}") from error
+        temporary.replace(target)
+
+
+@contextmanager
+def _kernel(folder: Path) -> Iterator[None]:
+    """A kernel that is this very interpreter, whatever kernels the user has installed."""
+    place = folder / "kernels" / KERNEL
+    place.mkdir(parents=True)
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    specification = {"argv": command, "display_name": "Python 3", "language": "python"}
+    (place / "kernel.json").write_text(json.dumps(specification))
+    before = os.environ.get("JUPYTER_PATH")
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(folder), before]))
+    try:
+        yield
+    finally:
+        os.environ.pop("JUPYTER_PATH") if before is None else os.environ.update(JUPYTER_PATH=before)
+
+
+def render(staging: Path) -> Path:
+    """HTML pages of a clean copy of the book; any warning of Sphinx is an error. Raises BuildError."""
+    command = [sys.executable, "-m", "jupyter_book", "build", "-W", "-n", "--keep-going", str(staging)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    pages = staging / "_build" / "html"
+    if done.returncode or not (pages / "index.html").exists():
+        text = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
+        notes = [line for line in text.splitlines() if re.search(r"WARNING|ERROR|[Ee]xception", line)]
+        raise BuildError("jupyter-book failed: " + " | ".join(notes or text.splitlines()[-3:]))
+    return pages
+
+
+class _Resources(HTMLParser):
+    """Collects what a page loads by itself; links that a reader may follow do not count."""
+
+    LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src",
+              "embed": "src", "object": "data", "link": "href", "use": "href"}  # fmt: skip
+    NOT_LOADED = {"canonical", "next", "prev", "search", "author", "license", "alternate"}
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.urls: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        if tag == "link" and set((values.get("rel") or "").split()) & self.NOT_LOADED:
+            return
+        self.urls.append(values.get(self.LOADED.get(tag, "")) or "")
+        self.urls += _css_urls(values.get("style") or "")
+
+
+def _css_urls(text: str) -> list[str]:
+    return re.findall(r"""(?:url\(|@import)\s*["']?([^"')\s;]+)""", text)
+
+
+def remote_resources(pages: Path) -> list[str]:
+    """`page: url` for each script, style sheet, font, image or frame that a page would load from another host."""
+    found = []
+    for path in sorted(pages.rglob("*")):
+        if path.suffix == ".html":
+            page = path.read_text(encoding="utf-8")
+            urls = _Resources(page).urls
+            for style in re.findall(r"<style[^>]*>(.*?)</style>", page, re.DOTALL):
+                urls += _css_urls(style)
+        elif path.suffix == ".css":
+            urls = _css_urls(path.read_text(encoding="utf-8"))
+        else:
+            continue
+        remote = dict.fromkeys(url for url in urls if re.match(r"(?:https?:)?//", url))
+        found += [f"{path.relative_to(pages)}: {url}" for url in remote]
+    return found
+
+
+def _swap(new: Path, place: Path) -> None:
+    """Puts folder `new` in `place`; the two renames leave no moment without a whole book on disk."""
+    old = place.with_name(f".{place.name}-old")
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        place.rename(old)
+    try:
+        new.rename(place)
+    except BaseException:
+        if old.exists():
+            old.rename(place)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _interrupt(number: int, frame: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status of the command line."""
+    parser = argparse.ArgumentParser(description="Build the book, or run one of its notebooks.")
+    parser.add_argument("--preset", default="quick", help="smoke, quick, cpu or paper")
+    parser.add_argument("--notebook", metavar="NAME", help="run this notebook alone, into book/_run/")
+    parser.add_argument(
+        "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+        help="a parameter of the notebook; lists as YAML, such as [1, 8]",
+    )  # fmt: skip
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)  # so that the kernel is ended too, as at Ctrl-C
+    start, book, notebooks = time.monotonic(), ROOT / "book", ROOT / "notebooks"
+    try:
+        if options.notebook is None:
+            if options.parameters:
+                raise BuildError("-p sets a parameter of one notebook: name it with --notebook")
+            page = build_book(book, notebooks, options.preset, ROOT)
+            print(f"book built in {time.monotonic() - start:.0f} s: {page.relative_to(ROOT)}")
+        else:
+            notebook, target = notebooks / f"{options.notebook}.ipynb", book / "_run" / f"{options.notebook}.ipynb"
+            if not notebook.exists():
+                known = ", ".join(sorted(path.stem for path in notebooks.glob("*.ipynb")))
+                raise BuildError(f"there is no notebook {options.notebook}: choose from {known}")
+            values = {name: yaml.safe_load(value) for name, value in options.parameters}
+            run_notebook(notebook, target, {"preset": options.preset, **values}, ROOT)
+            print(f"{options.notebook} run in {time.monotonic() - start:.0f} s: {target.relative_to(ROOT)}")
+    except BuildError as error:
+        print(f"build: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("build: interrupted; the last good book is untouched", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
