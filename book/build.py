@@ -95,7 +95,8 @@ def _kernel(folder: Path) -> Iterator[None]:
 
 def render(staging: Path) -> Path:
     """HTML pages of a clean copy of the book; any warning of Sphinx is an error. Raises BuildError."""
-    command = [sys.executable, "-m", "jupyter_book", "build", "-W", "-n", "--keep-going", str(staging)]
+    jupyter_book = str(Path(sys.executable).with_name("jupyter-book"))
+    command = [jupyter_book, "build", "-W", "-n", "--keep-going", str(staging)]
     done = subprocess.run(command, capture_output=True, text=True)
     pages = staging / "_build" / "html"
     if done.returncode or not (pages / "index.html").exists():
