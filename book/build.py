@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import re
 import shutil
@@ -28,6 +29,7 @@ from papermill.exceptions import PapermillExecutionError
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL = "msmeta-build"
+KERNEL_LOG = "kernel.log"
 
 
 class BuildError(Exception):
@@ -74,6 +76,9 @@ def run_notebook(notebook: Path, target: Path, parameters: dict[str, Any], root:
         except PapermillExecutionError as error:
             reason = " ".join(f"{error.ename}: {error.evalue}".split())
             raise BuildError(f"{notebook.name} failed in cell {error.cell_index}: {reason}") from error
+        except RuntimeError as error:  # the kernel did not start, or it died
+            last = (Path(folder, KERNEL_LOG).read_text().strip().splitlines() or ["no word of why"])[-1]
+            raise BuildError(f"{notebook.name} lost its kernel: {last}") from error
         temporary.replace(target)
 
 
@@ -82,7 +87,9 @@ def _kernel(folder: Path) -> Iterator[None]:
     """A kernel that is this very interpreter, whatever kernels the user has installed."""
     place = folder / "kernels" / KERNEL
     place.mkdir(parents=True)
-    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    # Its own messages go to a file: a notebook's errors come with the notebook.
+    quiet = 'exec "$0" -m ipykernel_launcher -f "$1" 2>"$2"'
+    command = ["/bin/sh", "-c", quiet, sys.executable, "{connection_file}", str(folder / KERNEL_LOG)]
     specification = {"argv": command, "display_name": "Python 3", "language": "python"}
     (place / "kernel.json").write_text(json.dumps(specification))
     before = os.environ.get("JUPYTER_PATH")
@@ -164,6 +171,7 @@ def _swap(new: Path, place: Path) -> None:
 
 
 def _interrupt(number: int, frame: Any) -> NoReturn:
+    logging.disable(logging.CRITICAL)  # what libraries have to say of the kernel's end is no news
     raise KeyboardInterrupt
 
 
@@ -177,7 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="a parameter of the notebook; lists as YAML, such as [1, 8]",
     )  # fmt: skip
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)  # so that the kernel is ended too, as at Ctrl-C
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     start, book, notebooks = time.monotonic(), ROOT / "book", ROOT / "notebooks"
     try:
         if options.notebook is None:

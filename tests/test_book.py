@@ -112,6 +112,9 @@ def test_one_notebook_with_parameters(tmp_path):
     before = target.read_bytes()
     with pytest.raises(build.BuildError, match="stub.ipynb has no parameter wya: it has preset, way"):
         build.run_notebook(notebook, target, {"wya": 20}, tmp_path)
+    write_notebook(notebook, "import os, sys; print('why', file=sys.__stderr__, flush=True); os._exit(1)")
+    with pytest.raises(build.BuildError, match="stub.ipynb lost its kernel: why"):
+        build.run_notebook(notebook, target, {}, tmp_path)
     write_notebook(notebook, "1 / 0")
     with pytest.raises(build.BuildError, match="ZeroDivisionError"):
         build.run_notebook(notebook, target, {}, tmp_path)
