@@ -1,0 +1,128 @@
+"""Tables and figures from stored results: what is shown, and under which name."""
+
+import json
+
+import pytest
+
+from msmeta import ConfigError, fewshot, paper, report, runs
+
+
+def result(method_window=("multistep", 4), preset="cpu", way=5, seed=0, dataset="omniglot", accuracy=95.0, **changes):
+    """A stored result as training would write it; its numbers are this test's."""
+    config = fewshot.preset_config(preset, dataset, way, 1, *method_window, seed=seed, **changes)
+    return {
+        "config": runs.plain(config),
+        "method": config.method,
+        "setting": config.setting,
+        "metrics": {
+            "iterations": 1000, "meta_iterations_per_second": 3.0, "accuracy": accuracy, "accuracy_ci95": 0.5,
+            **({"windowed_accuracy": 94.0, "windowed_accuracy_ci95": 0.6} if config.window != 1 else {}),
+        },
+        "log": {"iteration": [], "seconds": [], "loss": [], "accuracy": []},
+        "curve": {"iteration": [125, 250], "seconds": [40.0, 80.0], "accuracy": [80.0, 90.0], "accuracy_ci95": [1, 1]},
+        "data": {"name": dataset, "title": dataset.title(), "hash": "0"},
+        "provenance": {"train_seconds": 330.0, "device": "a processor", "threads": 2, "torch": "2", "commit": "abc"},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
+
+    def put(*results):
+        for entry in results:
+            config = entry["config"]
+            runs.Run("few-shot", "r", config["preset"], config, tmp_path).save_result(
+                {k: v for k, v in entry.items() if k != "config"}
+            )
+
+    return put
+
+
+def cell(table, method, column):
+    lines = [[part.strip() for part in line.strip("|").split("|")] for line in table.splitlines()]
+    (row,) = [line for line in lines if line[0] == method]
+    return row[lines[0].index(column)]
+
+
+def test_papers_table_is_the_papers():
+    table = report.paper_table_4()
+    assert cell(table, "Multi-step (8)", "20-way 1-shot") == "94.24 ±0.95"
+    assert cell(table, "FO-MAML (ours)", "20-way 1-shot") == "90.53 ±1.13"
+    assert len(table.splitlines()) == 2 + 9
+    assert paper.table(5).cells["iMAML"]["5-way 5-shot"] is None
+    with pytest.raises(ConfigError, match="no table 7"):
+        paper.table(7)
+
+
+def test_measured_table_prefers_the_full_protocol_and_labels_the_rest(store):
+    store(result(), result(("multistep", 1)), result(("multistep", 1), "paper", accuracy=99.0))
+    table = report.measured_table_4()
+    assert cell(table, "Multi-step (4)", "5-way 1-shot") == "95.00 ±0.50 (cpu)"
+    assert cell(table, "MAML", "5-way 1-shot") == "99.00 ±0.50 (paper)"
+    assert cell(table, "FO-MAML", "5-way 1-shot") == cell(table, "MAML", "20-way 5-shot") == "not run"
+
+
+def test_seeds_are_averaged_and_counted(store):
+    store(result(seed=0, accuracy=94.0), result(seed=1, accuracy=96.0))
+    assert cell(report.measured_table_4(), "Multi-step (4)", "5-way 1-shot") == "95.00 ±0.50 (cpu, 2 seeds)"
+
+
+def test_other_data_and_other_settings_never_stand_in_the_table(store):
+    store(result(dataset="glyphs"), result(filters=8), result(preset="quick"), result(evaluate_on="validation"))
+    assert cell(report.measured_table_4(), "Multi-step (4)", "5-way 1-shot") == "not run"
+
+
+def test_what_was_not_run_comes_with_its_command(store):
+    store(result())
+    commands = report.missing_commands("cpu")
+    assert commands.count("msmeta train few-shot") == 4 * 5 - 1
+    line = "--dataset omniglot --way 5 --shot 1 --estimator multistep --window 4 --preset cpu"
+    assert line not in commands and line.replace("way 5", "way 20") in commands
+
+
+def test_live_glyphs_stand_beside_no_number_of_the_paper():
+    table = report.live_table([result(preset="quick"), result(("first-order", 1), "quick", dataset="glyphs")])
+    assert cell(table, "Omniglot 5-way 1-shot", "Paper (%)") == "98.97 ±1.02"
+    assert cell(table, "Glyphs 5-way 1-shot", "Paper (%)") == "-"
+
+
+def test_conditions_name_all_that_moves_accuracy():
+    table = report.conditions([result()])
+    (row,) = table.splitlines()[2:]
+    for value in ("32", "8", "/ 0.9 / 0.0001", "0.003", "1,000", "330", "94.00 ±0.60", "a processor, 2 threads", "abc"):
+        assert f" {value}" in row, value
+
+
+def test_learning_curves_draw_each_run_to_its_end_in_the_methods_colour():
+    found = [result(("multistep", 1), way=20), result(way=20)]
+    figure = report.learning_curves(found, "title")
+    by_iteration, by_time = figure.axes
+    assert [line.get_color() for line in by_iteration.lines] == [report.COLOURS[r["method"]] for r in found]
+    assert list(by_iteration.lines[0].get_xdata()) == [125, 250, 1000]
+    assert list(by_time.lines[0].get_xdata()) == [40, 80, 330] and list(by_time.lines[0].get_ydata()) == [80, 90, 95]
+    assert by_time.get_xlabel() == "training time (s)" and by_iteration.get_ylabel() == "test accuracy (%)"
+
+
+def test_groups_come_in_the_papers_order():
+    groups = report.by_setting([result(way=20), result(("first-order", 1)), result(("multistep", 1)), result()])
+    assert list(groups) == ["5-way 1-shot", "20-way 1-shot"]
+    assert [r["method"] for r in groups["5-way 1-shot"]] == ["MAML", "FO-MAML", "Multi-step (4)"]
+
+
+def test_unknown_parameters_are_refused():
+    known = ["preset", "ways"]
+    report.check_parameters({"preset": "smoke", "ways": [5], "_": 1, "In": [], "Out": {}, "report": report}, known)
+    with pytest.raises(ConfigError, match="unknown parameter wyas: this notebook has preset, ways"):
+        report.check_parameters({"preset": "smoke", "ways": [5], "wyas": [20]}, known)
+
+
+def test_live_runs_use_what_data_there_are_and_say_so(tmp_path, monkeypatch, store):
+    monkeypatch.setenv("MSMETA_DATA", str(tmp_path / "data"))
+    said = []
+    found, why = report.train_live("smoke", [5], [1], [1, 4], 2, 0, "cpu", False, said.append)
+    assert [entry["method"] for entry in found] == ["FO-MAML", "MAML", "Multi-step (4)"] and len(said) == 3
+    assert {entry["data"]["name"] for entry in found} == {"glyphs"} and "not Omniglot" in why
+    assert "400 characters for meta-training and 200 others" in report.data_in_words("glyphs")
+    path = next((tmp_path / "live" / "few-shot").glob("*multistep-4*"))
+    assert json.loads(path.read_text()) == found[2]
