@@ -144,6 +144,20 @@ def missing_commands(preset: str) -> str:
     return "```bash\n" + "\n".join(lines) + "\n```" if lines else ""
 
 
+def tuning_table() -> str:
+    """How the inner rates of the `cpu` preset were chosen: accuracy on held-out meta-training classes, in Markdown."""
+    results = runs.read_results("few-shot-tuning")
+    rates = sorted({result["config"]["inner_lr"] for result in results})
+    rows = []
+    for setting, group in by_setting(results).items():
+        for method in dict.fromkeys(result["method"] for result in group):
+            found = {r["config"]["inner_lr"]: r for r in group if r["method"] == method}
+            iterations = {f"{r['metrics']['iterations']:,}" for r in found.values()}
+            cells = [_accuracy(found[rate]["metrics"]) if rate in found else "not run" for rate in rates]
+            rows.append([setting, method, ", ".join(sorted(iterations)), *cells])
+    return _markdown(["Setting", "Method", "Iterations", *(f"rate {rate:g}" for rate in rates)], rows)
+
+
 def live_table(results: Sequence[Result]) -> str:
     """Accuracy of live runs beside the paper's row of the same method (only for the paper's data set), in Markdown."""
     rows = []

@@ -81,6 +81,17 @@ def test_what_was_not_run_comes_with_its_command(store):
     assert line not in commands and line.replace("way 5", "way 20") in commands
 
 
+def test_tuning_table_shows_each_rate_tried(store, tmp_path):
+    for rate, accuracy in ((0.1, 90.0), (0.2, 85.0)):
+        entry = result(evaluate_on="validation", inner_lr=rate, accuracy=accuracy)
+        runs.Run("few-shot-tuning", "t", "cpu", entry.pop("config"), tmp_path).save_result(entry)
+    entry = result(("first-order", 1), evaluate_on="validation", inner_lr=0.2, accuracy=70.0)
+    runs.Run("few-shot-tuning", "t", "cpu", entry.pop("config"), tmp_path).save_result(entry)
+    first_order, windows = report.tuning_table().splitlines()[2:]
+    assert first_order == "| 5-way 1-shot | FO-MAML | 1,000 | not run | 70.00 ±0.50 |"
+    assert windows == "| 5-way 1-shot | Multi-step (4) | 1,000 | 90.00 ±0.50 | 85.00 ±0.50 |"
+
+
 def test_live_glyphs_stand_beside_no_number_of_the_paper():
     table = report.live_table([result(preset="quick"), result(("first-order", 1), "quick", dataset="glyphs")])
     assert cell(table, "Omniglot 5-way 1-shot", "Paper (%)") == "98.97 ±1.02"
