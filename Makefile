@@ -12,7 +12,7 @@ export PIP_ROOT_USER_ACTION = ignore
 export PIP_NO_INPUT = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint lab lock clean $(NOTEBOOKS)
+.PHONY: help setup book test lint lab lock picture clean $(NOTEBOOKS)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +52,9 @@ lock: ## pin requirements.lock anew from pyproject.toml (needs uv)
 	@command -v $(UV) >/dev/null || { echo "make: UV=$(UV) is not there: pip install uv" >&2; exit 2; }
 	$(UV) pip compile --quiet --universal --python-version 3.11 --extra book --extra test --no-emit-index-url \
 		--custom-compile-command "make lock" pyproject.toml -o requirements.lock
+
+picture: $(STAMP) ## draw README's picture anew from results/
+	$(BIN)/python -c 'from msmeta import report; report.readme_picture("book/_static/learning_curves.png")'
 
 clean: ## remove the built book and caches; data, results and .venv stay
 	rm -rf book/_build book/_run build *.egg-info .pytest_cache .ruff_cache

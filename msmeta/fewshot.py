@@ -120,7 +120,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 # Meta-batch for 5-way tasks and fewer than 20 ways, and for 20-way tasks.
 TASKS = {"paper": (32, 16), "cpu": (8, 4), "quick": (4, 2), "smoke": (2, 1)}
-# Inner rates off the paper's protocol, likewise by ways: for each method the best of 0.04, 0.1, 0.2 and 0.4 after equal
+# Inner rates off the paper's protocol, likewise by ways: for each method the best of those tried, after equal
 # meta-iterations on held-out meta-training classes (results/few-shot-tuning).
 INNER_LR = {"multistep": (0.1, 0.2), "first-order": (0.4, 0.4)}
 
@@ -206,7 +206,6 @@ def train(
     force: bool = False,
     time_budget: float | None = None,
     on_step: Callable[[Progress], None] = lambda progress: None,
-    data_root: Path | None = None,
     results_root: Path | None = None,
 ) -> dict[str, Any] | None:
     """Meta-trains, evaluates and stores one run; returns its result, or None if `time_budget` (s) ended it early.
@@ -220,7 +219,7 @@ def train(
         return finished
     started = time.perf_counter()
     chosen = runs.choose_device(device)
-    images = data.load(config.dataset, data_root, chosen)
+    images = data.load(config.dataset, device=chosen)
     sampler = EpisodeSampler(
         images, TRAIN_SPLIT[config.evaluate_on], config.way, config.shot, config.query, config.seed
     )

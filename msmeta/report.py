@@ -6,6 +6,7 @@ repository, and the live run. What was not run says so, beside the command that 
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,19 +26,22 @@ COLOURS = {method: _BLIND_SAFE[i] for method, i in zip(METHODS, (7, 3, 0, 2, 1),
 MARKERS = dict(zip(METHODS, "osv^D", strict=True))
 
 
-def check_parameters(namespace: dict[str, Any], known: Sequence[str]) -> None:
+def check_parameters(history: Sequence[str], known: Sequence[str]) -> None:
     """Refuses parameters that the notebook does not have; papermill itself only warns of them.
 
-    namespace: the notebook's `globals()`, before it has set any other plain value. Raises ConfigError.
+    history: the sources of the cells run so far, IPython's `In`. Papermill's own cell begins with "# Parameters".
+    Raises ConfigError.
     """
-    plain_values = (bool, int, float, str, list, tuple, dict)
-    of_ipython = {"In", "Out"}
-    unknown = [
-        name
-        for name, value in namespace.items()
-        if isinstance(value, plain_values) and not name.startswith("_") and name not in {*known, *of_ipython}
+    injected = [ast.parse(source) for source in history if source.startswith("# Parameters\n")]
+    given = [
+        target.id
+        for cell in injected
+        for line in cell.body
+        if isinstance(line, ast.Assign)
+        for target in line.targets
+        if isinstance(target, ast.Name)
     ]
-    if unknown:
+    if unknown := [name for name in given if name not in known]:
         raise ConfigError(f"unknown parameter {', '.join(unknown)}: this notebook has {', '.join(known)}")
 
 
@@ -229,6 +233,13 @@ def learning_curves(results: Sequence[Result], title: str) -> Figure:
     figure.suptitle(title, fontsize="medium")
     plt.close(figure)  # else a notebook shows it a second time
     return figure
+
+
+def readme_picture(path: str, setting: str = "20-way 1-shot") -> None:
+    """Saves the learning curves of the committed runs of one setting; README shows them."""
+    results = [result for result in committed() if result["setting"] == setting]
+    title = f"Omniglot {setting}, preset {' and '.join(sorted({r['config']['preset'] for r in results}))}"
+    learning_curves(by_setting(results)[setting], title).savefig(path, dpi=120)
 
 
 def by_setting(results: Sequence[Result]) -> dict[str, list[Result]]:

@@ -123,9 +123,9 @@ def test_groups_come_in_the_papers_order():
 
 def test_unknown_parameters_are_refused():
     known = ["preset", "ways"]
-    report.check_parameters({"preset": "smoke", "ways": [5], "_": 1, "In": [], "Out": {}, "report": report}, known)
+    report.check_parameters(["", "preset: str = 'quick'", '# Parameters\npreset = "smoke"\n', "other = 1"], known)
     with pytest.raises(ConfigError, match="unknown parameter wyas: this notebook has preset, ways"):
-        report.check_parameters({"preset": "smoke", "ways": [5], "wyas": [20]}, known)
+        report.check_parameters(["", '# Parameters\npreset = "smoke"\nwyas = [20]\n'], known)
 
 
 def test_live_runs_use_what_data_there_are_and_say_so(tmp_path, monkeypatch, store):
