@@ -107,17 +107,16 @@ def render(staging: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True)
     pages = staging / "_build" / "html"
     if done.returncode or not (pages / "index.html").exists():
-        text = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
+        text = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr).replace(f"{staging}{os.sep}", "")
         notes = [line for line in text.splitlines() if re.search(r"WARNING|ERROR|[Ee]xception", line)]
         raise BuildError("jupyter-book failed: " + " | ".join(notes or text.splitlines()[-3:]))
     return pages
 
 
 class _Resources(HTMLParser):
-    """Collects what a page loads by itself; links that a reader may follow do not count."""
+    """Collects what a page loads by itself, or a script in it may load; links that a reader may follow do not count."""
 
-    LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src",
-              "embed": "src", "object": "data", "link": "href", "use": "href"}  # fmt: skip
+    LOADED = {"object": ["data"], "link": ["href"], "use": ["href", "xlink:href"], "image": ["href", "xlink:href"]}
     NOT_LOADED = {"canonical", "next", "prev", "search", "author", "license", "alternate"}
 
     def __init__(self, page: str) -> None:
@@ -126,11 +125,18 @@ class _Resources(HTMLParser):
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = dict(attrs)
-        if tag == "link" and set((values.get("rel") or "").split()) & self.NOT_LOADED:
+        values = {name: value or "" for name, value in attrs}
+        if tag == "link" and set(values.get("rel", "").split()) & self.NOT_LOADED:
             return
-        self.urls.append(values.get(self.LOADED.get(tag, "")) or "")
-        self.urls += _css_urls(values.get("style") or "")
+        self.urls += [values.get(name, "") for name in ("src", "poster", *self.LOADED.get(tag, []))]
+        self.urls += [part.split()[0] for part in values.get("srcset", "").split(",") if part.strip()]
+        self.urls += _css_urls(values.get("style", ""))
+
+    def handle_data(self, data: str) -> None:
+        if self.cdata_elem == "style":
+            self.urls += _css_urls(data)
+        elif self.cdata_elem == "script":  # a script may load others
+            self.urls += re.findall(r"""["'`]((?:https?:)?//[^"'`\s]+\.(?:m?js|css|woff2?))\b""", data)
 
 
 def _css_urls(text: str) -> list[str]:
@@ -142,15 +148,12 @@ def remote_resources(pages: Path) -> list[str]:
     found = []
     for path in sorted(pages.rglob("*")):
         if path.suffix == ".html":
-            page = path.read_text(encoding="utf-8")
-            urls = _Resources(page).urls
-            for style in re.findall(r"<style[^>]*>(.*?)</style>", page, re.DOTALL):
-                urls += _css_urls(style)
+            urls = _Resources(path.read_text(encoding="utf-8")).urls
         elif path.suffix == ".css":
             urls = _css_urls(path.read_text(encoding="utf-8"))
         else:
             continue
-        remote = dict.fromkeys(url for url in urls if re.match(r"(?:https?:)?//", url))
+        remote = dict.fromkeys(url for url in urls if re.match(r"\s*(?:https?:)?//", url, re.IGNORECASE))
         found += [f"{path.relative_to(pages)}: {url}" for url in remote]
     return found
 
@@ -159,15 +162,22 @@ def _swap(new: Path, place: Path) -> None:
     """Puts folder `new` in `place`; the two renames leave no moment without a whole book on disk."""
     old = place.with_name(f".{place.name}-old")
     shutil.rmtree(old, ignore_errors=True)
-    if place.exists():
-        place.rename(old)
     try:
+        if place.exists():
+            place.rename(old)
         new.rename(place)
     except BaseException:
-        if old.exists():
+        if old.exists() and not place.exists():
             old.rename(place)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _value(name: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise BuildError(f"-p {name} {text}: the value is no YAML, such as 20, quick or [1, 8]") from None
 
 
 def _interrupt(number: int, frame: Any) -> NoReturn:
@@ -185,8 +195,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="a parameter of the notebook; lists as YAML, such as [1, 8]",
     )  # fmt: skip
     options = parser.parse_args(arguments)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(number, _interrupt)
     start, book, notebooks = time.monotonic(), ROOT / "book", ROOT / "notebooks"
     try:
         if options.notebook is None:
@@ -199,10 +210,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not notebook.exists():
                 known = ", ".join(sorted(path.stem for path in notebooks.glob("*.ipynb")))
                 raise BuildError(f"there is no notebook {options.notebook}: choose from {known}")
-            values = {name: yaml.safe_load(value) for name, value in options.parameters}
+            values = {name: _value(name, text) for name, text in options.parameters}
             run_notebook(notebook, target, {"preset": options.preset, **values}, ROOT)
             print(f"{options.notebook} run in {time.monotonic() - start:.0f} s: {target.relative_to(ROOT)}")
-    except BuildError as error:
+    except (BuildError, OSError) as error:
         print(f"build: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ repository, and the live run. What was not run says so, beside the command that 
 from __future__ import annotations
 
 import ast
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -131,6 +132,37 @@ def measured_table_4() -> str:
         found = [_best_evidence(results, method, setting) for setting in settings]
         rows.append([method, *(_cell(seeds) for seeds in found)])
     return _markdown(["Method", *settings], rows)
+
+
+def comparison(results: Sequence[Result]) -> str:
+    """Methods of one preset against MAML, at equal training time and at equal meta-iterations, in Markdown.
+
+    The difference at equal time is paired over the common test episodes: mean and 95 % confidence interval. Equal
+    iterations are the last point of the learning curves that all methods of a setting have reached.
+    """
+    rows = []
+    for setting, group in by_setting(results).items():
+        seeds = {result["config"]["seed"] for result in group if result["method"] == "MAML"}
+        for seed in sorted(seeds):
+            runs_of_seed = [result for result in group if result["config"]["seed"] == seed]
+            reached = set.intersection(*({*result["curve"]["iteration"]} for result in runs_of_seed))
+            base = next(result for result in runs_of_seed if result["method"] == "MAML")
+            for result in runs_of_seed:
+                at = result["curve"]["iteration"].index(max(reached)) if reached else None
+                rows.append(
+                    [
+                        setting,
+                        result["method"],
+                        seed,
+                        f"{result['metrics']['iterations']:,}",
+                        _accuracy(result["metrics"]),
+                        "-" if result is base else _paired_difference(result, base),
+                        "-" if at is None else f"{_accuracy(result['curve'], at)} at {max(reached):,}",
+                    ]
+                )
+    head = ["Setting", "Method", "seed", "iterations", "accuracy at equal time (%)", "less MAML's (points)",
+            "accuracy at equal iterations (%)"]  # fmt: skip
+    return _markdown(head, rows)
 
 
 def missing_commands(preset: str) -> str:
@@ -284,8 +316,19 @@ def _paper_cell(method: str, setting: str) -> paper.Cell | None:
     return row.get(setting)
 
 
-def _accuracy(metrics: dict[str, Any]) -> str:
-    return f"{metrics['accuracy']:.2f} ±{metrics['accuracy_ci95']:.2f}"
+def _accuracy(found: dict[str, Any], at: int | None = None) -> str:
+    """Of a run's metrics, or of point `at` of its learning curve."""
+    values = [found[name] if at is None else found[name][at] for name in ("accuracy", "accuracy_ci95")]
+    return f"{values[0]:.2f} ±{values[1]:.2f}"
+
+
+def _paired_difference(result: Result, base: Result) -> str:
+    """Mean difference of accuracy over the same test episodes, in points, and its 95 % confidence interval."""
+    ours, theirs = (entry["metrics"]["right_answers"] for entry in (result, base))
+    scale = 100 / result["metrics"]["answers_per_episode"]
+    differences = [scale * (a - b) for a, b in zip(ours, theirs, strict=True)]
+    half_width = 1.96 * statistics.stdev(differences) / len(differences) ** 0.5
+    return f"{statistics.mean(differences):+.2f} ±{half_width:.2f}"
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -16,6 +16,7 @@ def result(method_window=("multistep", 4), preset="cpu", way=5, seed=0, dataset=
         "setting": config.setting,
         "metrics": {
             "iterations": 1000, "meta_iterations_per_second": 3.0, "accuracy": accuracy, "accuracy_ci95": 0.5,
+            "right_answers": [70, 72, 74], "answers_per_episode": 75,
             **({"windowed_accuracy": 94.0, "windowed_accuracy_ci95": 0.6} if config.window != 1 else {}),
         },
         "log": {"iteration": [], "seconds": [], "loss": [], "accuracy": []},
@@ -113,6 +114,16 @@ def test_learning_curves_draw_each_run_to_its_end_in_the_methods_colour():
     assert list(by_iteration.lines[0].get_xdata()) == [125, 250, 1000]
     assert list(by_time.lines[0].get_xdata()) == [40, 80, 330] and list(by_time.lines[0].get_ydata()) == [80, 90, 95]
     assert by_time.get_xlabel() == "training time (s)" and by_iteration.get_ylabel() == "test accuracy (%)"
+
+
+def test_comparison_is_paired_at_equal_time_and_aligned_at_equal_iterations():
+    base, other = result(("multistep", 1)), result()
+    other["metrics"]["right_answers"] = [73, 72, 74]  # +3, 0, 0 of 75: 4/3 points on average
+    base["curve"] = {name: values[:1] for name, values in base["curve"].items()}
+    maml, windows = report.comparison([other, base]).splitlines()[2:]
+    assert maml.endswith("| - | 80.00 ±1.00 at 125 |")
+    spread = 1.96 * 4 / 3**0.5 / 3**0.5  # differences 4, 0, 0: standard deviation 4/√3
+    assert f"| +1.33 ±{spread:.2f} | 80.00 ±1.00 at 125 |" in windows
 
 
 def test_groups_come_in_the_papers_order():
