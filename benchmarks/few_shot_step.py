@@ -1,6 +1,6 @@
 """Time and memory of one MAML meta-iteration, beside a plain autograd loop timed in the same run.
 
-    python benchmarks/few_shot_step.py [--filters 64] [--tasks 32] [--rounds 3] [--chunk 4]
+    python benchmarks/few_shot_step.py [--filters 64] [--tasks 32] [--rounds 3] [--chunk 8]
 
 Work: Conv4 on 28x28 images, 5-way 1-shot, T = 8 inner steps of plain SGD, 15 query images a class, float32, random
 images (the time does not depend on them). "Plain loop" is what a reader would write first: one task after another,
@@ -64,13 +64,17 @@ def plain_meta_gradient(theta, batch, window):
     return total
 
 
-def measure(method: str, filters: int, tasks: int, chunk: int, repeats: int = 3) -> dict[str, float]:
+def measure(method: str, filters: int, tasks: int, chunk: int | None, repeats: int = 3) -> dict[str, float]:
     """Fastest of `repeats` meta-iterations after a warm-up (s), and memory (bytes) beyond that before the first."""
     kind, name = method.split()
     window = None if name == "first-order" else int(name)
     model, batch, cpu = Conv4(WAY, filters=filters), episodes(tasks), torch.device("cpu")
     theta = {key: value.requires_grad_() for key, value in model.init(0).items()}
     estimator = FirstOrder(SGD(LR), STEPS) if window is None else MultiStep(SGD(LR), STEPS, window)
+    if chunk is None:
+        own = {"estimator": "first-order"} if window is None else {"estimator": "multistep", "window": window}
+        config = fewshot.preset_config("paper", "omniglot", WAY, 1, tasks=tasks, filters=filters, **own)
+        chunk = fewshot.default_chunk(config, cpu)
     runs.reset_peak_memory(cpu)
     before, times = runs.peak_memory(cpu), []
     for _ in range(1 + repeats):
@@ -87,14 +91,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--filters", type=int, default=64)
     parser.add_argument("--tasks", type=int, default=32)
-    parser.add_argument("--chunk", type=int, default=4, help="tasks that msmeta processes together")
+    parser.add_argument("--chunk", type=int, help="tasks that msmeta processes together; else its own choice")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one", choices=METHODS, help="measure one method in this process and print JSON")
     args = parser.parse_args()
     if args.one:
         print(json.dumps(measure(args.one, args.filters, args.tasks, args.chunk)))
         return
-    options = [f"--{name}={getattr(args, name)}" for name in ("filters", "tasks", "chunk")]
+    chosen = {"filters": args.filters, "tasks": args.tasks, "chunk": args.chunk}
+    options = [f"--{name}={value}" for name, value in chosen.items() if value is not None]
     found: dict[str, list[dict[str, float]]] = {method: [] for method in METHODS}
     for _ in range(args.rounds):
         for method, rows in found.items():

@@ -14,6 +14,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from msmeta import data, fewshot, paper, runs
 from msmeta.errors import ConfigError
@@ -160,8 +161,7 @@ def comparison(results: Sequence[Result]) -> str:
                         "-" if at is None else f"{_accuracy(result['curve'], at)} at {max(reached):,}",
                     ]
                 )
-    head = ["Setting", "Method", "seed", "iterations", "accuracy at equal time (%)", "less MAML's (points)",
-            "accuracy at equal iterations (%)"]  # fmt: skip
+    head = ["Setting", "Method", "seed", "iterations", "at equal time (%)", "less MAML's (points)", "at equal iterations (%)"]  # fmt: skip
     return _markdown(head, rows)
 
 
@@ -217,6 +217,8 @@ def live_table(results: Sequence[Result]) -> str:
 
 def conditions(results: Sequence[Result]) -> str:
     """What each measured row was run with, in Markdown: all that is known to move accuracy by points."""
+    if not results:
+        return "No run yet."
     rows = []
     for result in results:
         config, metrics, origin = result["config"], result["metrics"], result["provenance"]
@@ -258,6 +260,9 @@ def learning_curves(results: Sequence[Result], title: str) -> Figure:
             axis.plot([*curve[column], end], accuracy, label=None if method in seen else method, **style)
         seen.add(method)
     axes[0].set(xscale="log", xlabel="meta-iterations", ylabel="test accuracy (%)")
+    axes[0].xaxis.set_minor_formatter(NullFormatter())
+    axes[0].xaxis.set_major_locator(LogLocator(2, numticks=12))
+    axes[0].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes[1].set(xlabel="training time (s)")
     for axis in axes:
         axis.grid(alpha=0.3)

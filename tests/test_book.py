@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,47 +12,56 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
+
+from msmeta.fewshot import PRESETS
 
 ROOT = Path(__file__).parent.parent
 _spec = importlib.util.spec_from_file_location("build", ROOT / "book" / "build.py")
 build = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(build)
 
-PAGE = "# Front\n\nSee {eq}`eq-13` and {doc}`stub`.\n\n$$\na = b\n$$ (eq-2)\n"
-OTHER = "# Other\n\n$$\nc = d\n$$ (eq-13)\n\nBack to {eq}`eq-2`.\n"
+PAGES = {
+    "index.md": "# Front\n\nSee {doc}`other` and {doc}`stub`.\n",
+    "other.md": "# Other\n\nSee {doc}`nowhere`.\n\n$$\na = b\n$$ (velocity)\n",
+}
 
 
-def write_notebook(path, *cells, preset="quick"):
+def write_notebook(path, *cells, text="# A notebook"):
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernel, "language_info": {"name": "python"}})
-    parameters = nbformat.v4.new_code_cell(f'preset: str = "{preset}"  # scale\nway: int = 5  # classes')
+    parameters = nbformat.v4.new_code_cell('preset: str = "quick"  # scale\nway: int = 5  # classes')
     parameters.metadata["tags"] = ["parameters"]
-    title = nbformat.v4.new_markdown_cell("# A notebook")
-    notebook.cells = [title, parameters, *(nbformat.v4.new_code_cell(cell) for cell in cells)]
+    notebook.cells = [nbformat.v4.new_markdown_cell(text), parameters]
+    notebook.cells += [nbformat.v4.new_code_cell(cell) for cell in cells]
     path.parent.mkdir(exist_ok=True)
     nbformat.write(notebook, path)
 
 
 @pytest.fixture
 def book(tmp_path):
-    """The project's configuration and extension with two pages and a notebook of their own."""
+    """The project's configuration and extensions with two bad pages and a notebook of their own."""
     folder = tmp_path / "book"
     shutil.copytree(ROOT / "book", folder, ignore=shutil.ignore_patterns("_build", "_run", "*.md", "__pycache__"))
     (folder / "_toc.yml").write_text("format: jb-book\nroot: index\nchapters:\n- file: other\n- file: stub\n")
-    (folder / "index.md").write_text(PAGE)
-    (folder / "other.md").write_text(OTHER)
+    for name, text in PAGES.items():
+        (folder / name).write_text(text)
     write_notebook(tmp_path / "notebooks" / "stub.ipynb", "import sys; print(preset, sys.executable)")
     return folder
 
 
-def test_builds_pages_with_the_papers_equation_numbers_and_nothing_remote(book, tmp_path):
+def test_builds_the_pages_with_the_papers_equation_numbers_and_nothing_remote(tmp_path):
+    book, text = tmp_path / "book", "# Table 4\n\nSee {eq}`eq-13`.\n\n$$\na = b\n$$ (eq-50)\n"
+    shutil.copytree(ROOT / "book", book, ignore=shutil.ignore_patterns("_build", "_run", "__pycache__"))
+    write_notebook(tmp_path / "notebooks" / "table_4.ipynb", "import sys; print(preset, sys.executable)", text=text)
     page = build.build_book(book, tmp_path / "notebooks", "smoke", tmp_path)
-    front, other = page.read_text(), (page.parent / "other.html").read_text()
-    assert 'href="other.html#equation-eq-13">(13)</a>' in front and '<span class="eqno">(2)' in front
-    assert 'href="index.html#equation-eq-2">(2)</a>' in other and '<span class="eqno">(13)' in other
-    notebook = (page.parent / "stub.html").read_text()
-    assert f"smoke {sys.executable}" in notebook  # run with the preset, by this interpreter
-    assert build.remote_resources(page.parent) == [] and "mathjax/tex-chtml.js" in front
+    html = {path.stem: path.read_text() for path in page.parent.glob("*.html")}
+    assert re.findall(r'<span class="eqno">\((\d+)\)', html["method"]) == [str(number) for number in range(1, 16)]
+    assert re.findall(r'<span class="eqno">\((\d+)\)', html["table_4"]) == ["50"]
+    assert 'href="method.html#equation-eq-13">(13)</a>' in html["table_4"]
+    assert f"smoke {sys.executable}" in html["table_4"]  # run with the preset, by this interpreter
+    assert build.remote_resources(page.parent) == [] and not any("unpkg" in text for text in html.values())
+    assert 'src="_static/mathjax/tex-chtml.js"' in html["method"]
     assert (page.parent / "_static" / "mathjax" / "tex-chtml.js").exists()
     assert [path.name for path in (book / "_build").iterdir()] == ["html"]
 
@@ -65,12 +75,25 @@ def test_a_failure_names_its_place_and_keeps_the_last_good_book(book, tmp_path):
         build.build_book(book, tmp_path / "notebooks", "smoke", tmp_path)
 
     write_notebook(tmp_path / "notebooks" / "stub.ipynb")
-    (book / "other.md").write_text("# Other\n\nSee {doc}`nowhere`.\n")  # and eq-13 is gone
-    with pytest.raises(build.BuildError, match="nowhere") as caught:
+    with pytest.raises(build.BuildError, match=r"other.md:3: WARNING: unknown document: .*nowhere") as caught:
         build.build_book(book, tmp_path / "notebooks", "smoke", tmp_path)
-    assert "eq-13" in str(caught.value) and "\n" not in str(caught.value)
+    assert "equation label 'velocity' is not eq-N" in str(caught.value) and "\n" not in str(caught.value)
     assert (html / "index.html").read_text() == "the last good book"
     assert [path.name for path in (book / "_build").iterdir()] == ["html"]
+
+
+def test_a_book_that_loads_from_another_host_is_refused(tmp_path, monkeypatch):
+    pages, html = tmp_path / "pages", tmp_path / "_build" / "html"
+    for folder, text in {pages: '<img src="https://example.org/x.png">', html: "the last good book"}.items():
+        folder.mkdir(parents=True)
+        (folder / "index.html").write_text(text)
+    monkeypatch.setattr(build, "render", lambda staging: pages)
+    with pytest.raises(build.BuildError, match="from other hosts: index.html: https://example.org/x.png"):
+        build.build_book(tmp_path, tmp_path / "notebooks", "smoke", tmp_path)
+    assert (html / "index.html").read_text() == "the last good book"
+    (pages / "index.html").write_text('<img src="x.png">')
+    assert build.build_book(tmp_path, tmp_path / "notebooks", "smoke", tmp_path) == html / "index.html"
+    assert (html / "index.html").read_text() == '<img src="x.png">'
 
 
 def test_an_interrupted_build_ends_its_kernel_and_keeps_the_last_good_book(tmp_path):
@@ -126,6 +149,7 @@ def test_one_notebook_with_parameters(tmp_path):
     [
         (["--notebook", "tabel_4"], "there is no notebook tabel_4: choose from table_4"),
         (["--notebook", "table_4", "-p", "wya", "20"], "table_4.ipynb has no parameter wya: it has preset, ways"),
+        (["--notebook", "table_4", "-p", "ways", "[20"], "-p ways [20: the value is no YAML"),
         (["-p", "way", "20"], "name it with --notebook"),
     ],
 )
@@ -140,7 +164,9 @@ def test_mistakes_on_the_command_line_end_in_one_line(arguments, message, capsys
     "line",
     [
         '<script src="https://cdn.example/x.js"></script>',
+        '<script>const URL = "https://cdn.example/x.js"</script>',
         '<link rel="stylesheet" href="//fonts.example/x.css">',
+        '<img src="x.png" srcset="x.png 1x, HTTPS://example.org/x.png 2x">',
         '<img src="http://example.org/x.png">',
         '<p style="background: url(https://example.org/x.png)">',
         '<style>@import "https://example.org/x.css";</style>',
@@ -156,9 +182,27 @@ def test_a_page_that_loads_from_another_host_is_found(tmp_path, line):
 def test_links_and_local_resources_are_no_remote_resources(tmp_path):
     (tmp_path / "index.html").write_text(
         '<link rel="canonical" href="https://example.org"><a href="https://example.org">x</a>'
-        '<script src="_static/x.js"></script><img src="data:image/png;base64,AA==">'
+        '<script src="_static/x.js"></script><script>x = "https://example.org"</script>'
+        '<img src="data:image/png;base64,AA==">'
     )
     (tmp_path / "x.css").write_text("@font-face { src: url('../fonts/x.woff2') }")
     assert build.remote_resources(tmp_path) == []
     (tmp_path / "x.css").write_text("@font-face { src: url(https://example.org/x.woff2) }")
     assert build.remote_resources(tmp_path) == ["x.css: https://example.org/x.woff2"]
+
+
+def test_every_notebook_is_a_page_of_the_book():
+    toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())
+    pages = {chapter["file"] for chapter in toc["chapters"]}
+    written = {path.stem for path in (ROOT / "book").glob("*.md")}
+    assert pages - written == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+
+
+def test_the_table_of_presets_has_the_presets_numbers():
+    page = (ROOT / "book" / "rerun.md").read_text()
+    for name, episodes in {"quick": PRESETS["quick"]["test_episodes"], "cpu": 600}.items():
+        preset = PRESETS[name]
+        text = f"{preset['train_seconds']:.0f} seconds of meta-training, {preset['filters']} filters, {episodes} test"
+        assert text in page
+    assert f"{PRESETS['smoke']['iterations']} meta-iterations of a network with {PRESETS['smoke']['filters']}" in page
+    assert f"{PRESETS['paper']['iterations']:,} meta-iterations, {PRESETS['paper']['filters']} filters" in page

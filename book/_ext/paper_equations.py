@@ -19,5 +19,6 @@ class PaperMathDomain(MathDomain):
 
 
 def setup(app):
+    app.connect("config-inited", lambda app, config: setattr(config, "math_numfig", False))  # that is another counter
     app.add_domain(PaperMathDomain, override=True)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,4 +1,4 @@
-"""Jupyter-book always loads sphinx-thebe, whose script names a remote host on every page. This book runs no code live."""
+"""Leaves out sphinx-thebe, which jupyter-book always loads: its script names another host, and no page runs code."""
 
 
 def setup(app):
