@@ -161,7 +161,8 @@ def comparison(results: Sequence[Result]) -> str:
                         "-" if at is None else f"{_accuracy(result['curve'], at)} at {max(reached):,}",
                     ]
                 )
-    head = ["Setting", "Method", "seed", "iterations", "at equal time (%)", "less MAML's (points)", "at equal iterations (%)"]  # fmt: skip
+    compared = ["at equal time (%)", "less MAML's (points)", "at equal iterations (%)"]
+    head = ["Setting", "Method", "seed", "iterations", *compared]
     return _markdown(head, rows)
 
 
