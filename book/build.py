@@ -49,6 +49,7 @@ def build_book(book: Path, notebooks: Path, preset: str, root: Path) -> Path:
         shutil.copytree(book, staging, ignore=shutil.ignore_patterns("_build", "_run", "build.py", "__pycache__"))
         for notebook in sorted(notebooks.glob("*.ipynb")):
             start = time.monotonic()
+            print(f"{notebook.stem}: running, preset {preset}", flush=True)
             run_notebook(notebook, staging / notebook.name, {"preset": preset}, root)
             print(f"{notebook.stem}: run in {time.monotonic() - start:.0f} s", flush=True)
         pages = render(staging)

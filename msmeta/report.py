@@ -218,8 +218,6 @@ def live_table(results: Sequence[Result]) -> str:
 
 def conditions(results: Sequence[Result]) -> str:
     """What each measured row was run with, in Markdown: all that is known to move accuracy by points."""
-    if not results:
-        return "No run yet."
     rows = []
     for result in results:
         config, metrics, origin = result["config"], result["metrics"], result["provenance"]
@@ -338,5 +336,7 @@ def _paired_difference(result: Result, base: Result) -> str:
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    if not rows:
+        return "No run yet."
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

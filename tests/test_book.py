@@ -50,7 +50,7 @@ def book(tmp_path):
     return folder
 
 
-def test_builds_the_pages_with_the_papers_equation_numbers_and_nothing_remote(tmp_path):
+def test_builds_the_pages_with_the_papers_equation_numbers_and_nothing_remote(tmp_path, capsys):
     book, text = tmp_path / "book", "# Table 4\n\nSee {eq}`eq-13`.\n\n$$\na = b\n$$ (eq-50)\n"
     shutil.copytree(ROOT / "book", book, ignore=shutil.ignore_patterns("_build", "_run", "__pycache__"))
     write_notebook(tmp_path / "notebooks" / "table_4.ipynb", "import sys; print(preset, sys.executable)", text=text)
@@ -64,6 +64,7 @@ def test_builds_the_pages_with_the_papers_equation_numbers_and_nothing_remote(tm
     assert 'src="_static/mathjax/tex-chtml.js"' in html["method"]
     assert (page.parent / "_static" / "mathjax" / "tex-chtml.js").exists()
     assert [path.name for path in (book / "_build").iterdir()] == ["html"]
+    assert re.fullmatch(r"table_4: running, preset smoke\ntable_4: run in \d+ s\n", capsys.readouterr().out)
 
 
 def test_a_failure_names_its_place_and_keeps_the_last_good_book(book, tmp_path):

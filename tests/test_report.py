@@ -102,6 +102,7 @@ def test_live_glyphs_stand_beside_no_number_of_the_paper():
 def test_conditions_name_all_that_moves_accuracy():
     table = report.conditions([result()])
     (row,) = table.splitlines()[2:]
+    assert report.conditions([]) == report.comparison([]) == "No run yet."
     for value in ("32", "8", "/ 0.9 / 0.0001", "0.003", "1,000", "330", "94.00 ±0.60", "a processor, 2 threads", "abc"):
         assert f" {value}" in row, value
 
