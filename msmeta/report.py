@@ -14,7 +14,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from msmeta import data, fewshot, paper, runs
 from msmeta.errors import ConfigError
@@ -259,9 +258,9 @@ def learning_curves(results: Sequence[Result], title: str) -> Figure:
             axis.plot([*curve[column], end], accuracy, label=None if method in seen else method, **style)
         seen.add(method)
     axes[0].set(xscale="log", xlabel="meta-iterations", ylabel="test accuracy (%)")
-    axes[0].xaxis.set_minor_formatter(NullFormatter())
-    axes[0].xaxis.set_major_locator(LogLocator(2, numticks=12))
-    axes[0].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    points = sorted({iteration for result in results for iteration in result["curve"]["iteration"]})
+    axes[0].set_xticks(points, [f"{point:,}" for point in points])
+    axes[0].minorticks_off()
     axes[1].set(xlabel="training time (s)")
     for axis in axes:
         axis.grid(alpha=0.3)
