@@ -23,13 +23,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NoReturn
 
+import nbformat
 import papermill
 import yaml
+from myst_nb.core.read import read_myst_markdown_notebook
 from papermill.exceptions import PapermillExecutionError
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL = "msmeta-build"
 KERNEL_LOG = "kernel.log"
+CELL = "```{code-cell}"
 
 
 class BuildError(Exception):
@@ -37,7 +40,7 @@ class BuildError(Exception):
 
 
 def build_book(book: Path, notebooks: Path, preset: str, root: Path) -> Path:
-    """Runs every notebook with `preset`, renders and checks the pages, and swaps them in; returns the front page.
+    """Runs every notebook with `preset` and the cells of every page, renders, checks and swaps in; the front page.
 
     book: folder with the pages. root: folder that the notebooks run in. Raises BuildError, in which case the last good
     book is where it was.
@@ -52,11 +55,27 @@ def build_book(book: Path, notebooks: Path, preset: str, root: Path) -> Path:
             print(f"{notebook.stem}: running, preset {preset}", flush=True)
             run_notebook(notebook, staging / notebook.name, {"preset": preset}, root)
             print(f"{notebook.stem}: run in {time.monotonic() - start:.0f} s", flush=True)
+        for page in sorted(staging.glob("*.md")):
+            if CELL in page.read_text(encoding="utf-8"):
+                start = time.monotonic()
+                run_page(page, root)
+                print(f"{page.stem}: cells run in {time.monotonic() - start:.0f} s", flush=True)
         pages = render(staging)
         if found := remote_resources(pages):
             raise BuildError("pages load from other hosts: " + "; ".join(found))
         _swap(pages, output / "html")
     return output / "html" / "index.html"
+
+
+def run_page(page: Path, root: Path) -> None:
+    """Replaces a MyST page with cells by the executed notebook; raises BuildError for a failing cell, as of a check."""
+    notebook = read_myst_markdown_notebook(page.read_text(encoding="utf-8"))
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    with tempfile.TemporaryDirectory(prefix=".page-", dir=page.parent) as folder:
+        source = Path(folder, f"{page.stem}.ipynb")
+        nbformat.write(notebook, source)
+        run_notebook(source, page.with_suffix(".ipynb"), {}, root)
+    page.unlink()
 
 
 def run_notebook(notebook: Path, target: Path, parameters: dict[str, Any], root: Path) -> None:
