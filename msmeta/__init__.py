@@ -3,7 +3,15 @@
 from msmeta.bilevel import Bilevel, MetaGradient, State
 from msmeta.dynamics import SGD, Adam
 from msmeta.errors import ConfigError, DataError, DivergedError, UserError
-from msmeta.estimators import FirstOrder, MultiStep
+from msmeta.estimators import (
+    EvolutionStrategies,
+    FiniteDifference,
+    FirstOrder,
+    GaussianSmoothing,
+    Implicit,
+    MultiStep,
+    Reptile,
+)
 
 __version__ = "0.1.0"
 
@@ -14,9 +22,14 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DivergedError",
+    "EvolutionStrategies",
+    "FiniteDifference",
     "FirstOrder",
+    "GaussianSmoothing",
+    "Implicit",
     "MetaGradient",
     "MultiStep",
+    "Reptile",
     "State",
     "UserError",
 ]

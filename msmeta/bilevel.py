@@ -60,11 +60,13 @@ class MetaGradient:
     loss: outer loss at the adapted parameters, 0-d.
     grad: meta-gradient ∂L/∂θ, keys and shapes of theta.
     phi: adapted task-parameters φ_{T+1}.
+    info: what an iterative estimator reports of itself, by name.
     """
 
     loss: Tensor
     grad: Params
     phi: Params
+    info: dict[str, float] = field(default_factory=dict)
 
 
 def partition(steps: int, window: int | Sequence[int]) -> tuple[int, ...]:
@@ -96,7 +98,7 @@ def begin(problem: Bilevel, theta: Params) -> tuple[Params, State]:
     φ₁ is an alias of what `init` returned, not the same tensors: where φ₁ is θ itself and the inner loss also reads θ,
     the gradient by φ must be the partial derivative. Where φ₁ does not depend on θ it is a leaf.
     """
-    theta = {name: value.detach().requires_grad_() for name, value in theta.items()}
+    theta = leaves(theta)
     state = problem.init(theta)
     if not isinstance(state, State):
         state = State(state)
@@ -150,21 +152,99 @@ def require_finite(inner_losses: Sequence[tuple[int, Tensor]], outer_loss: Tenso
     raise DivergedError(f"outer loss is {values[-1]} after the last inner step: lower the inner learning rate")
 
 
+def require_dependence(*parts: dict[str, Tensor | None]) -> None:
+    """Raises ConfigError where all parts of a meta-gradient are None."""
+    if all(value is None for part in parts for value in part.values()):
+        raise ConfigError("outer loss does not depend on theta, neither directly nor through the inner steps")
+
+
+def require_initialisation(through_init: dict[str, Tensor | None], estimator: str, why: str) -> None:
+    """Raises ConfigError where φ₁ does not depend on θ, as for a meta-network.
+
+    through_init: what `pull_back` returned. why: what the estimator assumes of θ.
+    """
+    if all(part is None for part in through_init.values()):
+        raise ConfigError(
+            f"{estimator} needs a theta that initialises phi: {why}, so a theta that acts only inside the inner loss "
+            "(a meta-network) would not learn; use MultiStep"
+        )
+
+
 @torch.enable_grad()
 def adapt(
-    problem: Bilevel, state: State, theta: Params, dynamics: Dynamics, windows: Sequence[int]
+    problem: Bilevel,
+    state: State,
+    theta: Params,
+    dynamics: Dynamics,
+    windows: Sequence[int],
+    starts: list[State] | None = None,
 ) -> tuple[Params, list[tuple[int, Tensor]]]:
     """φ_{T+1} without a graph, as at test time, and each evaluated (t, inner loss).
 
+    starts: if given, each window's first state is appended to it.
     Costs one gradient evaluation a window and holds one state.
     """
-    theta = {name: value.detach() for name, value in theta.items()}
+    theta, state = detach(theta), State(detach(state.phi), _detach_buffers(state), state.step)
     losses, t = [], 0
     for n in windows:
-        phi = {name: value.detach().requires_grad_() for name, value in state.phi.items()}
-        loss, grad = inner_gradient(problem, phi, theta, t, create_graph=False)
+        if starts is not None:
+            starts.append(state)
+        loss, grad = inner_gradient(problem, leaves(state.phi), theta, t, create_graph=False)
         losses.append((t, loss))
         with torch.no_grad():
-            state = dynamics.window(State(phi, state.buffers, state.step), grad, n)
+            state = dynamics.window(state, grad, n)
         t += n
-    return {name: value.detach() for name, value in state.phi.items()}, losses
+    return state.phi, losses
+
+
+def pull_back(state: State, theta: Params, multipliers: State) -> dict[str, Tensor | None]:
+    """Λ₀ᵀ ∂s₁/∂θ, the part of the meta-gradient that goes through `init` (Eq. 10); None where s₁ does not depend on θ.
+
+    state: s₁ as `begin` gave it. multipliers: Λ₀; an entry that is missing or None stands for zero.
+    """
+    groups = [(state.phi, multipliers.phi)]
+    groups += [(values, multipliers.buffers.get(name, {})) for name, values in state.buffers.items()]
+    pairs = [(value, weights.get(name)) for values, weights in groups for name, value in values.items()]
+    pairs = [(value, weight) for value, weight in pairs if value.requires_grad and weight is not None]
+    if not pairs:
+        return dict.fromkeys(theta)
+    starts, weights = zip(*pairs, strict=True)
+    return dict(zip(theta, torch.autograd.grad(starts, list(theta.values()), weights, allow_unused=True), strict=True))
+
+
+def add_parts(like: Params, *parts: dict[str, Tensor | None]) -> Params:
+    """The sum of gradients with the keys of `like`, in which None stands for zero."""
+    return {
+        name: sum((part[name] for part in parts if part[name] is not None), torch.zeros_like(value))
+        for name, value in like.items()
+    }
+
+
+def leaves(params: Params) -> Params:
+    """Fresh leaves with the same values, to differentiate by."""
+    return {name: value.detach().requires_grad_() for name, value in params.items()}
+
+
+def detach(params: Params) -> Params:
+    """The same values without their history."""
+    return {name: value.detach() for name, value in params.items()}
+
+
+def _detach_buffers(state: State) -> dict[str, Params]:
+    return {name: detach(values) for name, values in state.buffers.items()}
+
+
+def task_dimensions(theta: Params, phi: Params) -> int:
+    """1 where φ holds θ's parameters for a batch of tasks, with a leading task dimension; else 0: one problem."""
+    batched = theta.keys() == phi.keys() and all(phi[k].dim() and phi[k].shape[1:] == theta[k].shape for k in phi)
+    return int(batched)
+
+
+def task_dot(a: Params, b: Params, dimensions: int) -> Tensor:
+    """Inner product of each task's parameters: (tasks,), or 0-d for one problem."""
+    return sum((a[k] * b[k]).reshape(*a[k].shape[:dimensions], -1).sum(-1) for k in a)
+
+
+def task_scale(factor: Tensor, params: Params) -> Params:
+    """Each task's parameters times its entry of `factor`: (tasks,), or 0-d for one problem."""
+    return {k: factor.reshape(factor.shape + (1,) * (v.dim() - factor.dim())) * v for k, v in params.items()}

@@ -52,6 +52,20 @@ class SGD:
             buffers["velocity"] = {name: _combine((*power[1], total[1]), values) for name, values in parts.items()}
         return State(phi, buffers, state.step + n)
 
+    def pull_back(self, multipliers: State, n: int) -> tuple[State, Params]:
+        """Multipliers Λ of the state after a window -> ΛᵀAⁿ, those of its first state, and Λᵀ(Σ_{i<n} Aⁱ) b of g.
+
+        The first leaves out what acts through g (Eq. 12 is their sum once g's part is multiplied by ∂g/∂φ).
+        """
+        power, total = self.coefficients(n)
+        zero = dict.fromkeys(multipliers.phi)
+        velocity = multipliers.buffers.get("velocity", zero)
+        parts = {name: (value, velocity[name]) for name, value in multipliers.phi.items()}
+        columns = zip(*power, strict=True)
+        phi, velocity = ({name: _combine(column, pair) for name, pair in parts.items()} for column in columns)
+        buffers = {"velocity": velocity} if self.momentum else {}
+        return State(phi, buffers), {name: _combine(total, pair) for name, pair in parts.items()}
+
     def coefficients(self, n: int) -> tuple[tuple[tuple[float, float], tuple[float, float]], tuple[float, float]]:
         """Aⁿ as two rows, and Σ_{i<n} Aⁱ b (Eq. 13)."""
         eta, mu, omega = self.lr, self.momentum, self.weight_decay

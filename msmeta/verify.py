@@ -1,4 +1,4 @@
-"""Checks of formulas by numbers, for the book's pages: each prints its error and ends the build where it is too large."""
+"""Checks of formulas by numbers, for the book's pages: an error that is too large ends the build."""
 
 from __future__ import annotations
 

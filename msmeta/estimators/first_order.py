@@ -10,11 +10,16 @@ from msmeta.bilevel import (
     Bilevel,
     MetaGradient,
     Params,
+    State,
     adapt,
+    add_parts,
     begin,
     gradients,
+    leaves,
     partition,
+    pull_back,
     require_finite,
+    require_initialisation,
     require_scalar,
 )
 from msmeta.dynamics import Dynamics
@@ -42,22 +47,13 @@ class FirstOrder:
         """As `MultiStep.__call__`; raises ConfigError besides where φ₁ does not depend on θ."""
         theta, state = begin(problem, theta)
         adapted, losses = adapt(problem, state, theta, self.dynamics, partition(self.steps, 1))
-        phi = {name: value.requires_grad_() for name, value in adapted.items()}
+        phi = leaves(adapted)
         outer = problem.outer(phi, theta)
         require_scalar(outer, "outer loss")
-        by_phi, by_theta = gradients(outer, phi, theta)
-        reached = [name for name in phi if by_phi[name] is not None]
-        if not reached:
+        by_phi, direct = gradients(outer, phi, theta)
+        if all(part is None for part in by_phi.values()):
             raise ConfigError("outer loss does not depend on phi: there is nothing to learn")
-        starts, weights = [state.phi[name] for name in reached], [by_phi[name] for name in reached]
-        through_init = torch.autograd.grad(starts, list(theta.values()), weights, allow_unused=True)
-        if all(part is None for part in through_init):
-            raise ConfigError(
-                "FirstOrder needs a theta that initialises phi: it takes the inner steps for constants, so a theta "
-                "that acts only inside the inner loss would get a zero gradient; use MultiStep"
-            )
-        grad = {}
-        for (name, value), part in zip(theta.items(), through_init, strict=True):
-            grad[name] = sum((p for p in (part, by_theta[name]) if p is not None), torch.zeros_like(value))
+        through_init = pull_back(state, theta, State(by_phi))
+        require_initialisation(through_init, "FirstOrder", "it takes the inner steps for constants")
         require_finite(losses, outer)
-        return MetaGradient(outer.detach(), grad, {name: value.detach() for name, value in phi.items()})
+        return MetaGradient(outer.detach(), add_parts(theta, through_init, direct), adapted)

@@ -103,8 +103,9 @@ class _CountedBackward(torch.autograd.Function):
         return 2 * x * along, 2 * grad * along
 
 
+@pytest.mark.parametrize(("backward", "evaluations"), [("autograd", 1), ("adjoint", 2)])
 @pytest.mark.parametrize(("steps", "window"), WINDOWS, ids=str)
-def test_each_window_costs_one_gradient_and_one_hessian_vector_product(steps, window):
+def test_each_window_costs_as_many_gradients_and_products_as_stated(steps, window, backward, evaluations):
     seen = []
 
     def inner(phi, theta, t):
@@ -113,10 +114,11 @@ def test_each_window_costs_one_gradient_and_one_hessian_vector_product(steps, wi
 
     problem = Bilevel(lambda theta: theta, inner, lambda phi, theta: phi["x"].sum())
     _Counted.counts.update({"gradient": 0, "second order": 0})
-    MultiStep(SGD(0.1, 0.9), steps, window)(problem, {"x": torch.tensor([1.0, 2.0], dtype=F64)})
+    MultiStep(SGD(0.1, 0.9), steps, window, backward)(problem, {"x": torch.tensor([1.0, 2.0], dtype=F64)})
     windows = partition(steps, window)
-    assert seen == [sum(windows[:k]) for k in range(len(windows))]  # the first step of each window
-    assert _Counted.counts == {"gradient": len(windows), "second order": len(windows)}
+    first = [sum(windows[:k]) for k in range(len(windows))]  # the first step of each window
+    assert seen == (first if evaluations == 1 else first + first[::-1])
+    assert _Counted.counts == {"gradient": evaluations * len(windows), "second order": len(windows)}
 
 
 def test_theta_that_is_both_start_and_part_of_the_inner_loss():
@@ -154,6 +156,7 @@ def _problem(**changes):
     return Bilevel(**(parts | changes))
 
 
+@pytest.mark.parametrize("backward", ["autograd", "adjoint"])
 @pytest.mark.parametrize(
     ("problem", "error", "message"),
     [
@@ -171,9 +174,9 @@ def _problem(**changes):
         (_problem(outer=lambda p, th: p["x"].sum() * math.inf), DivergedError, "outer loss is inf"),
     ],
 )
-def test_mistakes_end_in_one_clear_line(problem, error, message):
+def test_mistakes_end_in_one_clear_line(problem, error, message, backward):
     with pytest.raises(error, match=message) as caught:
-        MultiStep(SGD(0.1), 4, 2)(problem, {"x": torch.ones(2, dtype=F64)})
+        MultiStep(SGD(0.1), 4, 2, backward)(problem, {"x": torch.ones(2, dtype=F64)})
     assert "\n" not in str(caught.value)
 
 
@@ -191,3 +194,8 @@ def test_mistakes_end_in_one_clear_line(problem, error, message):
 def test_impossible_windows_are_refused(steps, window, message):
     with pytest.raises(ConfigError, match=message):
         MultiStep(SGD(0.1), steps, window)
+
+
+def test_an_unknown_backward_is_refused():
+    with pytest.raises(ConfigError, match="backward='forward' is unknown: choose autograd or adjoint"):
+        MultiStep(SGD(0.1), 4, 2, "forward")
