@@ -3,10 +3,13 @@
 Forwards it keeps each window's first state; backwards it evaluates the window's gradient again, multiplies it by the
 multipliers once, and forgets it. Costs 2K gradient evaluations and K Hessian-vector products for K windows; holds K
 states and one gradient's graph, where automatic differentiation holds K graphs and evaluates K gradients.
+Of more than 16 windows it keeps every √K-th state and recomputes those between when their turn comes: 3K gradient
+evaluations, and 2√K states, at most 16 of them up to 64 windows.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -82,9 +85,9 @@ def adjoint(
     Raises as `MultiStep.__call__`.
     """
     theta, first = begin(problem, theta)
-    starts: list[State] = []
-    adapted, losses = adapt(problem, first, theta, dynamics, windows, starts)
-    phi = leaves(adapted)
+    states = _States(problem, theta, dynamics, windows)
+    adapted, losses = adapt(problem, first, theta, dynamics, windows, keep=states.keep)
+    phi = leaves(adapted.phi)
     outer = problem.outer(phi, theta)
     require_scalar(outer, "outer loss")
     by_phi, direct = gradients(outer, phi, theta)
@@ -92,10 +95,9 @@ def adjoint(
     require_finite(losses, outer)
 
     multipliers = State(add_parts(phi, by_phi))  # Λ_T
-    parts, t = [direct], sum(windows)
-    for n in reversed(windows):
-        t -= n
-        start = starts.pop()
+    parts = [direct]
+    for k, n in reversed(list(enumerate(windows))):
+        t, start = states.take(k)
         product = curvature(problem, start.phi, theta, t)
         if isinstance(dynamics, SGD):
             multipliers, weights = dynamics.pull_back(multipliers, n)
@@ -106,7 +108,37 @@ def adjoint(
         parts.append(by_theta)
     parts.append(pull_back(first, theta, multipliers))
     require_dependence(*parts)
-    return MetaGradient(outer.detach(), add_parts(theta, *parts), adapted)
+    return MetaGradient(outer.detach(), add_parts(theta, *parts), adapted.phi)
+
+
+class _States:
+    """The windows' first states, kept or recomputed from one that was."""
+
+    def __init__(self, problem: Bilevel, theta: Params, dynamics: Dynamics, windows: Sequence[int]) -> None:
+        self._problem, self._theta, self._dynamics, self._windows = problem, theta, dynamics, windows
+        self._every = 1 if len(windows) <= 16 else math.isqrt(len(windows) - 1) + 1
+        self._held: dict[int, State] = {}
+
+    def keep(self, k: int, state: State) -> None:
+        """Holds the first state of window k if it is one that is kept."""
+        if k % self._every == 0:
+            self._hold(k, state)
+
+    def take(self, k: int) -> tuple[int, State]:
+        """The first step and state of window k, which is not held any longer; windows are taken from the last on."""
+        if k not in self._held:
+            base = k - k % self._every
+            between, t = self._windows[base:k], sum(self._windows[:base])
+            place = self._problem, self._held[base], self._theta, self._dynamics, between
+            state, _ = adapt(*place, t, lambda j, state: self._hold(base + j, state) if j else None)
+            self._hold(k, state)
+        return sum(self._windows[:k]), self._held.pop(k)
+
+    def _hold(self, k: int, state: State) -> None:
+        # SGD is linear: its buffer is not needed on the way back, unless other states are recomputed from this one.
+        starts_others = self._every > 1 and k % self._every == 0
+        bare = isinstance(self._dynamics, SGD) and not starts_others
+        self._held[k] = State(state.phi) if bare else state
 
 
 def _pull_back_steps(

@@ -177,24 +177,24 @@ def adapt(
     theta: Params,
     dynamics: Dynamics,
     windows: Sequence[int],
-    starts: list[State] | None = None,
-) -> tuple[Params, list[tuple[int, Tensor]]]:
-    """φ_{T+1} without a graph, as at test time, and each evaluated (t, inner loss).
+    t: int = 0,
+    keep: Callable[[int, State], None] = lambda k, state: None,
+) -> tuple[State, list[tuple[int, Tensor]]]:
+    """The state after the windows without a graph, as at test time, and each evaluated (t, inner loss).
 
-    starts: if given, each window's first state is appended to it.
+    t: index of the first step. keep: is given the number of each window, from 0, and its first state.
     Costs one gradient evaluation a window and holds one state.
     """
-    theta, state = detach(theta), State(detach(state.phi), _detach_buffers(state), state.step)
-    losses, t = [], 0
-    for n in windows:
-        if starts is not None:
-            starts.append(state)
+    theta, state = detach(theta), _detach_state(state)
+    losses = []
+    for k, n in enumerate(windows):
+        keep(k, state)
         loss, grad = inner_gradient(problem, leaves(state.phi), theta, t, create_graph=False)
         losses.append((t, loss))
         with torch.no_grad():
             state = dynamics.window(state, grad, n)
         t += n
-    return state.phi, losses
+    return state, losses
 
 
 def pull_back(state: State, theta: Params, multipliers: State) -> dict[str, Tensor | None]:
@@ -230,8 +230,8 @@ def detach(params: Params) -> Params:
     return {name: value.detach() for name, value in params.items()}
 
 
-def _detach_buffers(state: State) -> dict[str, Params]:
-    return {name: detach(values) for name, values in state.buffers.items()}
+def _detach_state(state: State) -> State:
+    return State(detach(state.phi), {name: detach(values) for name, values in state.buffers.items()}, state.step)
 
 
 def task_dimensions(theta: Params, phi: Params) -> int:

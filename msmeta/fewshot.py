@@ -342,9 +342,9 @@ def evaluate(
     for block in range(math.ceil(episodes / EVALUATION_BLOCK)):
         for part in sampler.sample(block, min(EVALUATION_BLOCK, episodes - len(right))).chunks(chunk):
             problem = episode_problem(model, part)
-            phi, _ = adapt(problem, State(problem.init(theta)), theta, dynamics, windows)
+            adapted, _ = adapt(problem, State(problem.init(theta)), theta, dynamics, windows)
             with torch.no_grad():
-                answers = model(phi, part.query_x).argmax(-1)
+                answers = model(adapted.phi, part.query_x).argmax(-1)
             right += (answers == part.query_y).sum(1).tolist()
     return right
 

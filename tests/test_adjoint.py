@@ -29,6 +29,14 @@ def test_equals_automatic_differentiation(dynamics, make, steps, window):
     _compare(DYNAMICS[dynamics][0], steps, window, *make())
 
 
+@pytest.mark.parametrize("window", [1, 2, (1,) * 10 + (3, 5) + (2,) * 11], ids=["1", "2", "mixed"])
+@pytest.mark.parametrize("make", [maml, meta_network])
+@pytest.mark.parametrize("dynamics", DYNAMICS)
+def test_many_windows_are_recomputed_from_a_few_states(dynamics, make, window):
+    """40 steps; of 40, 20 and 23 windows every 7th or 5th first state is kept."""
+    _compare(DYNAMICS[dynamics][0], 40, window, *make())
+
+
 def test_theta_may_be_the_start_and_act_in_both_losses():
     problem, theta = maml()
     mixed = Bilevel(

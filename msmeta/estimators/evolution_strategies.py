@@ -67,12 +67,12 @@ class EvolutionStrategies:
     def _outer(self, problem: Bilevel, theta: Params) -> tuple[Tensor, Params]:
         """F(θ) and φ_{T+1}."""
         theta, state = begin(problem, theta)
-        phi, losses = adapt(problem, state, theta, self.dynamics, partition(self.steps, 1))
+        adapted, losses = adapt(problem, state, theta, self.dynamics, partition(self.steps, 1))
         with torch.no_grad():
-            outer = problem.outer(phi, detach(theta))
+            outer = problem.outer(adapted.phi, detach(theta))
         require_scalar(outer, "outer loss")
         require_finite(losses, outer)
-        return outer, phi
+        return outer, adapted.phi
 
 
 def gaussian(like: Params, generator: torch.Generator | None) -> Params:

@@ -47,7 +47,7 @@ class FirstOrder:
         """As `MultiStep.__call__`; raises ConfigError besides where φ₁ does not depend on θ."""
         theta, state = begin(problem, theta)
         adapted, losses = adapt(problem, state, theta, self.dynamics, partition(self.steps, 1))
-        phi = leaves(adapted)
+        phi = leaves(adapted.phi)
         outer = problem.outer(phi, theta)
         require_scalar(outer, "outer loss")
         by_phi, direct = gradients(outer, phi, theta)
@@ -56,4 +56,4 @@ class FirstOrder:
         through_init = pull_back(state, theta, State(by_phi))
         require_initialisation(through_init, "FirstOrder", "it takes the inner steps for constants")
         require_finite(losses, outer)
-        return MetaGradient(outer.detach(), add_parts(theta, through_init, direct), adapted)
+        return MetaGradient(outer.detach(), add_parts(theta, through_init, direct), adapted.phi)

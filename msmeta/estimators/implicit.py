@@ -77,12 +77,12 @@ class Implicit:
         adapted, losses = adapt(
             self._regularised(problem, detach(state.phi)), state, theta, self.dynamics, partition(self.steps, 1)
         )
-        phi = leaves(adapted)
+        phi = leaves(adapted.phi)
         outer = problem.outer(phi, theta)
         require_scalar(outer, "outer loss")
         by_phi, direct = gradients(outer, phi, theta)
         require_finite(losses, outer)
-        curvature = HessianVector(problem, adapted, theta, self.steps - 1)
+        curvature = HessianVector(problem, adapted.phi, theta, self.steps - 1)
         decay = getattr(self.dynamics, "weight_decay", 0.0)
 
         def product(v: Params) -> Params:
@@ -90,10 +90,10 @@ class Implicit:
             return {k: (1 + decay / self.proximal) * v[k] + hessian_v[k] / self.proximal for k in v}
 
         solution, info = conjugate_gradients(
-            product, add_parts(phi, by_phi), self.cg_steps, self.tolerance, task_dimensions(theta, adapted)
+            product, add_parts(phi, by_phi), self.cg_steps, self.tolerance, task_dimensions(theta, adapted.phi)
         )
         through_init = pull_back(state, theta, State(solution))
-        return MetaGradient(outer.detach(), add_parts(theta, through_init, direct), adapted, info)
+        return MetaGradient(outer.detach(), add_parts(theta, through_init, direct), adapted.phi, info)
 
     def _regularised(self, problem: Bilevel, centre: Params) -> Bilevel:
         """The same problem with the proximal term in its inner loss."""

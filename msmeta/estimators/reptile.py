@@ -51,10 +51,10 @@ class Reptile:
                 "Reptile needs a theta that initialises phi: it subtracts the adapted phi from theta, which has no "
                 "meaning where they are different parameters (a meta-network); use MultiStep"
             )
-        phi, losses = adapt(problem, state, theta, self.dynamics, partition(self.steps, 1))
+        adapted, losses = adapt(problem, state, theta, self.dynamics, partition(self.steps, 1))
         with torch.no_grad():
-            outer = problem.outer(phi, theta)
+            outer = problem.outer(adapted.phi, theta)
         require_scalar(outer, "outer loss")
         require_finite(losses, outer)
-        moved = {name: start[name] - phi[name] for name in theta}
-        return MetaGradient(outer, {k: v.mean(0) if tasks else v for k, v in moved.items()}, phi)
+        moved = {name: start[name] - adapted.phi[name] for name in theta}
+        return MetaGradient(outer, {k: v.mean(0) if tasks else v for k, v in moved.items()}, adapted.phi)

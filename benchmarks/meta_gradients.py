@@ -1,0 +1,244 @@
+"""How near each estimator's meta-gradient comes to the exact one, and what it costs in time and memory.
+
+    python benchmarks/meta_gradients.py quadratic|sine|omniglot [--batches 16]
+
+For each stage of meta-training (parameters as initialised, and after some iterations of exact MAML) and for an inner
+SGD with and without momentum, every estimator gets the same batches of tasks. Writes, for each of them, mean and 95 %
+confidence interval of the cosine with the exact meta-gradient and of the ratio of lengths, the median time of a call,
+and for Omniglot the largest resident set of a process of its own, to results/meta-gradients/PROBLEM.json. Time it on
+an idle machine. Omniglot must have been prepared (`msmeta data prepare omniglot`).
+"""
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from msmeta import (
+    SGD,
+    Bilevel,
+    DivergedError,
+    EvolutionStrategies,
+    FiniteDifference,
+    FirstOrder,
+    GaussianSmoothing,
+    Implicit,
+    MetaGradient,
+    MultiStep,
+    Reptile,
+    data,
+    fewshot,
+    runs,
+)
+from msmeta.bilevel import Params
+from msmeta.data import EpisodeSampler
+from msmeta.models import Conv4
+
+STEPS, TASKS = 8, 8
+# N = 1 ... 8, with a shorter last window where N does not divide T; then others of as many windows as N = 2, 4 and 8.
+UNIFORM = [(n,) * (STEPS // n) + ((STEPS % n,) if STEPS % n else ()) for n in range(1, STEPS + 1)]
+OTHERS = [(1, 1, 2, 4), (4, 2, 1, 1), (1, 1, 1, 5), (5, 1, 1, 1), (1, 7), (2, 6), (6, 2), (7, 1)]
+Stage = tuple[str, Params, Callable[[int], Bilevel]]  # its name, θ, and the problem of the batch of a number
+
+
+def estimators(dynamics: SGD) -> dict[str, Callable[[Bilevel, Params], MetaGradient]]:
+    """By name; windows are named by their lengths. Exact back-propagation, the reference, comes first."""
+    windows = dict.fromkeys(UNIFORM + OTHERS)
+    generator = torch.Generator().manual_seed(0)
+    return {
+        **{f"windows {','.join(map(str, window))}": MultiStep(dynamics, STEPS, window) for window in windows},
+        "exact, adjoint": MultiStep(dynamics, STEPS, 1, "adjoint"),
+        "first-order": FirstOrder(dynamics, STEPS),
+        "Reptile": Reptile(dynamics, STEPS),
+        "implicit": Implicit(dynamics, STEPS, proximal=2.0, cg_steps=5),
+        "finite differences": FiniteDifference(dynamics, STEPS),
+        "Gaussian smoothing": GaussianSmoothing(dynamics, STEPS, samples=8, generator=generator),
+        "evolution strategies": EvolutionStrategies(dynamics, STEPS, samples=8, generator=generator),
+    }
+
+
+def quadratic() -> Iterator[Stage]:
+    """Bowls in 100 dimensions with their lowest points apart; inner and outer loss share the curvature."""
+    size = 100
+    rates = torch.logspace(-2, 0, size, dtype=torch.float64)
+
+    def problem(batch: int) -> Bilevel:
+        generator = torch.Generator().manual_seed(batch)
+        basis, _ = torch.linalg.qr(torch.randn(TASKS, size, size, dtype=torch.float64, generator=generator))
+        hessian = basis @ (rates[:, None] * basis.transpose(1, 2))
+        support, query = torch.randn(2, TASKS, size, dtype=torch.float64, generator=generator)
+        query = support + 0.3 * query
+
+        def losses(x: Tensor, lowest: Tensor) -> Tensor:
+            return torch.einsum("ti,tij,tj->t", x - lowest, hessian, x - lowest) / 2
+
+        return Bilevel(
+            init=lambda theta: {"x": theta["x"].expand(TASKS, size)},
+            inner=lambda phi, theta, t: losses(phi["x"], support).sum(),
+            outer=lambda phi, theta: losses(phi["x"], query).mean(),
+        )
+
+    yield "as initialised", {"x": torch.zeros(size, dtype=torch.float64)}, problem
+
+
+def sine() -> Iterator[Stage]:
+    """Regression of sine curves of random amplitude and phase by a network of two hidden layers (Finn et al., 2017)."""
+    sizes = (1, 40, 40, 1)
+    generator = torch.Generator().manual_seed(0)
+    theta = {}
+    for i in range(3):
+        theta[f"w{i}"] = torch.randn(sizes[i], sizes[i + 1], generator=generator) / math.sqrt(sizes[i])
+        theta[f"b{i}"] = torch.zeros(sizes[i + 1])
+
+    def network(phi: Params, x: Tensor) -> Tensor:
+        for i in range(3):
+            x = x @ phi[f"w{i}"] + phi[f"b{i}"][:, None]
+            x = x.relu() if i < 2 else x
+        return x
+
+    def problem(batch: int) -> Bilevel:
+        generator = torch.Generator().manual_seed(1000 + batch)
+        amplitude, phase = (torch.rand(TASKS, 1, 1, generator=generator) for _ in range(2))
+        x = 10 * torch.rand(2, TASKS, 10, 1, generator=generator) - 5
+        y = (0.1 + 4.9 * amplitude) * torch.sin(x + math.pi * phase)
+        return Bilevel(
+            init=lambda theta: {name: value.expand(TASKS, *value.shape) for name, value in theta.items()},
+            inner=lambda phi, theta, t: (network(phi, x[0]) - y[0]).square().mean((1, 2)).sum(),
+            outer=lambda phi, theta: (network(phi, x[1]) - y[1]).square().mean(),
+        )
+
+    yield from _train(theta, problem, MultiStep(SGD(0.0003, 0.9), STEPS), (0, 100, 2000))
+
+
+def omniglot() -> Iterator[Stage]:
+    """5-way 1-shot tasks and the network of the `cpu` preset."""
+    config = fewshot.preset_config("cpu", "omniglot", 5, 1, "multistep")
+    images = data.load("omniglot")
+    sampler = EpisodeSampler(images, "train", 5, 1, 15, seed=1)
+    model = Conv4(5, filters=config.filters)
+
+    def problem(batch: int) -> Bilevel:
+        return fewshot.episode_problem(model, sampler.sample(batch, TASKS))
+
+    yield from _train(model.init(0), problem, MultiStep(config.dynamics(), STEPS), (0, 50, 400))
+
+
+def _train(
+    theta: Params, problem: Callable[[int], Bilevel], estimator: MultiStep, stages: tuple[int, ...]
+) -> Iterator[Stage]:
+    """Parameters after so many meta-iterations of exact MAML, each on a batch that is not measured."""
+    theta = {name: torch.nn.Parameter(value) for name, value in theta.items()}
+    optimizer = torch.optim.Adam(theta.values(), lr=3e-3)
+    for iteration in range(max(stages) + 1):
+        if iteration in stages:
+            name = f"after {iteration} iterations" if iteration else "as initialised"
+            yield name, {name: value.detach().clone() for name, value in theta.items()}, problem
+        if iteration < max(stages):
+            grad = estimator(problem(10_000 + iteration), theta).grad
+            for name, value in theta.items():
+                value.grad = grad[name]
+            optimizer.step()
+
+
+PROBLEMS = {"quadratic": quadratic, "sine": sine, "omniglot": omniglot}
+# Both inner optimisers move equally far in 8 steps of one and the same gradient, up to 10 %.
+DYNAMICS = {
+    "quadratic": {"with momentum": SGD(0.1, 0.9), "without": SGD(0.36)},
+    "sine": {"with momentum": SGD(0.0003, 0.9), "without": SGD(0.001)},
+    "omniglot": {"with momentum": SGD(0.1, 0.9, 1e-4), "without": SGD(0.4)},
+}
+
+
+def compare(stage: Stage, dynamics: SGD, batches: int) -> list[dict]:
+    """A row for each estimator: how near it comes, and how long it takes."""
+    _, theta, problem = stage
+    named = estimators(dynamics)
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in named}
+    for batch in range(batches + 1):
+        bilevel, exact = problem(batch), None
+        for name, estimator in named.items():
+            start = time.perf_counter()
+            try:
+                grad = _flat(estimator(bilevel, theta).grad)
+            except DivergedError:  # fewer than `batches` rows are left, which the result says
+                continue
+            seconds = time.perf_counter() - start
+            exact = grad if exact is None else exact
+            cosine = torch.dot(grad, exact) / (grad.norm() * exact.norm())
+            if batch:  # the first one warms up
+                found[name].append((cosine.item(), (grad.norm() / exact.norm()).item(), seconds))
+    return [{"estimator": name, **_summary(rows)} for name, rows in found.items()]
+
+
+def _flat(grad: Params) -> Tensor:
+    return torch.cat([value.flatten() for value in grad.values()]).double()
+
+
+def _summary(rows: list[tuple[float, float, float]]) -> dict[str, float]:
+    if len(rows) < 2:
+        return {"batches": len(rows)}
+    cosines, ratios, seconds = zip(*rows, strict=True)
+
+    def ci95(values: tuple[float, ...]) -> float:
+        return 1.96 * statistics.stdev(values) / math.sqrt(len(values))
+
+    return {
+        "batches": len(rows),
+        "cosine": statistics.mean(cosines), "cosine_ci95": ci95(cosines),
+        "norm_ratio": statistics.mean(ratios), "norm_ratio_ci95": ci95(ratios),
+        "seconds": statistics.median(seconds),
+    }  # fmt: skip
+
+
+def memory(name: str) -> int:
+    """Bytes by which the largest resident set grows while one estimator does its work on Omniglot."""
+    _, theta, problem = next(iter(omniglot()))
+    cpu, estimator, bilevel = torch.device("cpu"), estimators(DYNAMICS["omniglot"]["with momentum"])[name], problem(0)
+    runs.reset_peak_memory(cpu)
+    before = runs.peak_memory(cpu)
+    estimator(bilevel, theta)
+    return runs.peak_memory(cpu) - before
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("problem", choices=PROBLEMS)
+    parser.add_argument("--batches", type=int, default=16)
+    parser.add_argument("--memory", metavar="ESTIMATOR", help="measure this one's memory alone and print it")
+    args = parser.parse_args()
+    if args.memory:
+        print(memory(args.memory))
+        return
+    rows = []
+    for stage in PROBLEMS[args.problem]():
+        for name, dynamics in DYNAMICS[args.problem].items():
+            rows += [{"stage": stage[0], "momentum": name, **row} for row in compare(stage, dynamics, args.batches)]
+            print(f"{args.problem}, {stage[0]}, {name}: done", flush=True)
+    if args.problem == "omniglot":
+        used = {name: _memory_in_child(name) for name in estimators(SGD(0.1))}
+        rows = [{**row, "bytes": used[row["estimator"]]} for row in rows]
+    result = {
+        "config": {"problem": args.problem, "steps": STEPS, "tasks": TASKS, "batches": args.batches},
+        "metrics": rows,
+        "provenance": runs.provenance(torch.device("cpu")),
+    }
+    path = runs.results_root() / "meta-gradients" / f"{args.problem}.json"
+    with runs.replacing(path) as temporary:
+        temporary.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"result: {path}")
+
+
+def _memory_in_child(name: str) -> int:
+    command = [sys.executable, __file__, "omniglot", "--memory", name]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+if __name__ == "__main__":
+    main()
