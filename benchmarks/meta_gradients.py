@@ -2,11 +2,12 @@
 
     python benchmarks/meta_gradients.py quadratic|sine|omniglot [--batches 16]
 
-For each stage of meta-training (parameters as initialised, and after some iterations of exact MAML) and for an inner
-SGD with and without momentum, every estimator gets the same batches of tasks. Writes, for each of them, mean and 95 %
-confidence interval of the cosine with the exact meta-gradient and of the ratio of lengths, the median time of a call,
-and for Omniglot the largest resident set of a process of its own, to results/meta-gradients/PROBLEM.json. Time it on
-an idle machine. Omniglot must have been prepared (`msmeta data prepare omniglot`).
+For each stage of meta-training (parameters as initialised, after some iterations of exact MAML, and of windows of 4)
+and for an inner SGD with and without momentum, every estimator gets the same batches of tasks. Writes, for each of
+them, mean and 95 % confidence interval of the cosine with the exact meta-gradient and of the ratio of lengths, the
+median time of a call, and for Omniglot the largest resident set of a process of its own, to
+results/meta-gradients/PROBLEM.json. Time it on an idle machine. Omniglot must have been prepared
+(`msmeta data prepare omniglot`).
 """
 
 import argparse
@@ -114,7 +115,7 @@ def sine() -> Iterator[Stage]:
             outer=lambda phi, theta: (network(phi, x[1]) - y[1]).square().mean(),
         )
 
-    yield from _train(theta, problem, MultiStep(SGD(0.0003, 0.9), STEPS), (0, 100, 2000))
+    yield from _train(theta, problem, MultiStep(SGD(0.0003, 0.9), STEPS), (0, 100, 2000), "exact")
 
 
 def omniglot() -> Iterator[Stage]:
@@ -127,18 +128,19 @@ def omniglot() -> Iterator[Stage]:
     def problem(batch: int) -> Bilevel:
         return fewshot.episode_problem(model, sampler.sample(batch, TASKS))
 
-    yield from _train(model.init(0), problem, MultiStep(config.dynamics(), STEPS), (0, 50, 400))
+    yield from _train(model.init(0), problem, MultiStep(config.dynamics(), STEPS), (0, 50, 400), "exact")
+    yield from _train(model.init(0), problem, MultiStep(config.dynamics(), STEPS, 4), (400,), "N = 4")
 
 
 def _train(
-    theta: Params, problem: Callable[[int], Bilevel], estimator: MultiStep, stages: tuple[int, ...]
+    theta: Params, problem: Callable[[int], Bilevel], estimator: MultiStep, stages: tuple[int, ...], how: str
 ) -> Iterator[Stage]:
-    """Parameters after so many meta-iterations of exact MAML, each on a batch that is not measured."""
+    """Parameters after so many meta-iterations with an estimator, each on a batch that is not measured."""
     theta = {name: torch.nn.Parameter(value) for name, value in theta.items()}
     optimizer = torch.optim.Adam(theta.values(), lr=3e-3)
     for iteration in range(max(stages) + 1):
         if iteration in stages:
-            name = f"after {iteration} iterations" if iteration else "as initialised"
+            name = f"after {iteration} iterations ({how})" if iteration else "as initialised"
             yield name, {name: value.detach().clone() for name, value in theta.items()}, problem
         if iteration < max(stages):
             grad = estimator(problem(10_000 + iteration), theta).grad
