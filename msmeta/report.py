@@ -13,6 +13,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from msmeta import data, fewshot, paper, runs
@@ -284,19 +285,27 @@ _OTHERS = ("first-order", "Reptile", "implicit", "finite differences", "Gaussian
 
 def meta_gradients() -> dict[str, Result]:
     """Committed results of benchmarks/meta_gradients.py, by problem. Raises UserError where one was not run."""
-    folder = runs.results_root() / "meta-gradients"
-    found = {}
-    for problem in GRADIENT_PROBLEMS:
-        path = folder / f"{problem}.json"
-        if not path.exists():
-            raise UserError(f"{path.name} is not run: python benchmarks/meta_gradients.py {problem}")
-        found[problem] = runs.read_result(path)
-    return found
+    return {
+        problem: _benchmark(f"meta-gradients/{problem}.json", f"meta_gradients.py {problem}")
+        for problem in GRADIENT_PROBLEMS
+    }
+
+
+def steps_memory() -> Result:
+    """The committed result of benchmarks/steps_memory.py. Raises UserError where it was not run."""
+    return _benchmark("benchmarks/steps_memory.json", "steps_memory.py")
+
+
+def _benchmark(name: str, script: str) -> Result:
+    path = runs.results_root() / name
+    if not path.exists():
+        raise UserError(f"results/{name} is not there: run python benchmarks/{script}")
+    return runs.read_result(path)
 
 
 def gradients_by_window(results: dict[str, Result]) -> Figure:
     """Cosine and ratio of lengths of the windows' meta-gradient to the exact one, over N, one column a problem."""
-    figure, axes = plt.subplots(2, len(results), figsize=(9, 5.2), sharex=True, layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(2, len(results), figsize=(9, 6.4), sharex=True, layout="constrained", squeeze=False)
     for column, (problem, result) in zip(axes.T, results.items(), strict=True):
         steps, rows = result["config"]["steps"], result["metrics"]
         stages = list(dict.fromkeys(row["stage"] for row in rows))
@@ -309,11 +318,11 @@ def gradients_by_window(results: dict[str, Result]) -> Figure:
                     middle, spread = ([row.get(k) for row in uniform] for k in (value, f"{value}_ci95"))
                     style = {"color": colour, "linestyle": line, "marker": "o", "markersize": 3}
                     axis.errorbar(range(1, steps + 1), middle, spread, elinewidth=0.8, **style)
-                column[0].plot([], [], color=colour, linestyle=line, label=f"{stage}, {inner}")
+                column[1].plot([], [], color=colour, linestyle=line, label=f"{stage}, {inner}")
         column[0].set_title(GRADIENT_PROBLEMS[problem], fontsize="medium")
         column[0].set_ylim(-0.35, 1.05)
-        column[0].legend(frameon=False, fontsize=6, loc="lower left")
-        column[1].set(xlabel="window N (steps)", yscale="log")
+        column[1].set(xlabel="window N (steps)", yscale="log", xticks=range(1, steps + 1))
+        column[1].legend(frameon=False, fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.25))
         for axis in column:
             axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("cosine with exact")
@@ -328,7 +337,7 @@ def gradients_by_cost(results: dict[str, Result]) -> Figure:
     figure, axes = plt.subplots(1, len(panels), figsize=(11, 4.2), sharey=True, layout="constrained")
     for axis, (problem, cost) in zip(axes, panels, strict=True):
         result = results[problem]
-        last = result["metrics"][-1]["stage"]
+        last = [row["stage"] for row in result["metrics"] if "(N" not in row["stage"]][-1]
         rows = [r for r in result["metrics"] if (r["stage"], r["momentum"]) == (last, "with momentum")]
         exact = next(row for row in rows if row["estimator"] == _windows(1, result["config"]["steps"]))
         for label, names, style in _estimator_styles(result["config"]["steps"]):
@@ -337,6 +346,7 @@ def gradients_by_cost(results: dict[str, Result]) -> Figure:
             axis.errorbar(x, y, [row["cosine_ci95"] for row in own], elinewidth=0.8, label=label, **style)
         what = "time" if cost == "seconds" else "memory"
         axis.set(xscale="log", xlabel=f"{what} / exact {what}")
+        _plain_ticks(axis, [1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16] if cost == "seconds" else [0.4, 0.6, 0.8, 1])
         axis.set_title(GRADIENT_PROBLEMS[problem], fontsize="medium")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("cosine with exact")
@@ -405,8 +415,7 @@ def memory_over_steps(result: Result) -> Figure:
     axes[0].set(xscale="log", yscale="log", xlabel="inner steps T", ylabel="memory (MB)")
     axes[1].set(xscale="log", yscale="log", xlabel="inner steps T", ylabel="time (s)")
     for axis in axes:
-        axis.set_xticks([1, 2, 4, 8, 16, 32, 64], ["1", "2", "4", "8", "16", "32", "64"])
-        axis.minorticks_off()
+        _plain_ticks(axis, [1, 2, 4, 8, 16, 32, 64])
         axis.grid(alpha=0.3)
     axes[0].legend(frameon=False, fontsize="small")
     plt.close(figure)
@@ -420,6 +429,14 @@ def origin(result: Result) -> str:
     return f"{where['device']}, {where['threads']} threads, torch {where['torch']}, commit {commit}"
 
 
+def _plain_ticks(axis: Axes, places: Sequence[float]) -> None:
+    """Ticks of a logarithmic axis as plain numbers, only those that lie within what is drawn."""
+    low, high = axis.get_xlim()
+    inside = [place for place in places if low <= place <= high]
+    axis.set_xticks(inside, [f"{place:g}" for place in inside])
+    axis.minorticks_off()
+
+
 def _windows(n: int, steps: int) -> str:
     """The name of uniform windows of n, with a shorter last one where n does not divide the steps."""
     lengths = [n] * (steps // n) + ([steps % n] if steps % n else [])
@@ -428,9 +445,9 @@ def _windows(n: int, steps: int) -> str:
 
 def _estimator_styles(steps: int) -> list[tuple[str, list[str], dict[str, Any]]]:
     """(label, names of the estimators, how they are drawn): windows as one line over N, the others as points."""
-    line = {"marker": "o", "markersize": 4, "color": _BLIND_SAFE[0], "linewidth": 1}
+    line = {"marker": "o", "markersize": 5, "color": _BLIND_SAFE[0], "linewidth": 1}
     point = {"linestyle": "none", "markersize": 6}
-    styles = [("windows, N = 1 to 8", [_windows(n, steps) for n in range(1, steps + 1)], line)]
+    styles = [("windows, N = 1, 2, 4, 8", [_windows(n, steps) for n in (1, 2, 4, 8)], line)]
     styles.append(("exact, adjoint", ["exact, adjoint"], {"marker": "*", "color": _BLIND_SAFE[7], **point}))
     for i, name in enumerate(_OTHERS):
         styles.append((name, [name], {"marker": "sD^vPX"[i], "color": _BLIND_SAFE[(3, 1, 2, 4, 5, 6)[i]], **point}))

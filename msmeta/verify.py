@@ -29,4 +29,4 @@ def _flat(value: Any) -> Tensor:
     """All numbers of `value` in one vector, in float64; a dict's in order of its keys."""
     if isinstance(value, Mapping):
         return torch.cat([_flat(value[key]) for key in sorted(value)])
-    return torch.as_tensor(value).detach().double().flatten()
+    return torch.as_tensor(value, dtype=torch.float64).detach().flatten()
