@@ -28,6 +28,7 @@ from msmeta.bilevel import (
     gradients,
     inner_gradient,
     leaves,
+    plus,
     pull_back,
     require_dependence,
     require_finite,
@@ -95,7 +96,7 @@ def adjoint(
     require_finite(losses, outer)
 
     multipliers = State(add_parts(phi, by_phi))  # Λ_T
-    parts = [direct]
+    total = direct
     for k, n in reversed(list(enumerate(windows))):
         t, start = states.take(k)
         product = curvature(problem, start.phi, theta, t)
@@ -104,11 +105,11 @@ def adjoint(
         else:
             multipliers, weights = _pull_back_steps(dynamics, start, product.gradient(), n, multipliers)
         by_phi, by_theta = product.times(weights)
-        multipliers = State(add_parts(multipliers.phi, multipliers.phi, by_phi), multipliers.buffers)
-        parts.append(by_theta)
-    parts.append(pull_back(first, theta, multipliers))
-    require_dependence(*parts)
-    return MetaGradient(outer.detach(), add_parts(theta, *parts), adapted.phi)
+        multipliers = State(plus(multipliers.phi, by_phi), multipliers.buffers)
+        total = plus(total, by_theta)
+    total = plus(total, pull_back(first, theta, multipliers))
+    require_dependence(total)
+    return MetaGradient(outer.detach(), add_parts(theta, total), adapted.phi)
 
 
 class _States:
@@ -149,11 +150,11 @@ def _pull_back_steps(
     with torch.no_grad():
         for _ in range(n - 1):
             states.append(dynamics.window(states[-1], grad, 1))
-    weights = []
+    weights: Part = dict.fromkeys(grad)
     for state in reversed(states):
         multipliers, part = _pull_back_step(dynamics, state, grad, multipliers)
-        weights.append(part)
-    return multipliers, add_parts(grad, *weights)
+        weights = plus(weights, part)
+    return multipliers, weights
 
 
 def _pull_back_step(dynamics: Dynamics, state: State, grad: Params, multipliers: State) -> tuple[State, Params]:

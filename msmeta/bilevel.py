@@ -220,6 +220,11 @@ def add_parts(like: Params, *parts: dict[str, Tensor | None]) -> Params:
     }
 
 
+def plus(a: dict[str, Tensor | None], b: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
+    """The sum of two gradients, which stays None where both are."""
+    return {k: b[k] if a[k] is None else a[k] if b[k] is None else a[k] + b[k] for k in a}
+
+
 def leaves(params: Params) -> Params:
     """Fresh leaves with the same values, to differentiate by."""
     return {name: value.detach().requires_grad_() for name, value in params.items()}

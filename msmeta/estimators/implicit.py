@@ -21,6 +21,7 @@ from msmeta.bilevel import (
     gradients,
     leaves,
     partition,
+    plus,
     pull_back,
     require_finite,
     require_initialisation,
@@ -123,11 +124,11 @@ def conjugate_gradients(
         indefinite |= active & (curvature <= 0)
         active &= ~indefinite
         rate = torch.where(active, squared / torch.where(active, curvature, 1), 0)
-        x = add_parts(x, x, task_scale(rate, direction))
-        residual = add_parts(residual, residual, task_scale(-rate, moved))
+        x = plus(x, task_scale(rate, direction))
+        residual = plus(residual, task_scale(-rate, moved))
         previous, squared = squared, torch.where(active, task_dot(residual, residual, dimensions), squared)
         grown = torch.where(active, squared / torch.where(active, previous, 1), 0)
-        direction = add_parts(residual, residual, task_scale(grown, direction))
+        direction = plus(residual, task_scale(grown, direction))
         done += 1
     start = task_dot(right, right, dimensions)
     relative = torch.where(start > 0, squared / torch.where(start > 0, start, 1), 0).sqrt().max()
