@@ -13,7 +13,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import seaborn as sns
-from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from msmeta import data, fewshot, paper, runs
@@ -305,7 +305,7 @@ def _benchmark(name: str, script: str) -> Result:
 
 def gradients_by_window(results: dict[str, Result]) -> Figure:
     """Cosine and ratio of lengths of the windows' meta-gradient to the exact one, over N, one column a problem."""
-    figure, axes = plt.subplots(2, len(results), figsize=(9, 6.4), sharex=True, layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(2, len(results), figsize=(8.5, 6.6), sharex=True, layout="constrained", squeeze=False)
     for column, (problem, result) in zip(axes.T, results.items(), strict=True):
         steps, rows = result["config"]["steps"], result["metrics"]
         stages = list(dict.fromkeys(row["stage"] for row in rows))
@@ -318,13 +318,17 @@ def gradients_by_window(results: dict[str, Result]) -> Figure:
                     middle, spread = ([row.get(k) for row in uniform] for k in (value, f"{value}_ci95"))
                     style = {"color": colour, "linestyle": line, "marker": "o", "markersize": 3}
                     axis.errorbar(range(1, steps + 1), middle, spread, elinewidth=0.8, **style)
-                column[1].plot([], [], color=colour, linestyle=line, label=f"{stage}, {inner}")
+            column[1].plot([], [], color=colour, label=stage)
         column[0].set_title(GRADIENT_PROBLEMS[problem], fontsize="medium")
         column[0].set_ylim(-0.35, 1.05)
         column[1].set(xlabel="window N (steps)", yscale="log", xticks=range(1, steps + 1))
-        column[1].legend(frameon=False, fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.25))
+        _plain_ticks(column[1].yaxis, [0.5, 1, 2, 4, 10, 20, 40, 100, 200, 400])
+        column[1].legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.25))
         for axis in column:
             axis.grid(alpha=0.3)
+    for inner, line in _INNER.items():
+        axes[0][0].plot([], [], color="grey", linestyle=line, label=inner)
+    axes[0][0].legend(frameon=False, fontsize="small", loc="lower left")
     axes[0][0].set_ylabel("cosine with exact")
     axes[1][0].set_ylabel("length / exact length")
     plt.close(figure)
@@ -334,7 +338,7 @@ def gradients_by_window(results: dict[str, Result]) -> Figure:
 def gradients_by_cost(results: dict[str, Result]) -> Figure:
     """Cosine of every estimator against its time, and for Omniglot its memory: last stage, inner SGD with momentum."""
     panels = [(problem, "seconds") for problem in results] + [("omniglot", "bytes")]
-    figure, axes = plt.subplots(1, len(panels), figsize=(11, 4.2), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, len(panels), figsize=(10, 4.2), sharey=True, layout="constrained")
     for axis, (problem, cost) in zip(axes, panels, strict=True):
         result = results[problem]
         last = [row["stage"] for row in result["metrics"] if "(N" not in row["stage"]][-1]
@@ -346,7 +350,7 @@ def gradients_by_cost(results: dict[str, Result]) -> Figure:
             axis.errorbar(x, y, [row["cosine_ci95"] for row in own], elinewidth=0.8, label=label, **style)
         what = "time" if cost == "seconds" else "memory"
         axis.set(xscale="log", xlabel=f"{what} / exact {what}")
-        _plain_ticks(axis, [1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16] if cost == "seconds" else [0.4, 0.6, 0.8, 1])
+        _plain_ticks(axis.xaxis, [1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16] if cost == "seconds" else [0.4, 0.6, 0.8, 1])
         axis.set_title(GRADIENT_PROBLEMS[problem], fontsize="medium")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("cosine with exact")
@@ -379,11 +383,12 @@ def gradients_by_partition(result: Result) -> Figure:
             )
         axis.axhline(len(groups[4]) - 0.5, color="grey", linewidth=0.8)
         axis.set_yticks(range(len(labels)), [f"({label.replace(',', ', ')})" for label in labels])
-        axis.set(xlabel="cosine with exact")
-        axis.set_title(stage, fontsize="medium")
+        axis.set(xlabel="cosine with exact", xlim=(-0.15, 1.05))
+        axis.set_title(stage.replace(" (", "\n("), fontsize="medium")
         axis.grid(alpha=0.3)
     axes[0][0].invert_yaxis()
-    axes[0][0].legend(frameon=False, fontsize="small")
+    handles = axes[0][0].get_legend_handles_labels()
+    figure.legend(*handles, frameon=False, fontsize="small", ncols=2, loc="outside lower center")
     plt.close(figure)
     return figure
 
@@ -415,7 +420,8 @@ def memory_over_steps(result: Result) -> Figure:
     axes[0].set(xscale="log", yscale="log", xlabel="inner steps T", ylabel="memory (MB)")
     axes[1].set(xscale="log", yscale="log", xlabel="inner steps T", ylabel="time (s)")
     for axis in axes:
-        _plain_ticks(axis, [1, 2, 4, 8, 16, 32, 64])
+        _plain_ticks(axis.xaxis, [1, 2, 4, 8, 16, 32, 64])
+        _plain_ticks(axis.yaxis, [0.125, 0.25, 0.5, 1, 2, 4, 100, 150, 200, 300, 400, 600, 800, 1200, 1600])
         axis.grid(alpha=0.3)
     axes[0].legend(frameon=False, fontsize="small")
     plt.close(figure)
@@ -429,12 +435,12 @@ def origin(result: Result) -> str:
     return f"{where['device']}, {where['threads']} threads, torch {where['torch']}, commit {commit}"
 
 
-def _plain_ticks(axis: Axes, places: Sequence[float]) -> None:
+def _plain_ticks(axis: Axis, places: Sequence[float]) -> None:
     """Ticks of a logarithmic axis as plain numbers, only those that lie within what is drawn."""
-    low, high = axis.get_xlim()
+    low, high = axis.get_view_interval()
     inside = [place for place in places if low <= place <= high]
-    axis.set_xticks(inside, [f"{place:g}" for place in inside])
-    axis.minorticks_off()
+    axis.set_ticks(inside, labels=[f"{place:g}" for place in inside])
+    axis.set_ticks([], minor=True)
 
 
 def _windows(n: int, steps: int) -> str:
