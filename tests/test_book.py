@@ -50,21 +50,32 @@ def book(tmp_path):
     return folder
 
 
-def test_builds_the_pages_with_the_papers_equation_numbers_and_nothing_remote(tmp_path, capsys):
-    book, text = tmp_path / "book", "# Table 4\n\nSee {eq}`eq-13`.\n\n$$\na = b\n$$ (eq-50)\n"
+def test_builds_the_pages_with_the_papers_equation_numbers_and_nothing_remote(tmp_path, capsys, monkeypatch):
+    """All pages of the project; their cells, which other tests and the book's own build run, are left out."""
+    book, text = tmp_path / "book", "# Stub\n\nSee {eq}`eq-13`.\n"
     shutil.copytree(ROOT / "book", book, ignore=shutil.ignore_patterns("_build", "_run", "__pycache__"))
-    write_notebook(tmp_path / "notebooks" / "table_4.ipynb", "import sys; print(preset, sys.executable)", text=text)
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        target = tmp_path / "notebooks" / notebook.name
+        write_notebook(target, "import sys; print(preset, sys.executable)", text=text)
+
+    def without_cells(page, root):
+        page.write_text(re.sub(r"```{code-cell}.*?\n```\n", "", page.read_text(), flags=re.DOTALL))
+
+    monkeypatch.setattr(build, "run_page", without_cells)
     page = build.build_book(book, tmp_path / "notebooks", "smoke", tmp_path)
     html = {path.stem: path.read_text() for path in page.parent.glob("*.html")}
-    assert re.findall(r'<span class="eqno">\((\d+)\)', html["method"]) == [str(number) for number in range(1, 16)]
-    assert re.findall(r'<span class="eqno">\((\d+)\)', html["table_4"]) == ["50"]
-    assert 'href="method.html#equation-eq-13">(13)</a>' in html["table_4"]
+    numbers = {stem: re.findall(r'<span class="eqno">\((\d+)\)', text) for stem, text in html.items()}
+    assert sorted(int(number) for found in numbers.values() for number in found) == list(range(1, 56))
+    assert numbers["proposition"] == [str(number) for number in range(28, 55)]
+    assert 'href="multistep.html#equation-eq-13">(13)</a>' in html["table_4"]
     assert f"smoke {sys.executable}" in html["table_4"]  # run with the preset, by this interpreter
     assert build.remote_resources(page.parent) == [] and not any("unpkg" in text for text in html.values())
     assert 'src="_static/mathjax/tex-chtml.js"' in html["method"]
     assert (page.parent / "_static" / "mathjax" / "tex-chtml.js").exists()
     assert [path.name for path in (book / "_build").iterdir()] == ["html"]
-    assert re.fullmatch(r"table_4: running, preset smoke\ntable_4: run in \d+ s\n", capsys.readouterr().out)
+    out = capsys.readouterr().out
+    assert re.search(r"^table_4: running, preset smoke\ntable_4: run in \d+ s$", out, re.MULTILINE)
+    assert re.search(r"^proposition: cells run in \d+ s$", out, re.MULTILINE)
 
 
 def test_a_failure_names_its_place_and_keeps_the_last_good_book(book, tmp_path):
@@ -126,6 +137,43 @@ def _alive(pid):
     except ProcessLookupError:
         return False
     return True
+
+
+def test_a_page_with_cells_becomes_a_notebook_with_their_output(tmp_path):
+    page, cell = tmp_path / "page.md", "```{code-cell} python\n:tags: [hide-input]\nprint('six', 2 * 3)\n```\n"
+    page.write_text(f"# A page\n\nText.\n\n{cell}\nMore text.\n")
+    build.run_page(page, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["page.ipynb"]
+    first, code, last = nbformat.read(tmp_path / "page.ipynb", as_version=4).cells
+    assert (first.source, last.source) == ("# A page\n\nText.", "More text.")
+    assert code.outputs[0].text == "six 6\n" and code.metadata.tags == ["hide-input"]
+
+
+@pytest.mark.parametrize(
+    ("page", "right", "wrong", "what"),
+    [
+        ("bilevel", "row = row @ eq_7(t)", "row = row @ eq_7(t).T", "Eqs. 6 and 7"),
+        ("multistep", "matrix_power(A, n - 1) @ one", "matrix_power(A, n) @ one", "Eq. 22"),
+        (
+            "proposition",
+            'same("Eqs. 44, 45", row[2][2:], (-eta,',
+            'same("Eqs. 44, 45", row[2][2:], (eta,',
+            "Eqs. 44, 45",
+        ),
+        ("estimators", "(eye + H / lam, stationary", "(eye + H * lam, stationary", "Eq. 18 on a bowl"),
+        ("errata", "0.1 * (1 + torch.cos", "0.2 * (1 + torch.cos", "0.1 times Eq. 55"),
+    ],
+)
+def test_a_wrong_formula_fails_the_build(tmp_path, page, right, wrong, what):
+    text = (ROOT / "book" / f"{page}.md").read_text()
+    assert right in text
+    copy = tmp_path / f"{page}.md"
+    copy.write_text(text.replace(right, wrong))
+    with pytest.raises(
+        build.BuildError, match=rf"{page}.ipynb failed in cell \d+: AssertionError: .*{re.escape(what)}"
+    ):
+        build.run_page(copy, ROOT)
+    assert [path.name for path in tmp_path.iterdir()] == [copy.name]
 
 
 def test_one_notebook_with_parameters(tmp_path):
@@ -194,8 +242,9 @@ def test_links_and_local_resources_are_no_remote_resources(tmp_path):
 
 def test_every_notebook_is_a_page_of_the_book():
     toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())
-    pages = {chapter["file"] for chapter in toc["chapters"]}
+    pages = {chapter["file"] for part in toc["parts"] for chapter in part["chapters"]}
     written = {path.stem for path in (ROOT / "book").glob("*.md")}
+    assert written - pages == {"index"}
     assert pages - written == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
 
 
