@@ -8,6 +8,7 @@ from problems import DYNAMICS, F64, finite_differences, maml, meta_network, rela
 
 from msmeta import SGD, Adam, Bilevel, MultiStep, State
 from msmeta.bilevel import Params
+from msmeta.explore import SavedBytes
 
 # The same derivative, summed in another order.
 TOLERANCE = 1e-10
@@ -91,34 +92,6 @@ def test_an_inner_loss_that_is_linear_in_phi_has_no_second_derivative():
     torch.testing.assert_close(out.grad["x"], 2 * out.phi["x"])
 
 
-class _Saved:
-    """Counts the bytes that autograd keeps for backward passes, by its own hooks: no allocator's noise."""
-
-    def __init__(self):
-        self.now = self.peak = 0
-
-    def pack(self, tensor):
-        return _Held(self, tensor)
-
-    def __enter__(self):
-        self._hooks = torch.autograd.graph.saved_tensors_hooks(self.pack, lambda held: held.tensor)
-        self._hooks.__enter__()
-        return self
-
-    def __exit__(self, *error):
-        self._hooks.__exit__(*error)
-
-
-class _Held:
-    def __init__(self, counter, tensor):
-        self.counter, self.tensor, self.bytes = counter, tensor, tensor.nbytes
-        counter.now += self.bytes
-        counter.peak = max(counter.peak, counter.now)
-
-    def __del__(self):
-        self.counter.now -= self.bytes
-
-
 @pytest.mark.parametrize("window", [1, 2])
 @pytest.mark.parametrize("dynamics", DYNAMICS)
 def test_what_autograd_keeps_does_not_grow_with_the_steps(dynamics, window):
@@ -126,7 +99,7 @@ def test_what_autograd_keeps_does_not_grow_with_the_steps(dynamics, window):
     peaks = {}
     for backward in ("autograd", "adjoint"):
         for steps in (2, 32):
-            with _Saved() as saved:
+            with SavedBytes() as saved:
                 MultiStep(DYNAMICS[dynamics][0], steps, window, backward)(problem, theta)
             peaks[backward, steps] = saved.peak
     assert peaks["adjoint", 32] == peaks["adjoint", 2] > 0
