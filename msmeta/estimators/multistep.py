@@ -37,8 +37,9 @@ class MultiStep:
 
     Costs, for K windows:
     `autograd`: K gradient evaluations and K Hessian-vector products; holds K states and K gradients' graphs.
-    `adjoint`: 2K gradient evaluations and K Hessian-vector products; holds K states and one gradient's graph. The
-    inner loss must be a function of its arguments alone, since each window's gradient is evaluated a second time.
+    `adjoint`: 2K gradient evaluations and K Hessian-vector products; holds K states and one gradient's graph (3K and
+    2√K for more than 16 windows, so that memory hardly grows with T: `msmeta.adjoint`). The inner loss must be a
+    function of its arguments alone, since each window's gradient is evaluated a second time.
     """
 
     dynamics: Dynamics
