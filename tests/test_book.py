@@ -160,6 +160,7 @@ def test_a_page_with_cells_becomes_a_notebook_with_their_output(tmp_path):
             'same("Eqs. 44, 45", row[2][2:], (eta,',
             "Eqs. 44, 45",
         ),
+        ("proposition", "velocity = -rest", "velocity = rest", "constant gradient, another start"),
         ("estimators", "(eye + H / lam, stationary", "(eye + H * lam, stationary", "Eq. 18 on a bowl"),
         ("errata", "0.1 * (1 + torch.cos", "0.2 * (1 + torch.cos", "0.1 times Eq. 55"),
     ],
@@ -196,7 +197,7 @@ def test_one_notebook_with_parameters(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--notebook", "tabel_4"], "there is no notebook tabel_4: choose from table_4"),
+        (["--notebook", "tabel_4"], "there is no notebook tabel_4: choose from explore_n, table_4"),
         (["--notebook", "table_4", "-p", "wya", "20"], "table_4.ipynb has no parameter wya: it has preset, ways"),
         (["--notebook", "table_4", "-p", "ways", "[20"], "-p ways [20: the value is no YAML"),
         (["-p", "way", "20"], "name it with --notebook"),

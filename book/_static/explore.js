@@ -281,7 +281,7 @@
     svg.append(levels, paths, arrows, handles.target, handles.start);
 
     // Table; its first column is the legend.
-    const head = ["Method", "Outer loss", "Meta-gradient", "Angle", "Length", "Gradients", "Products"];
+    const head = ["Method", "Loss", "Meta-gradient", "Angle", "Length", "Gradients", "Products"];
     const body = element("tbody");
     const cells = {};
     for (const [name, { title, dash, marker }] of Object.entries(METHODS)) {
