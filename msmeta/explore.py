@@ -175,8 +175,8 @@ class _Held:
         self.counter.now -= self.bytes
 
 
-def controls(show: Callable[[Setting], None], setting: Setting = Setting()) -> Any:  # noqa: B008 (frozen)
-    """Sliders that call `show` with each new setting; an ipywidgets box, for a live kernel.
+def controls(show: Callable[[Setting], None], setting: Setting) -> Any:
+    """Sliders that begin at `setting` and call `show` with each new one; an ipywidgets box, for a live kernel.
 
     The window's slider offers only divisors of the steps, and keeps its value where it can.
     """
