@@ -93,8 +93,9 @@ def test_data_commands(msmeta):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_in_a_checkpoint_that_resume_takes_up(tmp_path, number):
-    # Frequent checkpoints tell this test when training has begun.
-    code = "from msmeta import cli, fewshot; fewshot.CHECKPOINT_SECONDS = 0.1; cli.main()"
+    # Frequent checkpoints tell this test when training has begun. A shell's background jobs ignore Ctrl-C: undone here.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from msmeta import cli, fewshot; "
+    code += "fewshot.CHECKPOINT_SECONDS = 0.1; cli.main()"
     command = [sys.executable, "-c", code, *SMOKE, "--iterations", "1000000"]
     environment = {**os.environ, "MSMETA_RESULTS": str(tmp_path), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
