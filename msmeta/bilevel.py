@@ -141,8 +141,11 @@ def require_scalar(loss: Tensor, what: str) -> None:
 def require_finite(inner_losses: Sequence[tuple[int, Tensor]], outer_loss: Tensor) -> None:
     """Raises DivergedError that names the first step whose loss is NaN or infinite.
 
-    All losses are read at once, after the work is done, so that a GPU is waited for once.
+    All losses are read at once, after the work is done, so that a GPU is waited for once. While a CUDA graph is
+    captured nothing can be read: there the caller looks at the loss after each replay.
     """
+    if outer_loss.is_cuda and torch.cuda.is_current_stream_capturing():
+        return
     values = torch.stack([loss for _, loss in inner_losses] + [outer_loss.detach()]).tolist()
     if all(map(math.isfinite, values)):
         return

@@ -1,4 +1,4 @@
-"""Few-shot learning (Section 5.2 and Appendix F): config, meta-training, evaluation.
+"""Few-shot learning (Section 5.2 and Appendix F): meta-training, model selection, evaluation.
 
 MAML and its relatives meta-learn the initial parameters θ = φ₁ of a network from batches of small classification
 tasks. One meta-iteration adapts the network to the support images of each task by T inner steps, and moves θ by the
@@ -9,141 +9,54 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from msmeta import data, runs
-from msmeta.bilevel import Bilevel, MetaGradient, Params, State, adapt, partition
+from msmeta import data, distributed, runs
+from msmeta.bilevel import Params, State, adapt, partition
 from msmeta.data import ClassImages, Episodes, EpisodeSampler
-from msmeta.dynamics import SGD
+from msmeta.distributed import World
 from msmeta.errors import ConfigError, DivergedError, UserError
-from msmeta.estimators import FirstOrder, MultiStep
+from msmeta.estimators import Implicit
+from msmeta.meta_step import (
+    MetaStepper,
+    default_chunk,
+    episode_problem,
+    in_threads,
+    meta_gradient,
+    stepper,
+    task_losses,
+)
 from msmeta.models import Conv4
+from msmeta.protocols import ESTIMATORS, META_OPTIMIZERS, META_SCHEDULES, TRAIN_SPLIT, FewShotConfig, preset_config
+
+__all__ = [
+    "ESTIMATORS",
+    "TRAIN_SPLIT",
+    "FewShotConfig",
+    "Progress",
+    "build_model",
+    "default_chunk",
+    "episode_problem",
+    "evaluate",
+    "mean_and_ci95",
+    "meta_gradient",
+    "preset_config",
+    "run",
+    "task_losses",
+    "train",
+    "tune",
+]
 
 TEST_SEED = 2020  # one set of test episodes for every run, so that methods are compared on the same tasks
 EVALUATION_BLOCK = 20  # test episodes drawn at once
 CHECKPOINT_SECONDS = 60
-
-
-@dataclass(frozen=True)
-class FewShotConfig:
-    """Everything that defines the outcome of a run.
-
-    estimator: `multistep` (`window=1` is MAML) or `first-order`. window: N, or a partition of `steps`.
-    tasks: meta-batch. train_seconds: stop meta-training after this time, evaluation not counted; None for no limit.
-    evaluate_on: `test`, or `validation` for choosing settings: the network is then trained on the rest of the
-    meta-training classes and never sees the test split.
-    test_episodes, curve_episodes: tasks of the final evaluation and of each point of the learning curve, which lie at
-    `curve_every` * 2^k iterations. log_every: meta-iterations averaged into one point of the training log.
-    """
-
-    preset: str
-    dataset: str
-    way: int
-    shot: int
-    estimator: str
-    inner_lr: float
-    momentum: float
-    weight_decay: float
-    filters: int
-    tasks: int
-    iterations: int
-    window: int | tuple[int, ...] = 1
-    query: int = 15
-    steps: int = 8
-    meta_lr: float = 1e-3
-    train_seconds: float | None = None
-    evaluate_on: str = "test"
-    test_episodes: int = 600
-    curve_episodes: int = 200
-    curve_every: int = 125
-    log_every: int = 25
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.estimator not in ESTIMATORS:
-            raise ConfigError(f"estimator {self.estimator!r} is unknown: choose from {', '.join(ESTIMATORS)}")
-        if self.estimator == "first-order" and self.window != 1:
-            raise ConfigError(f"window={self.window} has no meaning for first-order: leave it at 1")
-        for name in ("filters", "tasks", "iterations", "test_episodes", "curve_episodes", "curve_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: it must be at least 1")
-        if self.meta_lr <= 0 or (self.train_seconds is not None and self.train_seconds <= 0):
-            raise ConfigError(f"meta_lr={self.meta_lr}, train_seconds={self.train_seconds}: both must be positive")
-        if self.evaluate_on not in TRAIN_SPLIT:
-            raise ConfigError(f"evaluate_on={self.evaluate_on!r}: choose from {', '.join(TRAIN_SPLIT)}")
-        partition(self.steps, self.window)
-        self.dynamics()
-
-    def dynamics(self) -> SGD:
-        """The inner optimiser."""
-        return SGD(self.inner_lr, self.momentum, self.weight_decay)
-
-    @property
-    def method(self) -> str:
-        """The method's name in the paper's tables."""
-        if self.estimator == "first-order":
-            return "FO-MAML"
-        if self.window == 1:
-            return "MAML"
-        return f"Multi-step ({self.window if isinstance(self.window, int) else ', '.join(map(str, self.window))})"
-
-    @property
-    def setting(self) -> str:
-        """The column of the paper's tables."""
-        return f"{self.way}-way {self.shot}-shot"
-
-
-ESTIMATORS: dict[str, Callable[[FewShotConfig], Callable[[Bilevel, Params], MetaGradient]]] = {
-    "multistep": lambda config: MultiStep(config.dynamics(), config.steps, config.window),
-    "first-order": lambda config: FirstOrder(config.dynamics(), config.steps),
-}
-TRAIN_SPLIT = {"test": "train", "validation": "tune"}
-
-# Appendix F. FO-MAML adapts with vanilla SGD, the others with momentum and weight decay.
-PAPER = {"filters": 64, "iterations": 60_000, "inner_lr": 0.4, "log_every": 200, "curve_every": 500}
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": PAPER,
-    # Two cores: narrower, smaller meta-batches, and rates chosen on held-out meta-training classes.
-    "cpu": {"filters": 32, "iterations": 60_000, "train_seconds": 330.0, "meta_lr": 3e-3},
-    "quick": {"filters": 32, "iterations": 60_000, "train_seconds": 30.0, "meta_lr": 3e-3, "test_episodes": 200,
-              "curve_episodes": 50},
-    "smoke": {"filters": 8, "iterations": 4, "meta_lr": 3e-3, "test_episodes": 10,
-              "curve_episodes": 5, "curve_every": 1, "log_every": 1},
-}  # fmt: skip
-# Meta-batch for 5-way tasks and fewer than 20 ways, and for 20-way tasks.
-TASKS = {"paper": (32, 16), "cpu": (8, 4), "quick": (4, 2), "smoke": (2, 1)}
-# Inner rates off the paper's protocol, likewise by ways: for each method the best of those tried, after equal
-# meta-iterations on held-out meta-training classes (results/few-shot-tuning).
-INNER_LR = {"multistep": (0.1, 0.2), "first-order": (0.4, 0.4)}
-
-
-def preset_config(
-    preset: str, dataset: str, way: int, shot: int, estimator: str, window: int | tuple[int, ...] = 1, **changes: Any
-) -> FewShotConfig:
-    """The config of a preset (`smoke`, `quick`, `cpu`, `paper`), with `changes` to any of its fields.
-
-    Raises ConfigError for an unknown preset or estimator.
-    """
-    if preset not in PRESETS:
-        raise ConfigError(f"preset {preset!r} is unknown: choose from {', '.join(PRESETS)}")
-    first_order = estimator == "first-order"
-    values = {
-        "momentum": 0.0 if first_order else 0.9,
-        "weight_decay": 0.0 if first_order else 1e-4,
-        "tasks": TASKS[preset][way >= 20],
-        "inner_lr": INNER_LR["first-order" if first_order else "multistep"][way >= 20],
-        **PRESETS[preset],
-        **changes,
-    }
-    return FewShotConfig(preset, dataset, way, shot, estimator, window=window, **values)
 
 
 @dataclass(frozen=True)
@@ -162,7 +75,11 @@ class Progress:
 
 @dataclass
 class _Training:
-    """Everything that changes while training, and that a checkpoint keeps."""
+    """Everything that changes while training, and that a checkpoint keeps.
+
+    recent: (loss, accuracy) of the meta-iterations since the last point of the log. selection: accuracy on the
+    validation classes at each look. best: θ at the best of them.
+    """
 
     theta: dict[str, torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
@@ -173,12 +90,14 @@ class _Training:
         default_factory=lambda: _columns("iteration", "seconds", "accuracy", "accuracy_ci95")
     )
     recent: list[tuple[float, float]] = field(default_factory=list)
+    selection: dict[str, list[float]] = field(default_factory=lambda: _columns("iteration", "seconds", "accuracy"))
+    best: dict[str, Tensor] | None = None
 
     def state(self) -> dict[str, Any]:
         return {
             "theta": {name: value.detach() for name, value in self.theta.items()},
             "optimizer": self.optimizer.state_dict(),
-            **{name: getattr(self, name) for name in ("iteration", "seconds", "log", "curve", "recent")},
+            **{name: getattr(self, name) for name in _PLAIN},
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -186,8 +105,11 @@ class _Training:
             for name, value in self.theta.items():
                 value.copy_(state["theta"][name])
         self.optimizer.load_state_dict(state["optimizer"])
-        for name in ("iteration", "seconds", "log", "curve", "recent"):
+        for name in _PLAIN:
             setattr(self, name, state[name])
+
+
+_PLAIN = ("iteration", "seconds", "log", "curve", "recent", "selection", "best")
 
 
 def run(config: FewShotConfig, root: Path | None = None) -> runs.Run:
@@ -212,36 +134,42 @@ def train(
 
     A finished run with the same config is returned, not repeated, unless `force`. Training that was cut short goes on
     with `resume`. task_chunk: tasks processed together, None for a choice by device; the result does not depend on it.
-    Raises UserError, in one line, for whatever a user can mend: data, options, memory, a diverged loss.
+    Under torchrun each process takes its share of each meta-batch; the first one writes the result and returns it, the
+    others return None. Raises UserError, in one line, for whatever a user can mend: data, options, memory, a diverged
+    loss.
     """
     place = run(config, results_root)
     if not force and (finished := place.result()):
         return finished
     started = time.perf_counter()
+    world, device = distributed.join(device)
     chosen = runs.choose_device(device)
+    runs.set_precision(config.precision)
     images = data.load(config.dataset, device=chosen)
     sampler = EpisodeSampler(
         images, TRAIN_SPLIT[config.evaluate_on], config.way, config.shot, config.query, config.seed
     )
+    if world.size > config.tasks:
+        raise ConfigError(f"{world.size} processes for {config.tasks} tasks: each needs at least one")
     chunk = default_chunk(config, chosen) if task_chunk is None else task_chunk
     if chunk < 1:
         raise ConfigError(f"task_chunk={chunk}: it must be at least 1")
     model = build_model(config, images)
     runs.reset_peak_memory(chosen)
     with _memory_errors(chunk):
-        training, resumed = _begin_or_resume(config, model, place, chosen, resume, force)
-        deadline = started + (math.inf if time_budget is None else time_budget)
+        training, resumed = _begin_or_resume(config, model, place, chosen, world, resume, force)
+        loop = _Loop(config, training, model, sampler, images, chunk, world, place)
         try:
-            done = _train_loop(config, training, model, sampler, chunk, place, deadline, on_step)
+            done = loop.run(started + (math.inf if time_budget is None else time_budget), on_step)
         except DivergedError:
             raise
         except BaseException:
-            place.save_checkpoint(training.state())
+            loop.save()
             raise
-        place.save_checkpoint(training.state())
-        if not done:
+        loop.save()
+        if not done or not world.first:
             return None
-        metrics = _test_metrics(config, model, training.theta, images, chunk)
+        metrics = _test_metrics(config, model, training, images, chunk)
     result = {
         "method": config.method,
         "setting": config.setting,
@@ -252,9 +180,11 @@ def train(
         },
         "log": training.log,
         "curve": training.curve,
+        **({"selection": training.selection} if config.select_every else {}),
         "data": {"name": images.name, "title": images.title, "hash": images.hash},
         "provenance": {
             **runs.provenance(chosen),
+            "processes": world.size,
             "task_chunk": chunk,
             "train_seconds": round(training.seconds, 3),
             "wall_seconds": round(time.perf_counter() - started, 3),
@@ -266,64 +196,37 @@ def train(
     return place.result()
 
 
-def default_chunk(config: FewShotConfig, device: torch.device) -> int:
-    """Tasks processed together: all on a GPU; on a CPU the fastest measured for each method (benchmarks/).
+def tune(
+    config: FewShotConfig,
+    rates: Sequence[float],
+    on_result: Callable[[dict[str, Any]], None] = lambda result: None,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """The grid search of Appendix F: one run for each inner rate, evaluated on classes held out for it; best first.
 
-    There back-propagation through every step gains from larger chunks than windows do, and stays within 1 GB.
+    on_result: is given each result as it comes. options: of `train`. A rate that diverges has no result. Raises
+    DivergedError where all of them do.
     """
-    if device.type == "cuda":
-        return config.tasks
-    images = 80 if config.method == "MAML" else 20
-    return min(config.tasks, max(2, images // (config.way * config.shot)))
+    results = []
+    for rate in rates:
+        try:
+            result = train(replace(config, inner_lr=rate, evaluate_on="validation", select_every=None), **options)
+        except DivergedError:
+            continue
+        if result is not None:
+            results.append(result)
+            on_result(result)
+    if not results:
+        raise DivergedError(f"every inner rate of {', '.join(f'{rate:g}' for rate in rates)} diverged: try lower ones")
+    return sorted(results, key=lambda result: -result["metrics"]["accuracy"])
 
 
 def build_model(config: FewShotConfig, images: ClassImages) -> Conv4:
-    """The network for these images: strided for small ones, pooled for large ones, as in MAML."""
+    """The network for these images: strided for drawings, pooled for photographs, as in MAML."""
     _, _, channels, height, width = images.images["train"].shape
     if height != width:
         raise ConfigError(f"{images.name} has {height}x{width} images: Conv4 takes square ones")
-    return Conv4(config.way, channels, height, config.filters, pool=height > 32)
-
-
-def episode_problem(model: Conv4, episodes: Episodes, logits: list[Tensor] | None = None) -> Bilevel:
-    """A batch of tasks as one bilevel problem: inner loss summed over tasks, outer loss their mean.
-
-    The outer loss appends its logits (tasks, way*query, way) to `logits`, so that accuracy costs no second pass.
-    """
-    tasks = len(episodes)
-
-    def outer(phi: Params, theta: Params) -> Tensor:
-        scores = model(phi, episodes.query_x)
-        if logits is not None:
-            logits.append(scores.detach())
-        return task_losses(scores, episodes.query_y).mean()
-
-    return Bilevel(
-        init=lambda theta: {name: value.expand(tasks, *value.shape) for name, value in theta.items()},
-        inner=lambda phi, theta, t: task_losses(model(phi, episodes.support_x), episodes.support_y).sum(),
-        outer=outer,
-    )
-
-
-def task_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of each task: logits (tasks, n, way), labels (tasks, n) -> (tasks,)."""
-    return F.cross_entropy(logits.transpose(1, 2), labels, reduction="none").mean(1)
-
-
-def meta_gradient(
-    estimator: Callable[[Bilevel, Params], MetaGradient], model: Conv4, theta: Params, episodes: Episodes, chunk: int
-) -> tuple[float, float, Params]:
-    """Mean outer loss, query accuracy and meta-gradient over all tasks, `chunk` of them at a time (Eq. 9)."""
-    loss, correct, total = 0.0, 0, {}
-    for part in episodes.chunks(chunk):
-        logits: list[Tensor] = []
-        out = estimator(episode_problem(model, part, logits), theta)
-        share = len(part) / len(episodes)
-        loss += share * out.loss.item()
-        correct += int((logits[-1].argmax(-1) == part.query_y).sum())
-        for name, grad in out.grad.items():
-            total[name] = total[name].add_(grad, alpha=share) if name in total else grad * share
-    return loss, correct / episodes.query_y.numel(), total
+    return Conv4(config.way, channels, height, config.filters, pool=channels == 3, precision=config.precision)
 
 
 def evaluate(
@@ -333,20 +236,35 @@ def evaluate(
     images: ClassImages,
     episodes: int,
     chunk: int,
-    window: int | tuple[int, ...] = 1,
+    window: int | tuple[int, ...] | None = None,
+    split: str | None = None,
 ) -> list[int]:
-    """Right answers in each of the first `episodes` test episodes, after T inner steps in windows of `window`."""
-    sampler = EpisodeSampler(images, config.evaluate_on, config.way, config.shot, config.query, TEST_SEED)
-    windows, dynamics = partition(config.steps, window), config.dynamics()
-    right: list[int] = []
+    """Right answers in each of the first `episodes` test episodes, after the inner steps of test time.
+
+    window: take `steps` in these windows; None takes `test_steps` with a gradient each. split: None for `evaluate_on`.
+    """
+    split = config.evaluate_on if split is None else split
+    sampler = EpisodeSampler(images, split, config.way, config.shot, config.query, TEST_SEED)
+    windows = partition(config.test_steps or config.steps, 1) if window is None else partition(config.steps, window)
+    dynamics, estimator = config.dynamics(), config.build_estimator(None)
+    theta = {name: value.detach() for name, value in theta.items()}
+
+    def right(part: Episodes) -> list[int]:
+        problem = episode_problem(model, part, inner_shot=config.inner_shot)
+        start = State(problem.init(theta))
+        if isinstance(estimator, Implicit):
+            problem = estimator.regularised(problem, start.phi)
+        adapted, _ = adapt(problem, start, theta, dynamics, windows)
+        with torch.no_grad():
+            answers = model(adapted.phi, part.query_x).argmax(-1)
+        return (answers == part.query_y).sum(1).tolist()
+
+    found: list[int] = []
     for block in range(math.ceil(episodes / EVALUATION_BLOCK)):
-        for part in sampler.sample(block, min(EVALUATION_BLOCK, episodes - len(right))).chunks(chunk):
-            problem = episode_problem(model, part)
-            adapted, _ = adapt(problem, State(problem.init(theta)), theta, dynamics, windows)
-            with torch.no_grad():
-                answers = model(adapted.phi, part.query_x).argmax(-1)
-            right += (answers == part.query_y).sum(1).tolist()
-    return right
+        parts = list(sampler.sample(block, min(EVALUATION_BLOCK, episodes - len(found))).chunks(chunk))
+        for counts in in_threads(right, parts, sampler.device):
+            found += counts
+    return found
 
 
 def mean_and_ci95(right: list[int], answers: int) -> tuple[float, float]:
@@ -357,12 +275,19 @@ def mean_and_ci95(right: list[int], answers: int) -> tuple[float, float]:
 
 
 def _begin_or_resume(
-    config: FewShotConfig, model: Conv4, place: runs.Run, device: torch.device, resume: bool, force: bool
+    config: FewShotConfig,
+    model: Conv4,
+    place: runs.Run,
+    device: torch.device,
+    world: World,
+    resume: bool,
+    force: bool,
 ) -> tuple[_Training, bool]:
     """The training as it begins, or as its checkpoint left it, and whether the latter."""
     theta = {name: torch.nn.Parameter(value.to(device)) for name, value in model.init(config.seed).items()}
-    training = _Training(theta, torch.optim.Adam(list(theta.values()), lr=config.meta_lr))
-    saved = None if force else place.load_checkpoint(device)
+    optimizer = META_OPTIMIZERS[config.meta_optimizer](list(theta.values()), config.meta_lr, device.type == "cuda")
+    training = _Training(theta, optimizer)
+    saved = world.of_first(None if force or not world.first else place.load_checkpoint())
     if saved is None:
         return training, False
     if not resume:
@@ -374,68 +299,83 @@ def _begin_or_resume(
     return training, True
 
 
-def _train_loop(
-    config: FewShotConfig,
-    training: _Training,
-    model: Conv4,
-    sampler: EpisodeSampler,
-    chunk: int,
-    place: runs.Run,
-    deadline: float,
-    on_step: Callable[[Progress], None],
-) -> bool:
-    """Trains to the config's end, or to the deadline; says whether the end was reached."""
-    estimator = ESTIMATORS[config.estimator](config)
-    last_checkpoint = time.perf_counter()
-    while _fraction(config, training) < 1:
-        began = time.perf_counter()
-        if began > deadline:
-            return False
-        loss, accuracy = _meta_step(training, model, estimator, sampler.sample(training.iteration, config.tasks), chunk)
-        training.seconds += time.perf_counter() - began
-        _note(config, training, loss, accuracy)
+@dataclass
+class _Loop:
+    """Training from where it stands to its end, with what happens on the way."""
+
+    config: FewShotConfig
+    training: _Training
+    model: Conv4
+    sampler: EpisodeSampler
+    images: ClassImages
+    chunk: int
+    world: World
+    place: runs.Run
+
+    def run(self, deadline: float, on_step: Callable[[Progress], None]) -> bool:
+        """Trains to the config's end, or to the deadline; says whether the end was reached."""
+        config, training, device = self.config, self.training, self.sampler.device
+        steps = stepper(config, device)(
+            config, self.model, training.theta, training.optimizer, self.sampler, self.chunk, self.world
+        )
+        last_checkpoint = time.perf_counter()
+        while (fraction := _fraction(config, training)) < 1:
+            began = time.perf_counter()
+            (late,) = self.world.mean([float(began > deadline)], device)
+            if late:
+                return False
+            loss, accuracy = self._block(steps, META_SCHEDULES[config.meta_schedule](fraction))
+            (elapsed,) = self.world.mean([time.perf_counter() - began], device)
+            training.seconds += elapsed
+            if self.world.first:
+                self._look()
+                if time.perf_counter() - last_checkpoint > CHECKPOINT_SECONDS:
+                    self.save()
+                    last_checkpoint = time.perf_counter()
+            speed = training.iteration / training.seconds
+            on_step(Progress(training.iteration, min(1.0, _fraction(config, training)), speed, loss, accuracy))
+        return True
+
+    def save(self) -> None:
+        """Writes the checkpoint, in the first process."""
+        if self.world.first:
+            self.place.save_checkpoint(self.training.state())
+
+    def _block(self, steps: MetaStepper, rate: float) -> tuple[float, float]:
+        """As many meta-iterations as the stepper does at once, up to the next look at them; the last one's loss and
+        accuracy."""
+        config, training = self.config, self.training
+        intervals = [n for n in (config.log_every, config.curve_every, config.select_every) if n]
+        until = min(config.iterations, *((training.iteration // n + 1) * n for n in intervals))
+        count = min(steps.block, until - training.iteration)
+        training.recent += steps.run(training.iteration, count, rate)
+        training.iteration += count
+        return training.recent[-1]
+
+    def _look(self) -> None:
+        """Log, learning curve and model selection, where they are due."""
+        config, training = self.config, self.training
+        if training.iteration % config.log_every == 0:
+            means = [sum(column) / len(training.recent) for column in zip(*training.recent, strict=True)]
+            _append(training.log, training.iteration, training.seconds, means[0], 100 * means[1])
+            training.recent = []
         if _is_curve_point(config, training.iteration):
-            right = evaluate(config, model, training.theta, sampler.data, config.curve_episodes, chunk)
+            right = self._evaluate(config.evaluate_on)
             _append(training.curve, training.iteration, training.seconds, *_accuracy(config, right).values())
-        if time.perf_counter() - last_checkpoint > CHECKPOINT_SECONDS:
-            place.save_checkpoint(training.state())
-            last_checkpoint = time.perf_counter()
-        speed = training.iteration / training.seconds
-        on_step(Progress(training.iteration, min(1.0, _fraction(config, training)), speed, loss, accuracy))
-    return True
+        if config.select_every and training.iteration % config.select_every == 0:
+            accuracy = _accuracy(config, self._evaluate("validation"))["accuracy"]
+            if accuracy > max(training.selection["accuracy"], default=-1.0):
+                training.best = {name: value.detach().cpu().clone() for name, value in training.theta.items()}
+            _append(training.selection, training.iteration, training.seconds, accuracy)
 
-
-def _meta_step(
-    training: _Training,
-    model: Conv4,
-    estimator: Callable[[Bilevel, Params], MetaGradient],
-    episodes: Episodes,
-    chunk: int,
-) -> tuple[float, float]:
-    try:
-        loss, accuracy, grad = meta_gradient(estimator, model, training.theta, episodes, chunk)
-    except DivergedError as error:
-        raise DivergedError(f"training diverged at iteration {training.iteration + 1}: {error}") from error
-    for name, value in training.theta.items():
-        value.grad = grad[name]
-    training.optimizer.step()
-    training.iteration += 1
-    return loss, accuracy
+    def _evaluate(self, split: str) -> list[int]:
+        config, training = self.config, self.training
+        return evaluate(config, self.model, training.theta, self.images, config.curve_episodes, self.chunk, split=split)
 
 
 def _fraction(config: FewShotConfig, training: _Training) -> float:
     by_time = training.seconds / config.train_seconds if config.train_seconds else 0.0
     return max(training.iteration / config.iterations, by_time)
-
-
-def _note(config: FewShotConfig, training: _Training, loss: float, accuracy: float) -> None:
-    """Adds the mean of every `log_every` iterations to the log."""
-    training.recent.append((loss, accuracy))
-    if training.iteration % config.log_every == 0:
-        count = len(training.recent)
-        means = [sum(column) / count for column in zip(*training.recent, strict=True)]
-        _append(training.log, training.iteration, training.seconds, means[0], 100 * means[1])
-        training.recent.clear()
 
 
 def _is_curve_point(config: FewShotConfig, iteration: int) -> bool:
@@ -444,11 +384,21 @@ def _is_curve_point(config: FewShotConfig, iteration: int) -> bool:
 
 
 def _test_metrics(
-    config: FewShotConfig, model: Conv4, theta: Params, images: ClassImages, chunk: int
+    config: FewShotConfig, model: Conv4, training: _Training, images: ClassImages, chunk: int
 ) -> dict[str, Any]:
-    """Accuracy with a gradient at each test step and, for windows, also with the windows of training."""
+    """Accuracy with a gradient at each test step and, for windows, also with the windows of training.
+
+    Of the θ that did best on the validation classes where there is a selection, else of the last.
+    """
+    theta, selected = training.theta, {}
+    if training.best is not None:
+        theta = {name: value.to(theta[name].device) for name, value in training.best.items()}
+        looks = training.selection
+        at = looks["accuracy"].index(max(looks["accuracy"]))
+        selected = {"selected_iteration": looks["iteration"][at], "validation_accuracy": looks["accuracy"][at]}
     right = evaluate(config, model, theta, images, config.test_episodes, chunk)
-    metrics = {**_accuracy(config, right), "right_answers": right, "answers_per_episode": config.way * config.query}
+    answers = config.way * config.query
+    metrics = {**_accuracy(config, right), "right_answers": right, "answers_per_episode": answers, **selected}
     if config.window != 1:
         windowed = evaluate(config, model, theta, images, config.test_episodes, chunk, config.window)
         metrics |= {f"windowed_{name}": value for name, value in _accuracy(config, windowed).items()}

@@ -5,6 +5,7 @@ A result is found again by its config: its file name ends in a hash of the confi
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import hashlib
 import json
@@ -18,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +167,11 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def set_precision(name: str) -> None:
+    """Lets a GPU round the operands of float32 products to TF32 if `name` is `tf32`, and not otherwise."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
+
+
 def reset_peak_memory(device: torch.device) -> None:
     """Starts a new measurement of `peak_memory`."""
     if device.type == "cuda":
@@ -186,6 +193,19 @@ def peak_memory(device: torch.device) -> int:
         return int(found[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Lets glibc keep memory that is freed for this process: to map its pages anew costs a fifth of a CPU's time.
+
+    The resident set then stays at its peak. Does nothing where the C library is another.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:
+        m_mmap_max, m_trim_threshold = -4, -1
+        mallopt(m_mmap_max, 0)
+        mallopt(m_trim_threshold, 2**31 - 1)
 
 
 def plain(config: Any) -> dict[str, Any]:

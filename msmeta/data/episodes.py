@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -67,29 +68,41 @@ class EpisodeSampler:
                 f"{name} has {samples:,} images a class"
             )
 
+    @property
+    def device(self) -> torch.device:
+        """Of the images, and so of the tasks."""
+        return self.data.images[self.split].device
+
     def sample(self, step: int, tasks: int) -> Episodes:
         """The first `tasks` tasks of `step`, on the device of the data. Raises ConfigError if there can be none."""
+        return self.gather(torch.from_numpy(self.places(step, tasks)).to(self.device))
+
+    def places(self, step: int, tasks: int) -> np.ndarray:
+        """Which images the first `tasks` tasks of `step` are made of, for `gather`: int64 (tasks, way, shot+query)."""
         if tasks < 1 or step < 0:
             raise ConfigError(f"{tasks} tasks at step {step} are impossible: at least 1 task, at step 0 or later")
-        images = self.data.images[self.split]
-        device = images.device
+        count, samples = self.data.images[self.split].shape[:2]
         classes, drawings, turns = self._draw(step, tasks)
+        return ((turns * count + classes) * samples)[..., None] + drawings
 
-        # One gather for each quarter turn, then one that restores the order: faster than turning rows in place.
-        places = (classes[..., None] * images.shape[1] + drawings).reshape(tasks * self.way, -1)
-        groups = [np.flatnonzero(turns == turn) for turn in range(self.data.rotations)]
-        turned = [
-            torch.rot90(images.flatten(0, 1).index_select(0, _on(device, places[group])), turn, (-2, -1))
-            for turn, group in enumerate(groups)
-        ]
-        x = torch.cat(turned).unflatten(0, places.shape)
-        x = x.index_select(0, _on(device, np.argsort(np.concatenate(groups)))).unflatten(0, (tasks, self.way))
+    def gather(self, places: Tensor) -> Episodes:
+        """The tasks at these places, which lie on the device of the data; nothing here waits for the host."""
+        tasks = len(places)
+        x = self._pool.index_select(0, places.flatten()).unflatten(0, places.shape)
 
         def batch(part: Tensor) -> tuple[Tensor, Tensor]:
-            labels = torch.arange(self.way, device=device).repeat_interleave(part.shape[2]).repeat(tasks, 1)
+            labels = torch.arange(self.way, device=part.device).repeat_interleave(part.shape[2]).repeat(tasks, 1)
             return part.flatten(1, 2).to(torch.float32).div_(255), labels
 
         return Episodes(*batch(x[:, :, : self.shot]), *batch(x[:, :, self.shot :]))
+
+    @cached_property
+    def _pool(self) -> Tensor:
+        """All images of the split (turns * classes * samples, C, H, W), every quarter turn made once."""
+        images = self.data.images[self.split].flatten(0, 1)
+        if self.data.rotations == 1:
+            return images
+        return torch.cat([torch.rot90(images, turn, (-2, -1)) for turn in range(self.data.rotations)])
 
     def _draw(self, step: int, tasks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Classes (tasks, way), drawings (tasks, way, shot+query) and quarter turns (tasks, way), all int64.
@@ -110,11 +123,6 @@ class EpisodeSampler:
             _smallest(for_drawings.reshape(tasks, self.way, samples), self.shot + self.query),
             (for_turns % np.uint64(self.data.rotations)).astype(np.int64),
         )
-
-
-def _on(device: torch.device, indices: np.ndarray) -> Tensor:
-    """Indices as a flat int64 tensor."""
-    return torch.from_numpy(indices.ravel()).to(device)
 
 
 def _smallest(keys: np.ndarray, count: int) -> np.ndarray:

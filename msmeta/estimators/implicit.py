@@ -76,7 +76,7 @@ class Implicit:
             pull_back(state, theta, State(unit)), "Implicit", "the proximal term ties the inner solution to theta"
         )
         adapted, losses = adapt(
-            self._regularised(problem, detach(state.phi)), state, theta, self.dynamics, partition(self.steps, 1)
+            self.regularised(problem, detach(state.phi)), state, theta, self.dynamics, partition(self.steps, 1)
         )
         phi = leaves(adapted.phi)
         outer = problem.outer(phi, theta)
@@ -96,7 +96,7 @@ class Implicit:
         through_init = pull_back(state, theta, State(solution))
         return MetaGradient(outer.detach(), add_parts(theta, through_init, direct), adapted.phi, info)
 
-    def _regularised(self, problem: Bilevel, centre: Params) -> Bilevel:
+    def regularised(self, problem: Bilevel, centre: Params) -> Bilevel:
         """The same problem with the proximal term in its inner loss."""
 
         def inner(phi: Params, theta: Params, t: int) -> Tensor:

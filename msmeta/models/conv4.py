@@ -12,6 +12,8 @@ from msmeta.bilevel import Params
 from msmeta.models.layers import conv2d
 
 BLOCKS = 4
+PRECISIONS = ("float32", "tf32", "bf16")
+"""Of the convolutions' products. For `tf32` the trainer lets a GPU round them; the tensors stay float32."""
 MANY_IMAGES = 50  # a task's images from which on a CPU is faster with channels last (the query pass)
 
 
@@ -21,7 +23,8 @@ class Conv4:
 
     way: classes. channels, size: of the square input images. filters: channels of each block.
     pool: False for stride-2 convolutions and a mean over the last positions (28x28 Omniglot), True for stride 1 with
-    2x2 max-pooling and a flattened last map (84x84 images).
+    2x2 max-pooling and a flattened last map (84x84 images). precision: one of PRECISIONS; with `bf16` the convolutions'
+    operands are bfloat16, parameters, batch norm's statistics, head and losses stay as they are.
 
     Batch norm uses the batch's own statistics, in training and at test time ("transductive", as in MAML's code). The
     convolutions have no bias: the batch norm that follows would cancel it.
@@ -35,6 +38,7 @@ class Conv4:
     size: int = 28
     filters: int = 64
     pool: bool = False
+    precision: str = "float32"
 
     def init(self, seed: int = 0) -> Params:
         """Glorot-uniform convolutions, unit batch norms and a small normal head, float32 on the CPU."""
@@ -64,12 +68,14 @@ class Conv4:
         x = x.transpose(0, 1).flatten(1, 2)  # (n, tasks * C, H, W)
         if x.device.type == "cpu" and n >= MANY_IMAGES:
             x = x.contiguous(memory_format=torch.channels_last)
+        low = torch.bfloat16 if self.precision == "bf16" else x.dtype
+        stride = 1 if self.pool else 2
         for block in range(1, BLOCKS + 1):
-            x = conv2d(x, params[f"conv{block}.weight"].flatten(0, 1), 1 if self.pool else 2, 1, groups=tasks)
+            x = conv2d(x.to(low), params[f"conv{block}.weight"].flatten(0, 1).to(low), stride, 1, groups=tasks)
             scale, shift = params[f"norm{block}.weight"].flatten(), params[f"norm{block}.bias"].flatten()
             x = F.relu(F.batch_norm(x, None, None, scale, shift, training=True))
             if self.pool:
                 x = F.max_pool2d(x, 2)
-        x = x.flatten(2) if self.pool else x.mean((2, 3))
-        x = x.reshape(n, tasks, -1).transpose(0, 1)  # (tasks, n, features)
+        x = x if self.pool else x.mean((2, 3))
+        x = x.to(params["head.bias"].dtype).reshape(n, tasks, -1).transpose(0, 1)  # (tasks, n, features)
         return torch.baddbmm(params["head.bias"].unsqueeze(1), x, params["head.weight"].transpose(1, 2))
