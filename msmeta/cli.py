@@ -1,10 +1,11 @@
-"""The command line: `msmeta data`, `msmeta train`, `msmeta results`.
+"""The command line: `msmeta data`, `msmeta train`, `msmeta tune`, `msmeta sweep`, `msmeta results`.
 
 A user's mistake ends in one line on standard error and exit status 2; a diverged run in status 3, Ctrl-C in 130.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from msmeta.errors import ConfigError, UserError
+from msmeta.errors import ConfigError, DivergedError, UserError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Multi-step estimation for gradient-based meta-learning."
@@ -25,6 +26,8 @@ data_app = typer.Typer(no_args_is_help=True, help="Prepare and check data sets."
 train_app = typer.Typer(no_args_is_help=True, help="Train one run and store its result.")
 app.add_typer(data_app, name="data")
 app.add_typer(train_app, name="train")
+tune_app = typer.Typer(no_args_is_help=True, help="Choose the inner rate on validation classes.")
+app.add_typer(tune_app, name="tune")
 
 
 def main() -> NoReturn:
@@ -33,6 +36,8 @@ def main() -> NoReturn:
     try:
         status = app(standalone_mode=False)
     except UserError as error:
+        if os.environ.get("RANK", "0") != "0" and not isinstance(error, DivergedError):
+            sys.exit(error.exit_status)  # torchrun's first process says the same
         _fail(str(error), error.exit_status)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
@@ -97,16 +102,20 @@ def data_verify(name: Annotated[str, typer.Argument(help="Data set.")]) -> None:
     print(f"{name} is intact: {sum(entry.classes[s] for s in ('train', 'test')):,} classes, SHA-256 {entry.hash}")
 
 
+_ESTIMATORS = (
+    "multistep, first-order, reptile, implicit, finite-difference, gaussian-smoothing or evolution-strategies."
+)
+_WINDOW = "Steps that share one gradient: 4, or a partition such as 1,1,2,4."
+
+
 @train_app.command("few-shot")
 def train_few_shot(
     dataset: Annotated[str, typer.Option(help="Data set, as `msmeta data list` names it.")] = "omniglot",
     way: Annotated[int, typer.Option(help="Classes of a task.")] = 5,
     shot: Annotated[int, typer.Option(help="Support images of a class.")] = 1,
     query: Annotated[int | None, typer.Option(help="Query images of a class.")] = None,
-    estimator: Annotated[str, typer.Option(help="multistep or first-order.")] = "multistep",
-    window: Annotated[
-        str, typer.Option(help="Steps that share one gradient: 4, or a partition such as 1,1,2,4.")
-    ] = "1",
+    estimator: Annotated[str, typer.Option(help=_ESTIMATORS)] = "multistep",
+    window: Annotated[str, typer.Option(help=_WINDOW)] = "1",
     steps: Annotated[int | None, typer.Option(help="Inner steps T.")] = None,
     preset: Annotated[str, typer.Option(help="smoke, quick, cpu or paper.")] = "quick",
     inner_lr: Annotated[float | None, typer.Option(help="Inner learning rate.")] = None,
@@ -119,6 +128,14 @@ def train_few_shot(
     train_seconds: Annotated[float | None, typer.Option(help="Seconds of meta-training at the most.")] = None,
     test_episodes: Annotated[int | None, typer.Option(help="Tasks of the final evaluation.")] = None,
     curve_episodes: Annotated[int | None, typer.Option(help="Tasks of each point of the learning curve.")] = None,
+    test_steps: Annotated[int | None, typer.Option(help="Inner steps at test time; else those of training.")] = None,
+    select_every: Annotated[
+        int | None, typer.Option(help="Meta-iterations between looks at validation classes; the best is tested.")
+    ] = None,
+    proximal: Annotated[float | None, typer.Option(help="Proximal weight of implicit.")] = None,
+    cg_steps: Annotated[int | None, typer.Option(help="Conjugate-gradient steps of implicit.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Directions of estimators that draw them.")] = None,
+    precision: Annotated[str | None, typer.Option(help="Of the convolutions: float32, tf32 or bf16.")] = None,
     evaluate_on: Annotated[str, typer.Option(help="test, or validation for choosing settings.")] = "test",
     seed: Annotated[int, typer.Option(help="Seed of the initial parameters and of the training tasks.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.")] = "auto",
@@ -129,13 +146,18 @@ def train_few_shot(
         str | None, typer.Option(help="Stop with a checkpoint after this time: 90s, 25m, 2h.")
     ] = None,
 ) -> None:
-    """Meta-train on few-shot tasks, evaluate on new classes and store one JSON result."""
-    from msmeta import fewshot
+    """Meta-train on few-shot tasks, evaluate on new classes and store one JSON result.
+
+    Under torchrun the processes share each meta-batch, and the first one writes the result.
+    """
+    from msmeta import distributed, fewshot
 
     given = {
         "query": query, "steps": steps, "inner_lr": inner_lr, "momentum": momentum, "weight_decay": weight_decay,
         "meta_lr": meta_lr, "filters": filters, "tasks": tasks, "iterations": iterations,
         "train_seconds": train_seconds, "test_episodes": test_episodes, "curve_episodes": curve_episodes,
+        "test_steps": test_steps, "select_every": select_every, "proximal": proximal, "cg_steps": cg_steps,
+        "samples": samples, "precision": precision,
     }  # fmt: skip
     changes = {name: value for name, value in given.items() if value is not None}
     config = fewshot.preset_config(
@@ -146,10 +168,11 @@ def train_few_shot(
     columns = "loss {task.fields[loss]:.3f}  accuracy {task.fields[accuracy]:5.1f} %  {task.fields[speed]:.2f} it/s"
     with _bar(f"iteration {{task.fields[iteration]}}  {columns}") as bar:
         task = bar.add_task("", total=1.0, visible=False, iteration=0, loss=0.0, accuracy=0.0, speed=0.0)
+        first = distributed.is_first()
 
         def show(step: fewshot.Progress) -> None:
             bar.update(
-                task, completed=step.fraction, visible=True, iteration=step.iteration, loss=step.loss,
+                task, completed=step.fraction, visible=first, iteration=step.iteration, loss=step.loss,
                 accuracy=100 * step.accuracy, speed=step.speed,
             )  # fmt: skip
 
@@ -158,6 +181,10 @@ def train_few_shot(
         except KeyboardInterrupt:
             bar.stop()
             _fail("interrupted: the same command with --resume goes on from the checkpoint", 130)
+        finally:
+            distributed.leave()
+    if not first:
+        return
     if result is None:
         print(f"stopped at the time budget: the same command with --resume goes on from {place.checkpoint_path}")
         return
@@ -170,6 +197,40 @@ def train_few_shot(
         f"{metrics['iterations']:,} iterations in {origin['train_seconds']:.0f} s"
     )
     print(f"result: {place.result_path}")
+
+
+@tune_app.command("few-shot")
+def tune_few_shot(
+    dataset: Annotated[str, typer.Option(help="Data set, as `msmeta data list` names it.")] = "miniimagenet",
+    way: Annotated[int, typer.Option(help="Classes of a task.")] = 5,
+    shot: Annotated[int, typer.Option(help="Support images of a class.")] = 1,
+    estimator: Annotated[str, typer.Option(help=_ESTIMATORS)] = "multistep",
+    window: Annotated[str, typer.Option(help=_WINDOW)] = "1",
+    rates: Annotated[str, typer.Option(help="Inner rates to try.")] = "0.1,0.04,0.01,0.004",
+    preset: Annotated[str, typer.Option(help="smoke, quick, cpu or paper.")] = "cpu",
+    iterations: Annotated[int | None, typer.Option(help="Meta-iterations of each run, however long.")] = None,
+    test_episodes: Annotated[int | None, typer.Option(help="Validation tasks of each run.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the initial parameters and of the training tasks.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.")] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Repeat runs even if they have finished.")] = False,
+) -> None:
+    """Choose the inner rate on validation classes, by a grid search as in Appendix F of the paper."""
+    from msmeta import fewshot
+
+    changes = {} if iterations is None else {"iterations": iterations, "train_seconds": None}
+    if test_episodes is not None:
+        changes["test_episodes"] = test_episodes
+    config = fewshot.preset_config(preset, dataset, way, shot, estimator, parse_window(window), seed=seed, **changes)
+
+    def say(result: dict[str, Any]) -> None:
+        metrics = result["metrics"]
+        print(
+            f"inner rate {result['config']['inner_lr']:g}: {metrics['accuracy']:.2f} "
+            f"+-{metrics['accuracy_ci95']:.2f} % on validation classes after {metrics['iterations']:,} iterations"
+        )
+
+    best = fewshot.tune(config, parse_rates(rates), say, device=device, resume=not force, force=force)[0]
+    print(f"best: --inner-lr {best['config']['inner_lr']:g}")
 
 
 @app.command("results")
@@ -200,6 +261,14 @@ def parse_window(text: str) -> int | tuple[int, ...]:
     except ValueError:
         raise ConfigError(f"--window {text}: give a number such as 4, or a partition such as 1,1,2,4") from None
     return lengths[0] if len(lengths) == 1 else lengths
+
+
+def parse_rates(text: str) -> list[float]:
+    """`0.1,0.04` -> [0.1, 0.04]. Raises ConfigError."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"--rates {text}: give numbers such as 0.1,0.04,0.01") from None
 
 
 def parse_seconds(text: str | None) -> float | None:

@@ -56,6 +56,11 @@ class World:
         return box[0]
 
 
+def is_first() -> bool:
+    """Whether this process is the only one, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def join(device: str) -> tuple[World, str]:
     """Joins the processes that torchrun started, if it did; (World, this process's device).
 
@@ -70,7 +75,7 @@ def join(device: str) -> tuple[World, str]:
         local = int(os.environ["LOCAL_RANK"])
         if local >= torch.cuda.device_count():
             raise ConfigError(
-                f"process {local} has no GPU of its own: start at most {torch.cuda.device_count()} processes here"
+                f"process {local} has no GPU of its own: start at most {torch.cuda.device_count()} processes"
             )
         device = f"cuda:{local}"
         torch.cuda.set_device(device)

@@ -86,8 +86,8 @@ class _Training:
     iteration: int = 0
     seconds: float = 0.0
     log: dict[str, list[float]] = field(default_factory=lambda: _columns("iteration", "seconds", "loss", "accuracy"))
-    curve: dict[str, list[float]] = field(
-        default_factory=lambda: _columns("iteration", "seconds", "accuracy", "accuracy_ci95")
+    curve: dict[str, list[Any]] = field(
+        default_factory=lambda: _columns("iteration", "seconds", "accuracy", "accuracy_ci95", "right_answers")
     )
     recent: list[tuple[float, float]] = field(default_factory=list)
     selection: dict[str, list[float]] = field(default_factory=lambda: _columns("iteration", "seconds", "accuracy"))
@@ -362,6 +362,7 @@ class _Loop:
         if _is_curve_point(config, training.iteration):
             right = self._evaluate(config.evaluate_on)
             _append(training.curve, training.iteration, training.seconds, *_accuracy(config, right).values())
+            training.curve["right_answers"].append(right)
         if config.select_every and training.iteration % config.select_every == 0:
             accuracy = _accuracy(config, self._evaluate("validation"))["accuracy"]
             if accuracy > max(training.selection["accuracy"], default=-1.0):
@@ -414,8 +415,9 @@ def _columns(*names: str) -> dict[str, list[float]]:
     return {name: [] for name in names}
 
 
-def _append(columns: dict[str, list[float]], *values: float) -> None:
-    for column, value in zip(columns.values(), values, strict=True):
+def _append(columns: dict[str, list[Any]], *values: float) -> None:
+    """Adds a point to the columns, of which the first take the values."""
+    for column, value in zip(columns.values(), values, strict=False):
         column.append(round(value, 4))
 
 

@@ -1,0 +1,218 @@
+"""Time and memory of one meta-iteration (Figures 2 and 5), measured, and predicted by counting.
+
+    python -m msmeta.costs --way 5 --shot 1 --method "Multi-step (4)" --steps 8
+
+On a GPU memory is what torch allocated at the most; on a CPU it is how much the largest resident set of a process of
+its own grows by. The images are random: neither time nor memory depends on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from msmeta import runs
+from msmeta.data import Episodes
+from msmeta.errors import ConfigError, UserError
+from msmeta.meta_step import default_chunk, meta_gradient
+from msmeta.models import Conv4
+from msmeta.protocols import FewShotConfig, preset_config
+
+WINDOWS = (2, 4, 8)
+METHODS = ("MAML", *(f"Multi-step ({window})" for window in WINDOWS), "FO-MAML", "iMAML", "Reptile")
+WARM_UP, REPEATS = 1, 3
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement. filters, tasks: of the network and the meta-batch. steps: T."""
+
+    method: str
+    way: int
+    shot: int
+    steps: int
+    filters: int = 64
+    tasks: int = 4
+
+    def config(self) -> FewShotConfig:
+        """Omniglot's protocol with this many steps; where N does not divide T the last window is shorter."""
+        estimators = {"MAML": "multistep", "FO-MAML": "first-order", "iMAML": "implicit", "Reptile": "reptile"}
+        if self.method not in METHODS:
+            raise ConfigError(f"method {self.method!r} is unknown: choose from {', '.join(METHODS)}")
+        changes = {"steps": self.steps, "filters": self.filters, "tasks": self.tasks}
+        estimator = estimators.get(self.method, "multistep")
+        window = 1 if self.method in estimators else int(self.method.split("(")[1].rstrip(")"))
+        whole, rest = divmod(self.steps, window)
+        windows = (window,) * whole + ((rest,) if rest else ())
+        return preset_config(
+            "paper", "omniglot", self.way, self.shot, estimator, 1 if window == 1 else windows, **changes
+        )
+
+
+def measure(cell: Cell, device: str = "auto") -> dict[str, float]:
+    """Median seconds of a meta-iteration, and bytes; on a CPU in a process of its own.
+
+    Raises UserError, in one line, if the device is not there or the memory does not suffice.
+    """
+    chosen = runs.choose_device(device)
+    if chosen.type == "cuda":
+        return _measure_here(cell, chosen)
+    options = [f"--{name}={value}" for name, value in asdict(cell).items()]
+    child = subprocess.run([sys.executable, "-m", "msmeta.costs", *options], capture_output=True, text=True)
+    if child.returncode:
+        reason = (child.stderr.strip().splitlines() or ["killed, for want of memory perhaps"])[-1]
+        raise UserError(f"{cell.method} with {cell.steps} steps could not be measured: {reason}")
+    return json.loads(child.stdout)
+
+
+def _measure_here(cell: Cell, device: torch.device) -> dict[str, float]:
+    config = cell.config()
+    model, episodes = Conv4(cell.way, filters=cell.filters), _random_episodes(config, device)
+    theta = {name: value.to(device).requires_grad_() for name, value in model.init(0).items()}
+    estimator, chunk = config.build_estimator(None), default_chunk(config, device)
+
+    def step() -> float:
+        start = time.perf_counter()
+        loss, _, _ = meta_gradient(estimator, model, theta, episodes, chunk, config.inner_shot)
+        loss.item()  # waits for a GPU
+        return time.perf_counter() - start
+
+    runs.reset_peak_memory(device)
+    before = torch.cuda.memory_allocated(device) if device.type == "cuda" else runs.peak_memory(device)
+    times = [step() for _ in range(WARM_UP + REPEATS)][WARM_UP:]
+    return {"seconds": statistics.median(times), "bytes": runs.peak_memory(device) - before}
+
+
+def _random_episodes(config: FewShotConfig, device: torch.device) -> Episodes:
+    generator, labels = torch.Generator().manual_seed(0), torch.arange(config.way)
+
+    def part(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        x = torch.rand(config.tasks, config.way * count, 1, 28, 28, generator=generator)
+        return x.to(device), labels.repeat_interleave(count).repeat(config.tasks, 1).to(device)
+
+    return Episodes(*part(config.shot), *part(config.query))
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one task costs in images: through a gradient (support or query), through a Hessian-vector product; images
+    whose activations are held for one backward pass, and for two, at the worst moment; and states held."""
+
+    gradient: float
+    product: float
+    held_once: float
+    held_twice: float
+    states: float
+
+
+def counts(cell: Cell) -> Counts:
+    """The cost model: K gradients and K products for windows, T gradients for first-order methods, and so on."""
+    config = cell.config()
+    support, query, steps = cell.way * cell.shot, cell.way * config.query, cell.steps
+    if config.estimator == "multistep":
+        windows = 1 if config.window == () else len(_windows(config))
+        return Counts(windows * support + query, windows * support, query, windows * support, 2 * windows)
+    if config.estimator == "first-order":
+        return Counts(steps * support + query, 0, max(query, support), 0, 2)
+    if config.estimator == "implicit":
+        cg = config.cg_steps
+        return Counts((steps + 1) * support + query, cg * support, max(query, support), support, 6)
+    batch = cell.way * min(config.inner_shot or cell.shot, cell.shot + config.query)
+    return Counts(steps * batch + support / 3, 0, batch, 0, 2)
+
+
+def _windows(config: FewShotConfig) -> tuple[int, ...]:
+    return (1,) * config.steps if config.window == 1 else tuple(config.window)
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Seconds = gradient images x `per_gradient` + product images x `per_product`, all of a meta-batch; bytes likewise
+    from images held for one backward pass and for two, plus the states held, whose size is known."""
+
+    per_gradient: float
+    per_product: float
+    per_held_once: float
+    per_held_twice: float
+
+    def seconds(self, cell: Cell) -> float:
+        """Predicted time of a meta-iteration."""
+        found = counts(cell)
+        return cell.tasks * (self.per_gradient * found.gradient + self.per_product * found.product)
+
+    def bytes(self, cell: Cell) -> float:
+        """Predicted peak memory."""
+        found = counts(cell)
+        held = self.per_held_once * found.held_once + self.per_held_twice * found.held_twice
+        return _at_once(cell) * (held + found.states * state_bytes(cell))
+
+
+def fit(cells: Sequence[Cell], measured: Sequence[dict[str, float]]) -> CostModel:
+    """Two constants for time and two for memory, by least squares of the relative errors."""
+    found = [counts(cell) for cell in cells]
+    times = np.array([row["seconds"] for row in measured]) / np.array([cell.tasks for cell in cells])
+    held = np.array([row["bytes"] for row in measured]) / np.array([_at_once(cell) for cell in cells])
+    held = held - np.array([c.states * state_bytes(cell) for c, cell in zip(found, cells, strict=True)])
+    per = _relative_least_squares([(c.gradient, c.product) for c in found], times)
+    per_held = _relative_least_squares([(c.held_once, c.held_twice) for c in found], held)
+    return CostModel(*per, *per_held)
+
+
+def state_bytes(cell: Cell) -> int:
+    """Parameters of one task, float32."""
+    return 4 * sum(value.numel() for value in Conv4(cell.way, filters=cell.filters).init(0).values())
+
+
+def _at_once(cell: Cell) -> int:
+    """Tasks in memory at once on this machine's processor, or all on a GPU."""
+    config = cell.config()
+    if torch.cuda.is_available():
+        return cell.tasks
+    return min(cell.tasks, default_chunk(config, torch.device("cpu")) * torch.get_num_threads())
+
+
+def _relative_least_squares(columns: Sequence[tuple[float, float]], values: np.ndarray) -> tuple[float, float]:
+    matrix = np.array(columns, dtype=float) / values[:, None]
+    solution, *_ = np.linalg.lstsq(matrix, np.ones(len(values)), rcond=None)
+    return tuple(float(value) for value in solution)
+
+
+def sweep(
+    settings: Sequence[tuple[int, int]],
+    steps: Sequence[int],
+    methods: Sequence[str] = METHODS,
+    device: str = "auto",
+    filters: int = 64,
+    tasks: int = 4,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Measures every method at every number of inner steps, one after another; a result as the store holds it."""
+    rows = []
+    for way, shot in settings:
+        for count in steps:
+            for method in methods:
+                cell = Cell(method, way, shot, count, filters, tasks)
+                rows.append({**asdict(cell), **measure(cell, device)})
+                say(f"{way}-way {shot}-shot, T = {count}, {method}: {1000 * rows[-1]['seconds']:.0f} ms, "
+                    f"{rows[-1]['bytes'] / 1e6:.0f} MB")  # fmt: skip
+    config = {"settings": [list(s) for s in settings], "steps": list(steps), "methods": list(methods),
+              "filters": filters, "tasks": tasks}  # fmt: skip
+    return {"config": config, "metrics": rows, "provenance": runs.provenance(runs.choose_device(device))}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--method", required=True, choices=METHODS)
+    for option, default in (("way", 5), ("shot", 1), ("steps", 8), ("filters", 64), ("tasks", 4)):
+        parser.add_argument(f"--{option}", type=int, default=default)
+    print(json.dumps(_measure_here(Cell(**vars(parser.parse_args())), torch.device("cpu"))))
