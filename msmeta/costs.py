@@ -44,6 +44,11 @@ class Cell:
     filters: int = 64
     tasks: int = 4
 
+    def __post_init__(self) -> None:
+        for name in ("way", "shot", "steps", "filters", "tasks"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: it must be at least 1")
+
     def config(self) -> FewShotConfig:
         """Omniglot's protocol with this many steps; where N does not divide T the last window is shorter."""
         estimators = {"MAML": "multistep", "FO-MAML": "first-order", "iMAML": "implicit", "Reptile": "reptile"}
@@ -60,7 +65,7 @@ class Cell:
 
 
 def measure(cell: Cell, device: str = "auto") -> dict[str, float]:
-    """Median seconds of a meta-iteration, and bytes; on a CPU in a process of its own.
+    """Median seconds of a meta-iteration, bytes, and tasks in memory at once; on a CPU in a process of its own.
 
     Raises UserError, in one line, if the device is not there or the memory does not suffice.
     """
@@ -77,7 +82,7 @@ def measure(cell: Cell, device: str = "auto") -> dict[str, float]:
 
 def _measure_here(cell: Cell, device: torch.device) -> dict[str, float]:
     config = cell.config()
-    model, episodes = Conv4(cell.way, filters=cell.filters), _random_episodes(config, device)
+    model, episodes = Conv4(cell.way, filters=cell.filters), random_episodes(config, device)
     theta = {name: value.to(device).requires_grad_() for name, value in model.init(0).items()}
     estimator, chunk = config.build_estimator(None), default_chunk(config, device)
 
@@ -90,10 +95,16 @@ def _measure_here(cell: Cell, device: torch.device) -> dict[str, float]:
     runs.reset_peak_memory(device)
     before = torch.cuda.memory_allocated(device) if device.type == "cuda" else runs.peak_memory(device)
     times = [step() for _ in range(WARM_UP + REPEATS)][WARM_UP:]
-    return {"seconds": statistics.median(times), "bytes": runs.peak_memory(device) - before}
+    at_once = chunk if device.type == "cuda" else min(cell.tasks, chunk * torch.get_num_threads())
+    return {
+        "seconds": statistics.median(times),
+        "bytes": runs.peak_memory(device) - before,
+        "tasks_at_once": at_once,
+    }
 
 
-def _random_episodes(config: FewShotConfig, device: torch.device) -> Episodes:
+def random_episodes(config: FewShotConfig, device: torch.device) -> Episodes:
+    """A meta-batch of the config's shapes."""
     generator, labels = torch.Generator().manual_seed(0), torch.arange(config.way)
 
     def part(count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -150,18 +161,18 @@ class CostModel:
         found = counts(cell)
         return cell.tasks * (self.per_gradient * found.gradient + self.per_product * found.product)
 
-    def bytes(self, cell: Cell) -> float:
-        """Predicted peak memory."""
+    def bytes(self, cell: Cell, tasks_at_once: int) -> float:
+        """Predicted peak memory where so many tasks are in memory at once."""
         found = counts(cell)
         held = self.per_held_once * found.held_once + self.per_held_twice * found.held_twice
-        return _at_once(cell) * (held + found.states * state_bytes(cell))
+        return tasks_at_once * (held + found.states * state_bytes(cell))
 
 
 def fit(cells: Sequence[Cell], measured: Sequence[dict[str, float]]) -> CostModel:
     """Two constants for time and two for memory, by least squares of the relative errors."""
     found = [counts(cell) for cell in cells]
     times = np.array([row["seconds"] for row in measured]) / np.array([cell.tasks for cell in cells])
-    held = np.array([row["bytes"] for row in measured]) / np.array([_at_once(cell) for cell in cells])
+    held = np.array([row["bytes"] for row in measured]) / np.array([row["tasks_at_once"] for row in measured])
     held = held - np.array([c.states * state_bytes(cell) for c, cell in zip(found, cells, strict=True)])
     per = _relative_least_squares([(c.gradient, c.product) for c in found], times)
     per_held = _relative_least_squares([(c.held_once, c.held_twice) for c in found], held)
@@ -173,18 +184,14 @@ def state_bytes(cell: Cell) -> int:
     return 4 * sum(value.numel() for value in Conv4(cell.way, filters=cell.filters).init(0).values())
 
 
-def _at_once(cell: Cell) -> int:
-    """Tasks in memory at once on this machine's processor, or all on a GPU."""
-    config = cell.config()
-    if torch.cuda.is_available():
-        return cell.tasks
-    return min(cell.tasks, default_chunk(config, torch.device("cpu")) * torch.get_num_threads())
-
-
 def _relative_least_squares(columns: Sequence[tuple[float, float]], values: np.ndarray) -> tuple[float, float]:
+    """The two constants, neither of them negative."""
     matrix = np.array(columns, dtype=float) / values[:, None]
     solution, *_ = np.linalg.lstsq(matrix, np.ones(len(values)), rcond=None)
-    return tuple(float(value) for value in solution)
+    if solution.min() >= 0:
+        return float(solution[0]), float(solution[1])
+    alone = matrix[:, 0]  # the second says nothing here, as where few images are held twice
+    return float(alone.sum() / (alone @ alone)), 0.0
 
 
 def sweep(
@@ -208,6 +215,34 @@ def sweep(
     config = {"settings": [list(s) for s in settings], "steps": list(steps), "methods": list(methods),
               "filters": filters, "tasks": tasks}  # fmt: skip
     return {"config": config, "metrics": rows, "provenance": runs.provenance(runs.choose_device(device))}
+
+
+ALL = [(5, 1), (5, 5), (20, 1), (20, 5)]
+"""Way and shot of the columns of Table 4."""
+LIVE = {
+    "smoke": ([(5, 1), (20, 1)], (2,), ("MAML", "Multi-step (2)", "FO-MAML")),
+    "quick": (ALL, (1, 8), ("MAML", "Multi-step (4)", "Multi-step (8)", "FO-MAML")),
+    "cpu": (ALL, tuple(range(1, 9)), METHODS),
+    "paper": (ALL, tuple(range(1, 9)), METHODS),
+}
+"""Settings, inner steps and methods of a live measurement, by preset."""
+
+
+def live(
+    preset: str,
+    settings: Sequence[Sequence[int]] | None,
+    steps: Sequence[int] | None,
+    methods: Sequence[str] | None,
+    device: str,
+    filters: int,
+    tasks: int,
+) -> dict[str, Any]:
+    """What a notebook measures: the preset's cells where it sets none of its own. Raises ConfigError."""
+    if preset not in LIVE:
+        raise ConfigError(f"preset {preset!r} is unknown: choose from {', '.join(LIVE)}")
+    own = LIVE[preset]
+    settings = [tuple(setting) for setting in settings or own[0]]
+    return sweep(settings, steps or own[1], methods or own[2], device, filters, tasks)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Tables and figures from stored results: what is shown, and under which name."""
 
 import json
+import statistics
 
 import pytest
 
@@ -20,7 +21,10 @@ def result(method_window=("multistep", 4), preset="cpu", way=5, seed=0, dataset=
             **({"windowed_accuracy": 94.0, "windowed_accuracy_ci95": 0.6} if config.window != 1 else {}),
         },
         "log": {"iteration": [], "seconds": [], "loss": [], "accuracy": []},
-        "curve": {"iteration": [125, 250], "seconds": [40.0, 80.0], "accuracy": [80.0, 90.0], "accuracy_ci95": [1, 1]},
+        "curve": {
+            "iteration": [125, 250], "seconds": [40.0, 80.0], "accuracy": [80.0, 90.0], "accuracy_ci95": [1, 1],
+            "right_answers": [[60, 60], [67, 68]],
+        },
         "data": {"name": dataset, "title": dataset.title(), "hash": "0"},
         "provenance": {"train_seconds": 330.0, "device": "a processor", "threads": 2, "torch": "2", "commit": "abc"},
     }  # fmt: skip
@@ -47,7 +51,7 @@ def cell(table, method, column):
 
 
 def test_papers_table_is_the_papers():
-    table = report.paper_table_4()
+    table = report.paper_table(4)
     assert cell(table, "Multi-step (8)", "20-way 1-shot") == "94.24 ±0.95"
     assert cell(table, "FO-MAML (ours)", "20-way 1-shot") == "90.53 ±1.13"
     assert len(table.splitlines()) == 2 + 9
@@ -58,7 +62,7 @@ def test_papers_table_is_the_papers():
 
 def test_measured_table_prefers_the_full_protocol_and_labels_the_rest(store):
     store(result(), result(("multistep", 1)), result(("multistep", 1), "paper", accuracy=99.0))
-    table = report.measured_table_4()
+    table = report.measured_table(4)
     assert cell(table, "Multi-step (4)", "5-way 1-shot") == "95.00 ±0.50 (cpu)"
     assert cell(table, "MAML", "5-way 1-shot") == "99.00 ±0.50 (paper)"
     assert cell(table, "FO-MAML", "5-way 1-shot") == cell(table, "MAML", "20-way 5-shot") == "not run"
@@ -66,18 +70,18 @@ def test_measured_table_prefers_the_full_protocol_and_labels_the_rest(store):
 
 def test_seeds_are_averaged_and_counted(store):
     store(result(seed=0, accuracy=94.0), result(seed=1, accuracy=96.0))
-    assert cell(report.measured_table_4(), "Multi-step (4)", "5-way 1-shot") == "95.00 ±0.50 (cpu, 2 seeds)"
+    assert cell(report.measured_table(4), "Multi-step (4)", "5-way 1-shot") == "95.00 ±0.50 (cpu, 2 seeds)"
 
 
 def test_other_data_and_other_settings_never_stand_in_the_table(store):
     store(result(dataset="glyphs"), result(filters=8), result(preset="quick"), result(evaluate_on="validation"))
-    assert cell(report.measured_table_4(), "Multi-step (4)", "5-way 1-shot") == "not run"
+    assert cell(report.measured_table(4), "Multi-step (4)", "5-way 1-shot") == "not run"
 
 
 def test_what_was_not_run_comes_with_its_command(store):
     store(result())
-    commands = report.missing_commands("cpu")
-    assert commands.count("msmeta train few-shot") == 4 * 5 - 1
+    commands = report.missing_commands("cpu", 4)
+    assert commands.count("msmeta train few-shot") == 4 * 7 - 1
     line = "--dataset omniglot --way 5 --shot 1 --estimator multistep --window 4 --preset cpu"
     assert line not in commands and line.replace("way 5", "way 20") in commands
 
@@ -88,13 +92,13 @@ def test_tuning_table_shows_each_rate_tried(store, tmp_path):
         runs.Run("few-shot-tuning", "t", "cpu", entry.pop("config"), tmp_path).save_result(entry)
     entry = result(("first-order", 1), evaluate_on="validation", inner_lr=0.2, accuracy=70.0)
     runs.Run("few-shot-tuning", "t", "cpu", entry.pop("config"), tmp_path).save_result(entry)
-    first_order, windows = report.tuning_table().splitlines()[2:]
+    windows, first_order = report.tuning_table().splitlines()[2:]
     assert first_order == "| 5-way 1-shot | FO-MAML | 1,000 | not run | 70.00 ±0.50 |"
     assert windows == "| 5-way 1-shot | Multi-step (4) | 1,000 | 90.00 ±0.50 | 85.00 ±0.50 |"
 
 
 def test_live_glyphs_stand_beside_no_number_of_the_paper():
-    table = report.live_table([result(preset="quick"), result(("first-order", 1), "quick", dataset="glyphs")])
+    table = report.live_table([result(preset="quick"), result(("first-order", 1), "quick", dataset="glyphs")], 4)
     assert cell(table, "Omniglot 5-way 1-shot", "Paper (%)") == "98.97 ±1.02"
     assert cell(table, "Glyphs 5-way 1-shot", "Paper (%)") == "-"
 
@@ -121,16 +125,74 @@ def test_comparison_is_paired_at_equal_time_and_aligned_at_equal_iterations():
     base, other = result(("multistep", 1)), result()
     other["metrics"]["right_answers"] = [73, 72, 74]  # +3, 0, 0 of 75: 4/3 points on average
     base["curve"] = {name: values[:1] for name, values in base["curve"].items()}
+    other["curve"]["right_answers"][0] = [60, 57]  # at 125 iterations: 0, -3 of 75
     maml, windows = report.comparison([other, base]).splitlines()[2:]
-    assert maml.endswith("| - | 80.00 ±1.00 at 125 |")
+    assert maml.endswith("| 95.00 ±0.50 | - | - | - |")
     spread = 1.96 * 4 / 3**0.5 / 3**0.5  # differences 4, 0, 0: standard deviation 4/√3
-    assert f"| +1.33 ±{spread:.2f} | 80.00 ±1.00 at 125 |" in windows
+    earlier = 1.96 * 4 / 2**0.5 / 2**0.5  # differences 0, -4: standard deviation 4/√2
+    assert f"| +1.33 ±{spread:.2f} | -2.00 ±{earlier:.2f} | 125 |" in windows
+
+
+def claim(table, difference):
+    """(paper, ours at equal time, ours at equal iterations) of one line."""
+    (row,) = [line.strip("| ").split(" | ") for line in table.splitlines() if difference in line]
+    return row[3:]
+
+
+def with_answers(method_window, answers, **changes):
+    entry = result(method_window, way=20, **changes)
+    entry["metrics"] |= {"right_answers": answers, "answers_per_episode": 300}
+    return entry
+
+
+def test_claims_are_tested_against_their_bound_on_both_sides():
+    """20-way 1-shot, N = 4: the paper claims more than 5 points over FO-MAML, and 0.4 at the most less than MAML."""
+    windows = with_answers(("multistep", 4), [260, 262, 264, 266])
+    first_order = with_answers(("first-order", 1), [230, 230, 235, 233])  # differences 30, 32, 29, 33: 10.33 points
+    maml = with_answers(("multistep", 1), [264, 265, 268, 269])  # -4, -3, -4, -3: -1.17 points
+    table = report.claims_table(4, [windows, first_order, maml])
+    paper_figure, ours, _ = claim(table, "Multi-step (4) less FO-MAML, 20-way 1-shot")
+    error = 1.96 * statistics.stdev([10, 32 / 3, 29 / 3, 11]) / 2
+    assert paper_figure == "+5.22" and ours == f"+10.33 ±{error:.2f}, p < 0.001: holds"
+    paper_figure, ours, _ = claim(table, "Multi-step (4) less MAML, 20-way 1-shot")
+    assert paper_figure == "-0.05" and ours.startswith("-1.17 ±") and ours.endswith("p < 0.001: does not hold")
+    assert claim(table, "Multi-step (8) less MAML, 20-way 1-shot")[1:] == ["not run", "not run"]
+    wide = with_answers(("multistep", 4), [200, 300, 280, 290])
+    assert claim(report.claims_table(4, [wide, maml]), "Multi-step (4) less MAML, 20-way 1-shot")[1].endswith(
+        "undecided"
+    )
+    assert report.claims_table(4, [], only=("no", "such", "claim")) == "No run yet."
+
+
+def test_p_value_is_that_of_a_normal_distribution():
+    """Difference 1 ± 0.51 (one standard error) against a bound of 0: z = 1.96 has p = 0.05."""
+    shift = 1.0
+    half = shift / 1.96 * 2**0.5  # of two values: standard error half·√2/√2 = half ... chosen for z = 1.96
+    mean, error = report.pooled([[shift - half / 2**0.5, shift + half / 2**0.5]])
+    assert mean == pytest.approx(shift) and mean / error == pytest.approx(1.96)
+
+
+def test_seeds_add_their_spread_to_the_error():
+    alone = report.pooled([[1.0, 3.0, 2.0]])
+    same = report.pooled([[1.0, 3.0, 2.0]] * 2)
+    apart = report.pooled([[0.0, 2.0, 1.0], [2.0, 4.0, 3.0]])
+    assert alone == same == (2.0, pytest.approx((1 / 3) ** 0.5))
+    assert apart == (2.0, pytest.approx((1 / 3 + 2 / 2) ** 0.5))  # seeds' means 1 and 3: variance 2, of two
+
+
+def test_accuracy_over_time_draws_a_panel_a_setting_and_names_each_method_once():
+    found = [result(("multistep", 1), way=20), result(way=20), result()]
+    figure = report.accuracy_over_time(report.by_setting(found))
+    assert [axis.get_title() for axis in figure.axes] == ["5-way 1-shot", "20-way 1-shot"]
+    line = figure.axes[1].containers[1].lines[0]
+    assert list(line.get_xdata()) == [40, 80, 330] and list(line.get_ydata()) == [80, 90, 95]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["MAML", "Multi-step (4)"]
 
 
 def test_groups_come_in_the_papers_order():
     groups = report.by_setting([result(way=20), result(("first-order", 1)), result(("multistep", 1)), result()])
     assert list(groups) == ["5-way 1-shot", "20-way 1-shot"]
-    assert [r["method"] for r in groups["5-way 1-shot"]] == ["MAML", "FO-MAML", "Multi-step (4)"]
+    assert [r["method"] for r in groups["5-way 1-shot"]] == ["MAML", "Multi-step (4)", "FO-MAML"]
 
 
 def test_unknown_parameters_are_refused():
@@ -143,12 +205,14 @@ def test_unknown_parameters_are_refused():
 def test_live_runs_use_what_data_there_are_and_say_so(tmp_path, monkeypatch, store):
     monkeypatch.setenv("MSMETA_DATA", str(tmp_path / "data"))
     said = []
-    found, why = report.train_live("smoke", [5], [1], [1, 4], 2, 0, "cpu", False, said.append)
-    assert [entry["method"] for entry in found] == ["FO-MAML", "MAML", "Multi-step (4)"] and len(said) == 3
+    found, why = report.train_live(
+        "smoke", "omniglot", [5], [1], report.few_shot_methods([1, 4], ["first-order"]), 2, 0, "cpu", False, said.append
+    )
+    assert [entry["method"] for entry in found] == ["MAML", "Multi-step (4)", "FO-MAML"] and len(said) == 3
     assert {entry["data"]["name"] for entry in found} == {"glyphs"} and "not Omniglot" in why
-    assert "400 characters for meta-training and 200 others" in report.data_in_words("glyphs")
+    assert "400 classes for meta-training and 200 others" in report.data_in_words("glyphs")
     path = next((tmp_path / "live" / "few-shot").glob("*multistep-4*"))
-    assert json.loads(path.read_text()) == found[2]
+    assert json.loads(path.read_text()) == found[1]
 
 
 def _row(estimator, stage, momentum, cosine):

@@ -31,7 +31,9 @@ class Arrays:
 class Dataset:
     """A registry entry: images in classes, the classes ordered so that each split is a contiguous range.
 
-    Splits may overlap: `tune` and `validation` are the two parts of `train` and exist for choosing settings only.
+    `tune` and `validation` exist for choosing settings only: the one to train on, the other to measure. Splits may
+    overlap: where the data set has no validation classes of its own, the two are parts of `train`; where it has, `tune`
+    is `train`.
     """
 
     name: str
@@ -50,7 +52,10 @@ class Dataset:
     rotations: int
     """4 where each class also counts when turned by 90, 180 and 270 degrees, else 1."""
     raw_files: Callable[[], tuple[RawFile, ...]] | None
-    """The official archives; None where the data are generated. A function, since torchvision is slow to import."""
+    """The official archives, empty where they cannot be downloaded; None where the data are generated.
+
+    A function, since torchvision is slow to import.
+    """
     build: Callable[[Path | None, Progress], Arrays]
     """Reads the folder with the raw files (None where the data are generated); raises DataError in one line."""
 

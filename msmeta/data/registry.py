@@ -1,6 +1,6 @@
 """The data sets that this version reads: one module each, one line each."""
 
-from msmeta.data import glyphs, omniglot
+from msmeta.data import cifar_fs, glyphs, miniimagenet, omniglot
 from msmeta.data.dataset import Dataset
 from msmeta.errors import ConfigError
 
@@ -8,6 +8,8 @@ DATASETS: dict[str, Dataset] = {
     dataset.name: dataset
     for dataset in (
         omniglot.DATASET,
+        miniimagenet.DATASET,
+        cifar_fs.DATASET,
         glyphs.DATASET,
     )
 }

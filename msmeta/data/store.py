@@ -83,6 +83,8 @@ def prepare(name: str, source: Path | None = None, root: Path | None = None, pro
     folder = root / name
     if _status(dataset, root).state == "prepared":
         return folder
+    if source is None and not dataset.raw_files():
+        raise DataError(f"{name} cannot be downloaded: it is {dataset.obtained}")
     if source is not None:
         source = Path(source).expanduser()
         source = source.parent if source.is_file() else source
@@ -156,7 +158,7 @@ def _write(dataset: Dataset, arrays: Arrays, source: Path, folder: Path) -> None
         "name": dataset.name,
         "hash": digest(arrays),
         "raw_md5": found,
-        "official": found == published,
+        "official": found == published if published else None,
         "splits": _ranges(dataset),
         "classes": arrays.classes,
     }
@@ -165,7 +167,7 @@ def _write(dataset: Dataset, arrays: Arrays, source: Path, folder: Path) -> None
     (folder / META).write_text(json.dumps(meta, indent=1) + "\n")
 
 
-def _read(dataset: Dataset, root: Path) -> tuple[Arrays, str, bool]:
+def _read(dataset: Dataset, root: Path) -> tuple[Arrays, str, bool | None]:
     """The arrays of a prepared data set, their hash (checked), and whether they come from the official archives."""
     folder = root / dataset.name
     if not (folder / META).exists() and not (folder / IMAGES).exists():
@@ -178,7 +180,7 @@ def _read(dataset: Dataset, root: Path) -> tuple[Arrays, str, bool]:
         meta = json.loads(file.read_text())
         if meta["splits"] != _ranges(dataset):
             raise ValueError("its splits are not those of this version")
-        classes, expected, official = meta["classes"], meta["hash"], bool(meta["official"])
+        classes, expected, official = meta["classes"], meta["hash"], meta["official"]
         file = folder / IMAGES
         # Mapped first: the shape in a damaged header is then held against the size of the file, not allocated.
         mapped = np.load(file, mmap_mode="r", allow_pickle=False)

@@ -1,15 +1,22 @@
-"""Downloads that fail, and archives and folders that are not to be trusted."""
+"""Downloads that fail, and archives, folders and pickles that are not to be trusted."""
 
 import contextlib
+import gzip
 import hashlib
+import io
+import os
+import pickle
 import socket
 import stat
+import tarfile
 import threading
 import time
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from msmeta.data import RawFile, prepare, raw
 from msmeta.errors import DataError
@@ -208,5 +215,173 @@ def test_damaged_archive(tmp_path):
 
 
 def test_nothing_there(tmp_path):
-    with pytest.raises(DataError, match=r"neither part\.zip nor a folder part/"):
+    with pytest.raises(DataError, match=r"neither part\.zip \(\.tar, \.tar\.gz, \.tgz\) nor a folder part/"):
         read_all(tmp_path)
+
+
+def made_tar(path, *members):
+    """A tar archive of (name or TarInfo, content) in this order."""
+    with tarfile.open(path, "w:gz" if path.suffix in (".gz", ".tgz") else "w") as archive:
+        for name, data in members:
+            info = name if isinstance(name, tarfile.TarInfo) else tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path.parent
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz"])
+def test_tar_reads_as_a_folder(tmp_path, suffix):
+    members = ("./part/b/2.png", b"two"), ("part/a/1.png", b"one"), ("other/3.png", b"three")
+    made_tar(tmp_path / f"part{suffix}", *members)
+    assert read_all(tmp_path) == {"part/a/1.png": b"one", "part/b/2.png": b"two"}
+
+
+@pytest.mark.parametrize("name", ["../part/1.png", "part/../../1.png", "/part/1.png", "part\\..\\1.png"])
+def test_tar_member_that_points_out(tmp_path, name):
+    with pytest.raises(DataError, match="points out of"):
+        read_all(made_tar(tmp_path / "part.tar.gz", ("part/0.png", b"0"), (name, b"1")))
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_tar_member_that_is_a_link_or_device(tmp_path, kind):
+    info = tarfile.TarInfo("part/1.png")
+    info.type, info.linkname = kind, "/etc/passwd"
+    with pytest.raises(DataError, match="link or a device"):
+        read_all(made_tar(tmp_path / "part.tar.gz", (info, b"")))
+
+
+def test_tar_is_capped(tmp_path, monkeypatch):
+    made_tar(tmp_path / "part.tar.gz", *((f"part/{i}.png", b"0" * 100) for i in range(5)))
+    assert len(read_all(tmp_path)) == 5
+    with pytest.raises(DataError, match="more than the 99 bytes"):
+        read_all(tmp_path, max_bytes=99)
+    with pytest.raises(DataError, match="more than the 4 "):
+        read_all(tmp_path, max_files=4)
+    monkeypatch.setattr(raw, "MAX_TAR_BYTES", 499)
+    with pytest.raises(DataError, match="more than 499 bytes: extract it"):
+        read_all(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+def test_damaged_tar(tmp_path, suffix):
+    path = tmp_path / f"part{suffix}"
+    made_tar(path, ("part/1.png", b"first"), ("part/2.png", os.urandom(5000)), ("part/3.png", b"third"))
+    whole = path.read_bytes()
+    plain = gzip.decompress(whole) if suffix == ".tar.gz" else whole
+    header = plain.replace(b"part/2.png", b"part/9.png", 1)  # its checksum is wrong now
+    damages = [
+        b"",
+        b"hello",
+        whole[:300],
+        whole[: len(whole) // 2],
+        gzip.compress(header) if plain != whole else header,
+    ]
+    if suffix == ".tar.gz":
+        damages += [whole[:-8] + bytes(8), whole[:2000] + b"?" + whole[2001:]]
+    for damaged in damages:
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match="cannot read .*part.tar") as error:
+            read_all(tmp_path, max_bytes=10_000)
+        assert "\n" not in str(error.value)
+
+
+def image_bytes(kind="PNG", mode="RGB", size=(6, 4)):
+    file = io.BytesIO()
+    Image.new(mode, size, 90).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_open_rgb(kind):
+    for mode in ("RGB", "L"):
+        image = raw.open_rgb(image_bytes(kind, mode), "x")
+        assert image.mode == "RGB" and image.size == (6, 4)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_open_rgb_refuses_damage(kind, monkeypatch):
+    whole = image_bytes(kind, size=(60, 40))
+    for damaged in (b"", b"GIF89a", whole[:10], whole[: len(whole) // 2]):
+        with pytest.raises(DataError, match=r"a/b is not a readable PNG, JPEG or WebP image: ") as error:
+            raw.open_rgb(damaged, "a/b")
+        assert "\n" not in str(error.value)
+    monkeypatch.setattr(raw, "MAX_PIXELS", 2_399)
+    with pytest.raises(DataError, match="60x40 pixels are too many"):
+        raw.open_rgb(whole, "a/b")
+
+
+def test_decode_all_stops_at_the_first_error():
+    def decode(file):
+        if file == "b":
+            raise DataError("b is damaged")
+        return np.zeros(3, np.uint8)
+
+    images = np.ones((2, 2, 3), np.uint8)
+    steps = []
+    raw.decode_all([["a", "c"], ["d", "e"]], decode, images, "read", lambda *step: steps.append(step))
+    assert not images.any() and steps == [("read", 0, 2), ("read", 1, 2), ("read", 2, 2)]
+    with pytest.raises(DataError, match="b is damaged"):
+        raw.decode_all([["a", "b"], ["d", "e"]], decode, images, "read", lambda *_: None)
+
+
+def unpickle(data):
+    return raw.load_pickle(io.BytesIO(data), "some.pkl")
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickled_arrays(protocol):
+    pixels, numbers = np.arange(24, dtype=np.uint8).reshape(2, 3, 4), np.arange(-3, 3).reshape(2, 3)
+    content = {"pixels": pixels, "numbers": numbers, "turned": pixels.T, "list": [1, "two"]}
+    found = unpickle(pickle.dumps(content, protocol))
+    for name in ("pixels", "numbers", "turned"):
+        assert np.array_equal(found[name].values, content[name]) and found[name].values.dtype == content[name].dtype
+    assert found["list"] == [1, "two"]
+
+
+def test_pickle_of_python_2():
+    """As CIFAR-100's: texts and array contents are byte strings."""
+    data = (
+        b"\x80\x02}(U\x04datacnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR"
+        b"(K\x01K\x02K\x02\x86cnumpy\ndtype\n(U\x02u1K\x00K\x01tR(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xff"
+        b"K\x00tb\x89U\x04\x01\x02\xfe\xfftbU\x05names]U\x05a.pngau."
+    )
+    found = unpickle(data)
+    assert found["data"].values.tolist() == [[1, 2], [254, 255]]
+    assert [raw.as_text(name) for name in found["names"]] == ["a.png"]
+
+
+class Hostile:
+    """Makes a file when unpickled."""
+
+    def __init__(self, call, *arguments):
+        self.call, self.arguments = call, arguments
+
+    def __reduce__(self):
+        return self.call, self.arguments
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize("call", [os.mkdir, eval, exec, getattr, np.load, np.fromfile])
+def test_a_hostile_pickle_executes_nothing(tmp_path, call, protocol):
+    made = tmp_path / "made"
+    argument = f"__import__('os').mkdir({str(made)!r})" if call in (eval, exec) else str(made)
+    data = pickle.dumps({"image_data": Hostile(call, argument)}, protocol)
+    with pytest.raises(DataError, match=r"cannot read some\.pkl: it asks for \w+\.\w+") as error:
+        unpickle(data)
+    assert "\n" not in str(error.value) and not made.exists()
+
+
+@pytest.mark.parametrize("name", ["numpy\nload", "numpy.core.multiarray\nfromfile", "builtins\neval", "os\nsystem"])
+def test_names_beside_the_admitted_ones_are_refused(name):
+    with pytest.raises(DataError, match="it asks for"):
+        unpickle(b"c" + name.encode() + b"\n.")
+
+
+def test_damaged_pickles():
+    whole = pickle.dumps({"a": np.zeros((2, 2), np.uint8)})
+    others = [pickle.dumps(content) for content in ([], 1, {1: 2}, {"a": np.zeros(2)}, {"a": np.array([{}])})]
+    longer = pickle.dumps({"a": np.zeros((2, 2), np.uint8)}, 2).replace(b"K\x02K\x02\x86", b"K\x02K\x03\x86")
+    for damaged in [whole[:end] for end in range(0, len(whole), 7)] + others + [longer]:
+        with pytest.raises(DataError, match=r"cannot read some\.pkl: ") as error:
+            unpickle(damaged)
+        assert "\n" not in str(error.value)

@@ -41,12 +41,12 @@ def assert_one_line(error, *parts):
 
 
 def test_registry():
-    assert list(DATASETS) == ["omniglot", "glyphs"]
+    assert list(DATASETS) == ["omniglot", "miniimagenet", "cifar-fs", "glyphs"]
     for name, dataset in DATASETS.items():
         assert dataset.name == name and dataset.title and dataset.licence and dataset.source and dataset.obtained
-        classes = dataset.shape[0]
-        assert [*dataset.splits["train"], *dataset.splits["test"]] == list(range(classes))
-        assert [*dataset.splits["tune"], *dataset.splits["validation"]] == list(dataset.splits["train"])
+        train, validation, test, tune = (dataset.splits[split] for split in ("train", "validation", "test", "tune"))
+        assert set(tune) <= set(train) and not set(tune) & set(validation) and not set(test) & {*train, *validation}
+        assert sorted({*train, *validation, *test}) == list(range(dataset.shape[0]))
 
 
 def test_import_is_light():
@@ -58,7 +58,7 @@ def test_unknown_name():
     for call in (prepare, load, verify):
         with pytest.raises(ConfigError) as error:
             call("omniglott")
-        assert_one_line(error, "omniglott", "omniglot, glyphs")
+        assert_one_line(error, "omniglott", ", ".join(DATASETS))
 
 
 def test_nothing_to_prepare():
@@ -197,7 +197,8 @@ def test_damage_is_found(root, damage):
         with pytest.raises(DataError) as error:
             call("omniglot", root)
         assert_one_line(error, root / "omniglot" / name, "is damaged", "`msmeta data prepare omniglot`")
-    assert {row.name: row.state for row in status(root)} == {"omniglot": "damaged", "glyphs": "generated"}
+    states = {row.name: row.state for row in status(root)}
+    assert (states["omniglot"], states["glyphs"]) == ("damaged", "generated")
 
 
 def test_a_changed_class_name_is_found(root):
@@ -216,7 +217,8 @@ def test_a_damaged_one_is_built_again(raw, root, reads):
 
 
 def test_status(root, omniglot, glyphs):
-    prepared, generated = status(root)
+    prepared, *absent, generated = status(root)
+    assert {row.state for row in absent} == {"absent"}
     assert (prepared.name, prepared.state, prepared.hash) == ("omniglot", "prepared", omniglot.hash)
     assert prepared.bytes > 1623 * 20 * 28 * 28
     assert prepared.classes == {"train": 1200, "test": 423, "tune": 1100, "validation": 100}

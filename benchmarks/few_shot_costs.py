@@ -1,0 +1,30 @@
+"""Figures 2 and 5: time and memory of a meta-iteration of every method, at 1 to 8 inner steps, in all four settings.
+
+    python benchmarks/few_shot_costs.py [--device cuda] [--filters 64] [--tasks 4]
+
+Writes results/benchmarks/few_shot_costs.json (on a GPU few_shot_costs-cuda.json). Run it on an idle machine; on a CPU
+each cell is a process of its own (`msmeta.costs`).
+"""
+
+import argparse
+import json
+
+from msmeta import costs, runs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--filters", type=int, default=64)
+    parser.add_argument("--tasks", type=int, default=4)
+    given = parser.parse_args()
+    result = costs.live("paper", None, None, None, given.device, given.filters, given.tasks)
+    suffix = "" if given.device == "cpu" else "-cuda"
+    path = runs.results_root() / "benchmarks" / f"few_shot_costs{suffix}.json"
+    with runs.replacing(path) as temporary:
+        temporary.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"result: {path}")
+
+
+if __name__ == "__main__":
+    main()

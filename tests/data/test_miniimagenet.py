@@ -1,0 +1,264 @@
+"""miniImageNet from small made trees in the layouts in circulation."""
+
+import csv
+import io
+import pickle
+import tarfile
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from msmeta import cli
+from msmeta.data import DATASETS, load, prepare, verify
+from msmeta.data import miniimagenet as module
+from msmeta.errors import DataError
+
+SMALL = {"train": 3, "validation": 2, "test": 2}
+SAMPLES = 4
+CLASSES = ["n03", "n05", "n09", "n01", "n08", "n02", "n04"]
+"""Sorted within the splits."""
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(module, "CLASSES", SMALL)
+    monkeypatch.setattr(module, "SAMPLES", SAMPLES)
+    splits = {"train": range(0, 3), "validation": range(3, 5), "test": range(5, 7), "tune": range(0, 3)}
+    dataset = replace(module.DATASET, shape=(7, SAMPLES, 3, 84, 84), splits=splits)
+    monkeypatch.setitem(DATASETS, "miniimagenet", dataset)
+
+
+def pixels(label: str, sample: int) -> np.ndarray:
+    """An image (84, 84, 3) of its own."""
+    return np.random.default_rng([int(label[1:]), sample]).integers(0, 256, (84, 84, 3), np.uint8)
+
+
+def image(array: np.ndarray, kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    return file.getvalue()
+
+
+def tree(kind: str = "PNG", suffix: str = ".png") -> dict[str, bytes]:
+    """Content of each file; the rows of the CSV files are neither sorted nor class by class."""
+    files, first = {}, 0
+    for split, count in SMALL.items():
+        rows = []
+        for sample in (2, 0, 3, 1):
+            for label in reversed(CLASSES[first : first + count]):
+                rows.append((f"{label}_{sample}.png", label))
+                files[f"images/{label}_{sample}{suffix}"] = image(pixels(label, sample), kind)
+        text = io.StringIO()
+        csv.writer(text).writerows([("filename", "label"), *rows])
+        files[f"{module.NAMES[split]}.csv"] = text.getvalue().encode()
+        first += count
+    return files
+
+
+def write(folder, files):
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def write_tar(path, files):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(f"miniimagenet/{name}")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def write_pickles(folder, changes=None):
+    first = 0
+    for split, count in SMALL.items():
+        labels = CLASSES[first : first + count]
+        data = np.stack([pixels(label, sample) for label in reversed(labels) for sample in (2, 0, 3, 1)])
+        rows = {label: list(range(4 * place, 4 * place + 4)) for place, label in enumerate(reversed(labels))}
+        content = {"image_data": data, "class_dict": rows} | ((changes or {}) if split == "validation" else {})
+        (folder / f"mini-imagenet-cache-{module.NAMES[split]}.pkl").write_bytes(pickle.dumps(content))
+        first += count
+    return folder
+
+
+def build(folder):
+    return module.build(folder, lambda *_: None)
+
+
+def refused(folder, match):
+    with pytest.raises(DataError, match=match) as error:
+        build(folder)
+    assert "\n" not in str(error.value)
+
+
+def assert_right(arrays):
+    assert arrays.classes == CLASSES
+    assert arrays.images.shape == (7, SAMPLES, 3, 84, 84) and arrays.images.dtype == np.uint8
+    for label, found in zip(CLASSES, arrays.images, strict=True):
+        for place, sample in enumerate((2, 0, 3, 1)):
+            assert np.array_equal(found[place].transpose(1, 2, 0), pixels(label, sample))
+
+
+def test_the_published_counts():
+    classes = {split: len(classes) for split, classes in module.DATASET.splits.items()}
+    assert classes == {"train": 64, "validation": 16, "test": 20, "tune": 64}
+    assert module.DATASET.shape == (100, 600, 3, 84, 84)
+
+
+def test_all_layouts_give_the_same(tmp_path):
+    (tmp_path / "pickles").mkdir()
+    assert_right(build(write(tmp_path / "itself", tree())))
+    assert_right(build(write(tmp_path / "outer/miniimagenet", tree()).parent))
+    assert_right(build(write_pickles(tmp_path / "pickles")))
+    assert_right(build(write_tar(tmp_path / "miniimagenet.tar.gz", tree()).parent))
+    (tmp_path / "zip").mkdir()
+    with zipfile.ZipFile(tmp_path / "zip/miniimagenet.zip", "w") as archive:
+        for name, data in tree().items():
+            archive.writestr(f"miniimagenet/{name}", data)
+    assert_right(build(tmp_path / "zip"))
+
+
+def test_csv_files_last_in_the_archive(tmp_path):
+    files = tree()
+    write_tar(tmp_path / "miniimagenet.tar.gz", dict(sorted(files.items(), key=lambda item: item[0].endswith("csv"))))
+    assert_right(build(tmp_path))
+
+
+def test_images_stored_in_another_format_than_the_csv_says(tmp_path):
+    assert_right(build(write(tmp_path, tree("WEBP", ".webp"))))
+
+
+def test_other_sizes_are_resized_and_grey_becomes_rgb():
+    wide = np.random.default_rng(0).integers(0, 256, (100, 200), np.uint8)
+    found = module.decode(image(wide), "x")
+    expected = Image.fromarray(wide).convert("RGB").resize((84, 84), Image.Resampling.BILINEAR)
+    assert np.array_equal(found.transpose(1, 2, 0), np.asarray(expected))
+
+
+def test_prepare_and_load(tmp_path):
+    archive = write_tar(tmp_path / "miniimagenet.tar.gz", tree())
+    prepare("miniimagenet", archive, tmp_path / "data")
+    found = load("miniimagenet", tmp_path / "data")
+    assert {split: len(images) for split, images in found.images.items()} == SMALL | {"tune": 3}
+    assert found.rotations == 1
+    assert verify("miniimagenet", tmp_path / "data").official is None
+
+
+def test_the_command_line_says_in_one_line_what_is_needed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MSMETA_DATA", str(tmp_path / "data"))
+    (tmp_path / "miniimagenet.tar.gz").write_bytes(b"damaged")
+    expected = {
+        (): "miniimagenet cannot be downloaded: it is given with `msmeta data prepare miniimagenet --from DIR`",
+        ("--from", str(tmp_path / "miniimagenet.tar.gz")): "cannot read",
+        ("--from", str(tmp_path / "none")): "there is no folder",
+    }
+    for arguments, message in expected.items():
+        monkeypatch.setattr("sys.argv", ["msmeta", "data", "prepare", "miniimagenet", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+        assert stop.value.code == 2 and len(lines) == 1 and message in lines[0]
+    assert not list(tmp_path.glob("data/*"))
+
+
+def test_nothing_there(tmp_path):
+    refused(tmp_path, "does not hold miniImageNet, which is given with .*--from DIR")
+
+
+def test_missing_csv(tmp_path):
+    write(tmp_path, tree())
+    (tmp_path / "val.csv").unlink()
+    refused(tmp_path, r"holds no val\.csv: miniImageNet is given")
+    files = tree()
+    del files["train.csv"]
+    write_tar(tmp_path / "miniimagenet.tar.gz", files)
+    refused(tmp_path, r"miniimagenet\.tar\.gz holds no train\.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"name,label\n", "columns are not filename,label"),
+        (b"", "columns are not filename,label"),
+        (b"filename,label\na.png\n", "line 2 lacks a filename or a label"),
+        (b"filename,label\n\xff,\xfe\n", "codec can't decode"),
+        (b"filename,label\n" + b"a" * 200_000, "field limit|field larger"),
+    ],
+)
+def test_damaged_csv(tmp_path, text, message):
+    refused(write(tmp_path, tree() | {"val.csv": text}), rf"cannot read .*val\.csv: .*({message})")
+
+
+def change_row(files, name, old, new):
+    return files | {name: files[name].replace(old, new)}
+
+
+def test_wrong_counts(tmp_path):
+    files = tree()
+    refused(
+        write(tmp_path / "a", change_row(files, "val.csv", b",n01", b",n77\r\nx.png,n01")),
+        "a has 3 classes in val, miniImageNet has 2 there: get it again",
+    )
+    refused(write(tmp_path / "b", change_row(files, "val.csv", b"n01", b"n03")), "class n03 is in two splits")
+    refused(
+        write(tmp_path / "c", change_row(files, "test.csv", b"n02_3.png,n02\r\n", b"")),
+        "class n02 has 3 images, 3 of them different, instead of 4",
+    )
+    refused(
+        write(tmp_path / "d", change_row(files, "test.csv", b"n02_3.png", b"n02_1.png")),
+        "class n02 has 4 images, 3 of them different, instead of 4",
+    )
+
+
+@pytest.mark.parametrize("name", ["n05_9.png", "../train.csv", "/etc/passwd", "n05_9"])
+def test_csv_that_names_a_missing_file(tmp_path, name):
+    files = change_row(tree(), "train.csv", b"n05_2.png", name.encode())
+    refused(write(tmp_path, files), f"holds no .*images/{name}, which a CSV file names")
+
+
+def test_damaged_image(tmp_path):
+    files = tree()
+    files["images/n08_1.png"] = files["images/n08_1.png"][:500]
+    refused(write(tmp_path, files), r"images/n08_1\.png is not a readable PNG, JPEG or WebP image")
+
+
+def test_pickle_of_a_split_missing(tmp_path):
+    (write_pickles(tmp_path) / "mini-imagenet-cache-test.pkl").unlink()
+    refused(tmp_path, r"cannot read .*mini-imagenet-cache-test\.pkl: .*No such file")
+
+
+ROWS = {"n01": [4, 5, 6, 7], "n08": [0, 1, 2, 3]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_data": [1, 2]}, "lacks image_data or class_dict"),
+        ({"image_data": np.zeros((8, 84, 84), np.uint8)}, r"image_data is uint8 \(8, 84, 84\) instead of"),
+        ({"image_data": np.zeros((8, 84, 84, 3), np.int64)}, "image_data is int64"),
+        ({"class_dict": [1, 2]}, "lacks image_data or class_dict"),
+        ({"class_dict": ROWS | {"n01": [4, 5, 6, 8]}}, "class n01 is not a list of rows"),
+        ({"class_dict": ROWS | {"n01": [4, 5, 6, -1]}}, "class n01 is not a list of rows"),
+        ({"class_dict": ROWS | {"n01": "4567"}}, "class n01 is not a list of rows"),
+        ({"class_dict": ROWS | {7: [1, 2, 3, 4]}}, "int where a text belongs"),
+        ({"class_dict": ROWS | {"n01": [4, 5, 6]}}, "class n01 has 3 images"),
+        ({"class_dict": {"n01": ROWS["n01"]}}, "has 1 classes in val"),
+    ],
+)
+def test_wrong_pickles(tmp_path, changes, message):
+    refused(write_pickles(tmp_path, changes), message)
+
+
+def test_hostile_pickle(tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return eval, (f"__import__('os').mkdir({str(tmp_path / 'made')!r})",)
+
+    write_pickles(tmp_path, {"image_data": Hostile()})
+    refused(tmp_path, r"cannot read .*mini-imagenet-cache-val\.pkl: it asks for builtins\.eval")
+    assert not (tmp_path / "made").exists()
