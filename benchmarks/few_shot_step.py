@@ -6,7 +6,9 @@ Work: Conv4 on 28x28 images, 5-way 1-shot, T = 8 inner steps of plain SGD, 15 qu
 images (the time does not depend on them). "Plain loop" is what a reader would write first: one task after another,
 torch's own layers, `torch.autograd.grad(..., create_graph=True)`. Each measurement is a process of its own, so that
 peak memory (largest resident set) is its own; methods take turns in rounds, so that a drift of the machine's speed
-falls on all of them. Prints medians and writes results/benchmarks/few_shot_step.json. Run it on an idle machine.
+falls on all of them. The floor is the larger of the operations at the speed of a large matrix product and of the bytes
+at the speed of a copy, both measured in the same run. Prints medians and writes results/benchmarks/few_shot_step.json.
+Run it on an idle machine.
 """
 
 import argparse
@@ -19,7 +21,7 @@ import time
 import torch
 import torch.nn.functional as F
 
-from msmeta import SGD, FirstOrder, MultiStep, fewshot, runs
+from msmeta import SGD, FirstOrder, MultiStep, costs, fewshot, runs
 from msmeta.data import Episodes
 from msmeta.models import Conv4
 
@@ -87,6 +89,33 @@ def measure(method: str, filters: int, tasks: int, chunk: int | None, repeats: i
     return {"seconds": min(times[1:]), "bytes": runs.peak_memory(cpu) - before}
 
 
+def machine_speed(device: torch.device, repeats: int = 5) -> dict[str, float]:
+    """Operations a second of a large float32 matrix product, and bytes a second of a copy (read and written)."""
+    a, b = (torch.rand(2048, 2048, device=device) for _ in range(2))
+    x, y = (torch.rand(1 << 26, device=device) for _ in range(2))
+
+    def fastest(call) -> float:
+        times = []
+        for _ in range(1 + repeats):
+            start = time.perf_counter()
+            call()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - start)
+        return min(times[1:])
+
+    product, copy = fastest(lambda: torch.mm(a, b)), fastest(lambda: y.copy_(x))
+    return {"flops_per_second": 2 * 2048**3 / product, "bytes_per_second": 2 * x.nbytes / copy}
+
+
+def floor_seconds(method: str, filters: int, tasks: int, speed: dict[str, float]) -> float:
+    """The time that no implementation with these convolutions can go below, at this machine's speed."""
+    name = method.split()[1]
+    paper_name = {"1": "MAML", "first-order": "FO-MAML"}.get(name, f"Multi-step ({name})")
+    flops, traffic = costs.work(costs.Cell(paper_name, WAY, 1, STEPS, filters, tasks))
+    return max(flops / speed["flops_per_second"], traffic / speed["bytes_per_second"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--filters", type=int, default=64)
@@ -107,16 +136,18 @@ def main() -> None:
                 [sys.executable, __file__, *options, "--one", method], capture_output=True, text=True, check=True
             )
             rows.append(json.loads(child.stdout))
-    medians = {
+    medians: dict[str, dict[str, float]] = {
         method: {column: statistics.median(row[column] for row in rows) for column in ("seconds", "bytes")}
         for method, rows in found.items()
     }
-    base = medians["plain 1"]["seconds"]
-    print(f"{'method':20} {'s/iteration':>12} {'ratio':>6} {'iterations/s':>13} {'memory (MB)':>12}")
+    speed, base = machine_speed(torch.device("cpu")), medians["plain 1"]["seconds"]
+    print(f"{'method':20} {'s/iteration':>12} {'ratio':>6} {'x floor':>8} {'memory (MB)':>12}")
     for method, row in medians.items():
-        seconds = row["seconds"]
-        print(f"{method:20} {seconds:12.3f} {seconds / base:6.2f} {1 / seconds:13.2f} {row['bytes'] / 1e6:12.0f}")
+        row["floor_seconds"] = floor_seconds(method, args.filters, args.tasks, speed)
+        seconds, above = row["seconds"], row["seconds"] / row["floor_seconds"]
+        print(f"{method:20} {seconds:12.3f} {seconds / base:6.2f} {above:8.2f} {row['bytes'] / 1e6:12.0f}")
     result = {
+        "machine": speed,
         "config": vars(args),
         "metrics": medians,
         "runs": found,

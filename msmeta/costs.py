@@ -26,6 +26,7 @@ from msmeta.data import Episodes
 from msmeta.errors import ConfigError, UserError
 from msmeta.meta_step import default_chunk, meta_gradient
 from msmeta.models import Conv4
+from msmeta.models.conv4 import BLOCKS
 from msmeta.protocols import FewShotConfig, preset_config
 
 WINDOWS = (2, 4, 8)
@@ -140,6 +141,31 @@ def counts(cell: Cell) -> Counts:
         return Counts((steps + 1) * support + query, cg * support, max(query, support), support, 6)
     batch = cell.way * min(config.inner_shot or cell.shot, cell.shot + config.query)
     return Counts(steps * batch + support / 3, 0, batch, 0, 2)
+
+
+def work(cell: Cell) -> tuple[float, float]:
+    """Floating-point operations and bytes of a meta-iteration that these convolutions take at the least.
+
+    With F operations of an image's forward pass, f of them in the first layer, whose input needs no gradient: a
+    gradient takes 3F - f and a Hessian-vector product by double backward another 6F - 4f. Bytes: each convolution's
+    output and its gradient are written once and read twice in a gradient, and as often again, twice, in a product.
+    """
+    forward, first, activations = _image_work(Conv4(cell.way, filters=cell.filters))
+    found = counts(cell)
+    flops = found.gradient * (3 * forward - first) + found.product * (6 * forward - 4 * first)
+    passes = 6 * found.gradient + 12 * found.product
+    return cell.tasks * flops, cell.tasks * passes * activations * 4
+
+
+def _image_work(model: Conv4) -> tuple[int, int, int]:
+    """Of one image: operations of the forward pass and of its first layer, and values that convolutions put out."""
+    size, channels, operations, activations = model.size, model.channels, [], 0
+    for _ in range(BLOCKS):
+        out = size if model.pool else (size + 1) // 2
+        operations.append(2 * out * out * 9 * channels * model.filters)
+        activations += out * out * model.filters
+        size, channels = out // 2 if model.pool else out, model.filters
+    return sum(operations) + 2 * model.features * model.way, operations[0], activations
 
 
 def _windows(config: FewShotConfig) -> tuple[int, ...]:

@@ -4,8 +4,9 @@ import json
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from msmeta import ConfigError, UserError, costs, report
+from msmeta import ConfigError, UserError, costs, fewshot, report
 from msmeta.costs import Cell, random_episodes
 from msmeta.explore import SavedBytes
 from msmeta.meta_step import meta_gradient
@@ -39,6 +40,19 @@ def test_windows_cover_the_steps_whether_or_not_they_divide_them():
     assert cell("MAML", 3).config().window == 1 and cell("MAML", 3).config().steps == 3
     with pytest.raises(ConfigError, match="method 'SGD' is unknown: choose from MAML"):
         cell("SGD").config()
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_operations_are_those_that_torch_counts(steps):
+    """Of one task, since torch's counter does not know grouped convolutions' gradients."""
+    episodes = random_episodes(cell("MAML", steps).config(), torch.device("cpu"))
+    problem = fewshot.episode_problem(Conv4(5, filters=8), next(episodes.chunks(1)))
+    theta = {name: value.requires_grad_() for name, value in Conv4(5, filters=8).init(0).items()}
+    for method in ("MAML", "FO-MAML"):
+        one = Cell(method, 5, 1, steps, filters=8, tasks=1)
+        with FlopCounterMode(display=False) as counter:
+            one.config().build_estimator(None)(problem, theta)
+        assert costs.work(one)[0] == pytest.approx(counter.get_total_flops(), rel=0.01)  # heads' products apart
 
 
 def made(constants, cells):
