@@ -50,7 +50,7 @@ lab: $(STAMP) ## open JupyterLab on the notebooks
 
 lock: ## pin requirements.lock anew from pyproject.toml (needs uv)
 	@command -v $(UV) >/dev/null || { echo "make: UV=$(UV) is not there: pip install uv" >&2; exit 2; }
-	$(UV) pip compile --quiet --universal --python-version 3.11 --extra book --extra test --no-emit-index-url \
+	$(UV) pip compile --quiet --universal --python-version 3.11 --extra book --extra sweep --extra test --no-emit-index-url \
 		--custom-compile-command "make lock" pyproject.toml -o requirements.lock
 
 picture: $(STAMP) ## draw README's picture anew from results/

@@ -1,6 +1,6 @@
 """Figures 2 and 5: time and memory of a meta-iteration of every method, at 1 to 8 inner steps, in all four settings.
 
-    python benchmarks/few_shot_costs.py [--device cuda] [--filters 64] [--tasks 4]
+    python benchmarks/few_shot_costs.py [--device cuda] [--filters 64] [--tasks 2]
 
 Writes results/benchmarks/few_shot_costs.json (on a GPU few_shot_costs-cuda.json). Run it on an idle machine; on a CPU
 each cell is a process of its own (`msmeta.costs`).
@@ -16,7 +16,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--filters", type=int, default=64)
-    parser.add_argument("--tasks", type=int, default=4)
+    parser.add_argument("--tasks", type=int, default=2)
     given = parser.parse_args()
     result = costs.live("paper", None, None, None, given.device, given.filters, given.tasks)
     suffix = "" if given.device == "cpu" else "-cuda"

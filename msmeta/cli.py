@@ -233,6 +233,35 @@ def tune_few_shot(
     print(f"best: --inner-lr {best['config']['inner_lr']:g}")
 
 
+@app.command("sweep")
+def sweep_command(
+    spec: Annotated[Path, typer.Argument(help="YAML file with a list `runs`, as those in results/sweeps.")],
+    executor: Annotated[str, typer.Option(help="local, or slurm.")] = "local",
+    preset: Annotated[str | None, typer.Option(help="Instead of the file's: smoke, quick, cpu or paper.")] = None,
+    parallel: Annotated[int | None, typer.Option(help="Jobs at once; else one a GPU, or one.")] = None,
+    retries: Annotated[int, typer.Option(help="How often a job that died is started again.")] = 2,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A parameter of submitit, such as slurm_partition=gpu or timeout_min=600."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs that have not finished.")] = False,
+) -> None:
+    """Train a grid of runs, each a job of its own; what has finished is not repeated."""
+    from msmeta import fewshot, sweep
+
+    configs = sweep.read_spec(spec, preset)
+    if dry_run:
+        missing = [config for config in configs if fewshot.run(config).result() is None]
+        print("\n".join([*(fewshot.run(config).name for config in missing), f"{len(missing)} of {len(configs)} to run"]))
+        return
+    try:
+        failed = sweep.sweep(configs, executor, parallel, retries, parse_settings(settings or []))
+    except KeyboardInterrupt:
+        _fail("interrupted: the same command goes on where the runs stopped", 130)
+    if failed:
+        raise UserError(f"{len(failed)} of {len(configs)} runs failed, as said above")
+
+
 @app.command("results")
 def list_results(
     live: Annotated[bool, typer.Option("--live", help="Those of the smoke and quick presets.")] = False,
@@ -269,6 +298,17 @@ def parse_rates(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise ConfigError(f"--rates {text}: give numbers such as 0.1,0.04,0.01") from None
+
+
+def parse_settings(texts: list[str]) -> dict[str, Any]:
+    """`["gpus_per_node=1", "slurm_partition=gpu"]` -> a dictionary, whole numbers as such. Raises ConfigError."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not (name and sign):
+            raise ConfigError(f"--set {text}: give NAME=VALUE, such as slurm_partition=gpu")
+        found[name] = int(value) if value.isdecimal() else value
+    return found
 
 
 def parse_seconds(text: str | None) -> float | None:

@@ -1,21 +1,19 @@
 """Time and memory of one meta-iteration (Figures 2 and 5), measured, and predicted by counting.
 
-    python -m msmeta.costs --way 5 --shot 1 --method "Multi-step (4)" --steps 8
-
 On a GPU memory is what torch allocated at the most; on a CPU it is how much the largest resident set of a process of
 its own grows by. The images are random: neither time nor memory depends on them.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import multiprocessing
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -43,7 +41,7 @@ class Cell:
     shot: int
     steps: int
     filters: int = 64
-    tasks: int = 4
+    tasks: int = 2
 
     def __post_init__(self) -> None:
         for name in ("way", "shot", "steps", "filters", "tasks"):
@@ -73,12 +71,22 @@ def measure(cell: Cell, device: str = "auto") -> dict[str, float]:
     chosen = runs.choose_device(device)
     if chosen.type == "cuda":
         return _measure_here(cell, chosen)
-    options = [f"--{name}={value}" for name, value in asdict(cell).items()]
-    child = subprocess.run([sys.executable, "-m", "msmeta.costs", *options], capture_output=True, text=True)
-    if child.returncode:
-        reason = (child.stderr.strip().splitlines() or ["killed, for want of memory perhaps"])[-1]
-        raise UserError(f"{cell.method} with {cell.steps} steps could not be measured: {reason}")
-    return json.loads(child.stdout)
+    try:
+        return _fresh_processes().submit(_measure_here, cell, chosen).result()
+    except BrokenProcessPool as error:
+        _fresh_processes.cache_clear()
+        raise UserError(
+            f"{cell.method} with {cell.steps} steps could not be measured: its process was killed, for want of memory "
+            "perhaps"
+        ) from error
+
+
+@cache
+def _fresh_processes() -> ProcessPoolExecutor:
+    """A new process for each measurement, forked from one that has imported this module and done nothing else."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return ProcessPoolExecutor(1, context, max_tasks_per_child=1)
 
 
 def _measure_here(cell: Cell, device: torch.device) -> dict[str, float]:
@@ -269,11 +277,3 @@ def live(
     own = LIVE[preset]
     settings = [tuple(setting) for setting in settings or own[0]]
     return sweep(settings, steps or own[1], methods or own[2], device, filters, tasks)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--method", required=True, choices=METHODS)
-    for option, default in (("way", 5), ("shot", 1), ("steps", 8), ("filters", 64), ("tasks", 4)):
-        parser.add_argument(f"--{option}", type=int, default=default)
-    print(json.dumps(_measure_here(Cell(**vars(parser.parse_args())), torch.device("cpu"))))

@@ -24,7 +24,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = (ROOT / "requirements.lock").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
-LOCKED_EXTRAS = ("book", "test")
+LOCKED_EXTRAS = ("book", "sweep", "test")
 
 
 def run_make(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
