@@ -89,9 +89,9 @@ def measure(method: str, filters: int, tasks: int, chunk: int | None, repeats: i
     return {"seconds": min(times[1:]), "bytes": runs.peak_memory(cpu) - before}
 
 
-def machine_speed(device: torch.device, repeats: int = 5) -> dict[str, float]:
-    """Operations a second of a large float32 matrix product, and bytes a second of a copy (read and written)."""
-    a, b = (torch.rand(2048, 2048, device=device) for _ in range(2))
+def machine_speed(device: torch.device, dtype: torch.dtype = torch.float32, repeats: int = 5) -> dict[str, float]:
+    """Operations a second of a large matrix product, and bytes a second of a copy (read and written)."""
+    a, b = (torch.rand(2048, 2048, device=device).to(dtype) for _ in range(2))
     x, y = (torch.rand(1 << 26, device=device) for _ in range(2))
 
     def fastest(call) -> float:

@@ -252,7 +252,9 @@ def sweep_command(
     configs = sweep.read_spec(spec, preset)
     if dry_run:
         missing = [config for config in configs if fewshot.run(config).result() is None]
-        print("\n".join([*(fewshot.run(config).name for config in missing), f"{len(missing)} of {len(configs)} to run"]))
+        print(
+            "\n".join([*(fewshot.run(config).name for config in missing), f"{len(missing)} of {len(configs)} to run"])
+        )
         return
     try:
         failed = sweep.sweep(configs, executor, parallel, retries, parse_settings(settings or []))

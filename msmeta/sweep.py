@@ -29,8 +29,8 @@ DEFAULT_MINUTES = 24 * 60
 def read_spec(path: Path, preset: str | None = None) -> list[FewShotConfig]:
     """The configs that a YAML file asks for, in its order, each once.
 
-    The file has a list `runs`; each entry maps fields of `FewShotConfig` to a value, or to a list of values, one run for
-    each combination (a partition is a list within the list of `window`). What stands beside `runs` holds for all
+    The file has a list `runs`; each entry maps fields of `FewShotConfig` to a value, or to a list of values: one run
+    for each combination (a partition is a list within the list of `window`). What stands beside `runs` holds for all
     entries. preset: instead of the file's. Raises ConfigError in one line that names the file and the entry.
     """
     spec = _load_yaml(path)
@@ -68,8 +68,7 @@ def _combinations(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
     columns = [value if isinstance(value, list) else [value] for value in entry.values()]
     for values in itertools.product(*columns):
         yield {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in zip(entry, values, strict=True)
+            name: tuple(value) if isinstance(value, list) else value for name, value in zip(entry, values, strict=True)
         }
 
 
@@ -95,7 +94,8 @@ class Member:
 
     def __call__(self) -> str | None:
         """Trains, or goes on from the checkpoint; what a user can mend is returned as a line, not raised."""
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if os.environ.get("SUBMITIT_EXECUTOR") == "local":  # on a cluster submitit takes care of signals
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         try:
@@ -139,8 +139,6 @@ def sweep(
     jobs = _Jobs(executor, parallel, parameters or {}, root)
     failed: dict[str, str] = {}
     tries: dict[FewShotConfig, int] = {}
-    # A shell's background jobs ignore Ctrl-C, and so would the members, which are stopped by it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         while waiting or jobs.running:
             while waiting and len(jobs.running) < parallel:
@@ -193,10 +191,14 @@ class _Jobs:
             taken = [gpu for _, gpu in self.running.values()]
             gpu = min(range(self._gpus), key=taken.count)
             self._executor.update_parameters(local_visible_gpus=(gpu,), gpus_per_node=1)
+        # Ctrl-C reaches all processes of a terminal. The members are to end by `cancel`, once they wrote a checkpoint.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             job = self._executor.submit(Member(config, self._threads, self._root))
         except (self._failed_submission, OSError) as error:
             raise UserError(f"a job could not be started: {str(error).splitlines()[0]}") from error
+        finally:
+            signal.signal(signal.SIGINT, before)
         self.running[job] = config, gpu
 
     def ended(self) -> list[tuple[FewShotConfig, str | None, bool]]:
@@ -222,7 +224,10 @@ class _Jobs:
     def cancel(self) -> None:
         """Asks all members to stop, and waits until they have written their checkpoints."""
         for job in self.running:
-            job.cancel(check=False)
+            if not self._local:
+                job.cancel(check=False)
+            elif not job.done():
+                os.kill(int(job.job_id), signal.SIGTERM)
         while self._local and not all(job.done() for job in self.running):
             time.sleep(POLL_SECONDS)
 

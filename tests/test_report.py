@@ -26,7 +26,7 @@ def result(method_window=("multistep", 4), preset="cpu", way=5, seed=0, dataset=
             "right_answers": [[60, 60], [67, 68]],
         },
         "data": {"name": dataset, "title": dataset.title(), "hash": "0"},
-        "provenance": {"train_seconds": 330.0, "device": "a processor", "threads": 2, "torch": "2", "commit": "abc"},
+        "provenance": {"train_seconds": 180.0, "device": "a processor", "threads": 2, "torch": "2", "commit": "abc"},
     }  # fmt: skip
 
 
@@ -86,15 +86,21 @@ def test_what_was_not_run_comes_with_its_command(store):
     assert line not in commands and line.replace("way 5", "way 20") in commands
 
 
-def test_tuning_table_shows_each_rate_tried(store, tmp_path):
-    for rate, accuracy in ((0.1, 90.0), (0.2, 85.0)):
-        entry = result(evaluate_on="validation", inner_lr=rate, accuracy=accuracy)
+def test_tuning_table_shows_each_rate_tried_and_marks_the_presets(store, tmp_path):
+    own = fewshot.preset_config("cpu", "omniglot", 5, 1, "multistep", 4)
+    tried = [
+        (("multistep", 4), {"inner_lr": own.inner_lr, "meta_lr": own.meta_lr, "accuracy": 90.0}),
+        (("multistep", 4), {"inner_lr": 0.8, "meta_lr": own.meta_lr, "accuracy": 85.0}),
+        (("multistep", 4), {"inner_lr": own.inner_lr, "meta_lr": own.meta_lr / 10, "accuracy": 80.0}),
+        (("first-order", 1), {"inner_lr": 0.8, "accuracy": 70.0}),
+    ]
+    for method, changes in tried:
+        entry = result(method, evaluate_on="validation", **changes)
         runs.Run("few-shot-tuning", "t", "cpu", entry.pop("config"), tmp_path).save_result(entry)
-    entry = result(("first-order", 1), evaluate_on="validation", inner_lr=0.2, accuracy=70.0)
-    runs.Run("few-shot-tuning", "t", "cpu", entry.pop("config"), tmp_path).save_result(entry)
-    windows, first_order = report.tuning_table().splitlines()[2:]
-    assert first_order == "| 5-way 1-shot | FO-MAML | 1,000 | not run | 70.00 ±0.50 |"
-    assert windows == "| 5-way 1-shot | Multi-step (4) | 1,000 | 90.00 ±0.50 | 85.00 ±0.50 |"
+    slow, windows, first_order = report.tuning_table().splitlines()[2:]
+    assert slow == f"| 5-way 1-shot | Multi-step (4) | 1,000 | {own.meta_lr / 10:g} | 80.00 ±0.50 | - |"
+    assert windows == f"| 5-way 1-shot | Multi-step (4) | 1,000 | {own.meta_lr:g} | **90.00 ±0.50** | 85.00 ±0.50 |"
+    assert first_order.startswith("| 5-way 1-shot | FO-MAML | 1,000 |") and first_order.endswith("| - | 70.00 ±0.50 |")
 
 
 def test_live_glyphs_stand_beside_no_number_of_the_paper():
@@ -107,7 +113,7 @@ def test_conditions_name_all_that_moves_accuracy():
     table = report.conditions([result()])
     (row,) = table.splitlines()[2:]
     assert report.conditions([]) == report.comparison([]) == "No run yet."
-    for value in ("32", "8", "/ 0.9 / 0.0001", "0.003", "1,000", "330", "94.00 ±0.60", "a processor, 2 threads", "abc"):
+    for value in ("32", "8", "/ 0.9 / 0.0001", "0.003", "1,000", "180", "94.00 ±0.60", "a processor, 2 threads", "abc"):
         assert f" {value}" in row, value
 
 
@@ -117,7 +123,7 @@ def test_learning_curves_draw_each_run_to_its_end_in_the_methods_colour():
     by_iteration, by_time = figure.axes
     assert [line.get_color() for line in by_iteration.lines] == [report.COLOURS[r["method"]] for r in found]
     assert list(by_iteration.lines[0].get_xdata()) == [125, 250, 1000]
-    assert list(by_time.lines[0].get_xdata()) == [40, 80, 330] and list(by_time.lines[0].get_ydata()) == [80, 90, 95]
+    assert list(by_time.lines[0].get_xdata()) == [40, 80, 180] and list(by_time.lines[0].get_ydata()) == [80, 90, 95]
     assert by_time.get_xlabel() == "training time (s)" and by_iteration.get_ylabel() == "test accuracy (%)"
 
 
@@ -185,7 +191,7 @@ def test_accuracy_over_time_draws_a_panel_a_setting_and_names_each_method_once()
     figure = report.accuracy_over_time(report.by_setting(found))
     assert [axis.get_title() for axis in figure.axes] == ["5-way 1-shot", "20-way 1-shot"]
     line = figure.axes[1].containers[1].lines[0]
-    assert list(line.get_xdata()) == [40, 80, 330] and list(line.get_ydata()) == [80, 90, 95]
+    assert list(line.get_xdata()) == [40, 80, 180] and list(line.get_ydata()) == [80, 90, 95]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["MAML", "Multi-step (4)"]
 
 
@@ -296,3 +302,34 @@ def test_memory_over_steps_shows_both_backward_passes(tmp_path, monkeypatch):
     memory, _ = report.memory_over_steps(report.steps_memory()).axes
     lines = {line.get_label(): list(line.get_ydata()) for line in memory.lines}
     assert lines == {f"{b}, N = {n}": [4.0 * n, 8.0 * n] for b in ("autograd", "adjoint") for n in (1, 4)}
+
+
+def test_speed_tables_show_the_stored_times_as_ratios_to_the_plain_loop(tmp_path, monkeypatch):
+    monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
+    with pytest.raises(UserError, match="few_shot_step.json is not there: run python benchmarks/few_shot_step.py"):
+        report.step_times()
+    assert report.graph_table().startswith("Not run: `python benchmarks/few_shot_graph.py`")
+    assert report.convolutions_table() == "No run yet."
+    names = [f"{kind} {name}" for name in (1, 2, 4, 8, "first-order") for kind in ("plain", "msmeta")]
+    metrics = {name: {"seconds": 3.0 / (i + 1), "bytes": 1e6 * i, "floor_seconds": 0.1} for i, name in enumerate(names)}
+    origin = {"device": "a processor"}
+    folder = tmp_path / "benchmarks"
+    folder.mkdir()
+    stored = {"config": {}, "metrics": metrics, "provenance": origin}
+    (folder / "few_shot_step.json").write_text(json.dumps(stored))
+    table = report.step_table(report.step_times())
+    assert "| MAML | 3.00 | 1.00 | 1.50 | 0.50 | 15.0 | 0 | 1 |" in table
+    assert "| Multi-step (8) | 0.43 | 0.14 | 0.38 | 0.12 | 3.8 | 6 | 7 |" in table
+    assert report.step_ratio(report.step_times(), "msmeta 2", "plain 1") == "0.25"
+
+    rows = [{"formulation": "grouped", "first": 0.0123, "second": 0.0045}]
+    stored = {"config": {"precision": "bf16"}, "metrics": rows, "provenance": origin}
+    (folder / "convolutions-cpu-bf16.json").write_text(json.dumps(stored))
+    assert "| a processor, bf16 | grouped | 12.30 | 4.50 |" in report.convolutions_table()
+
+    row = {"method": "MAML", "precision": "tf32", "seconds": 0.004, "floor_seconds": 0.001, "bytes": 5e8,
+           "cosine": 0.999999, "relative_difference": 1.5e-3}  # fmt: skip
+    stored = {"config": {}, "metrics": [row], "provenance": {"device": "a GPU"}}
+    (folder / "few_shot_graph-cuda.json").write_text(json.dumps(stored))
+    assert "On a GPU." in report.graph_table()
+    assert "| MAML | tf32 | 4.00 | 4.0 | 500 | 0.999999 | 1.5e-03 |" in report.graph_table()

@@ -30,19 +30,11 @@ def spec(tmp_path):
     return path
 
 
-@pytest.fixture(autouse=True)
-def same_handlers():
-    """A sweep lets Ctrl-C through, as its caller may not have."""
-    before = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def command(*arguments, root, **environment):
     return subprocess.Popen(
         [sys.executable, "-m", "msmeta", "sweep", *map(str, arguments)],
         env={**os.environ, "MSMETA_RESULTS": str(root), "OMP_NUM_THREADS": "1", **environment},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
 
 
@@ -151,12 +143,18 @@ def test_a_killed_member_is_started_again(spec, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="processes are found through /proc")
-def test_an_interrupted_sweep_leaves_checkpoints_and_goes_on(spec, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_leaves_checkpoints_and_goes_on(spec, tmp_path, number):
+    """Ctrl-C reaches the whole process group, as a terminal has it; a termination signal the sweep alone."""
     spec.write_text(SPEC + "iterations: 300\n")
     process = command(spec, root=tmp_path)
-    wait_for(lambda: list((tmp_path / "checkpoints" / "jobs").glob("*_log.out")))
-    time.sleep(8)  # imports take a few seconds, 300 iterations more than that
-    process.send_signal(signal.SIGTERM)
+    (log,) = wait_for(lambda: list((tmp_path / "checkpoints" / "jobs").glob("*_log.out")))
+    wait_for(lambda: "Loading pickle" in log.read_text())
+    time.sleep(6)  # imports take seconds, and 300 iterations more than that
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
     status, _, err = finish(process)
     assert status == 130 and err.strip() == "msmeta: interrupted: the same command goes on where the runs stopped"
     assert not members(tmp_path) and len(list((tmp_path / "checkpoints").glob("*.pt"))) == 1
@@ -192,7 +190,7 @@ STAND_INS = {
     # Runs the batch script in the background, as SLURM does on another machine, and says its number.
     "sbatch": 'SLURM_JOB_ID=$$ nohup bash "$1" >/dev/null 2>&1 & echo Submitted batch job $$',
     # Takes the options off the command, and runs it with what SLURM tells a task.
-    "srun": "while [ $# -gt 0 ] && [ \"${1#-}\" != \"$1\" ]; do case $1 in --output|--error) shift;; esac; shift; done\n"
+    "srun": 'while [ $# -gt 0 ] && [ "${1#-}" != "$1" ]; do case $1 in --output|--error) shift;; esac; shift; done\n'
     "export SLURM_JOB_ID SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0 SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1\n"
     'exec "$@"',
     "sacct": "echo 'JobID|State|NodeList'",

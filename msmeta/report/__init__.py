@@ -35,6 +35,7 @@ from msmeta.report.gradients import (
     meta_gradients,
     steps_memory,
 )
+from msmeta.report.speed import convolutions_table, graph_table, step_ratio, step_table, step_times
 from msmeta.report.style import COLOURS, MARKERS, METHODS, check_parameters, origin
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "committed",
     "comparison",
     "conditions",
+    "convolutions_table",
     "cost_constants",
     "cost_figure",
     "cost_table",
@@ -62,6 +64,7 @@ __all__ = [
     "gradients_by_partition",
     "gradients_by_window",
     "gradients_table",
+    "graph_table",
     "learning_curves",
     "live_table",
     "measured_table",
@@ -73,6 +76,9 @@ __all__ = [
     "pooled",
     "readme_picture",
     "speed_ratio",
+    "step_ratio",
+    "step_table",
+    "step_times",
     "steps_memory",
     "train_live",
     "tuning_table",

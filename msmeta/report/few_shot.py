@@ -179,37 +179,37 @@ def missing_commands(preset: str, number: int, dataset: str | None = None) -> st
     return "```bash\n" + "\n".join(lines) + "\n```" if lines else ""
 
 
-def tuning_table(dataset: str = "omniglot", rate: str = "inner_lr") -> str:
-    """How a rate of the `cpu` preset was chosen, `inner_lr` or `meta_lr`: accuracy on classes held out for it, after
-    equal meta-iterations, with the other rate as the preset has it; in Markdown."""
-    other = {"inner_lr": "meta_lr", "meta_lr": "inner_lr"}[rate]
-    results = [
-        result
-        for result in runs.read_results("few-shot-tuning")
-        if result["config"]["dataset"] == dataset and result["config"][other] == _preset_rate(result["config"], other)
-    ]
-    rates = sorted({result["config"][rate] for result in results})
+def tuning_table(dataset: str = "omniglot") -> str:
+    """How the rates of the `cpu` preset were chosen: accuracy on classes held out for it, in Markdown.
+
+    The rates that the preset has are bold.
+    """
+    results = [r for r in runs.read_results("few-shot-tuning") if r["config"]["dataset"] == dataset]
+    rates = sorted({result["config"]["inner_lr"] for result in results})
     rows = []
     for setting, group in by_setting(results).items():
-        for name in dict.fromkeys(map(_tuned_name, group)):
-            found = {r["config"][rate]: r for r in group if _tuned_name(r) == name}
-            if rate == "meta_lr" and len(found) < 2:
-                continue  # this method's was not varied
-            iterations = {f"{r['metrics']['iterations']:,}" for r in found.values()}
-            cells = [accuracy_text(found[value]["metrics"]) if value in found else "-" for value in rates]
-            rows.append([setting, name, ", ".join(sorted(iterations)), *cells])
-    return markdown(["Setting", "Method", "Iterations", *(f"rate {value:g}" for value in rates)], rows)
+        names = [_tuned(result)[0] for result in group]
+        for name, meta_lr in sorted(set(map(_tuned, group)), key=lambda each: (names.index(each[0]), each[1])):
+            line = {r["config"]["inner_lr"]: r for r in group if _tuned(r) == (name, meta_lr)}
+            iterations = {f"{r['metrics']['iterations']:,}" for r in line.values()}
+            cells = [_tuned_cell(line[rate]) if rate in line else "-" for rate in rates]
+            rows.append([setting, name, ", ".join(sorted(iterations)), f"{meta_lr:g}", *cells])
+    return markdown(["Setting", "Method", "Iterations", "Meta rate", *(f"inner rate {rate:g}" for rate in rates)], rows)
 
 
-def _preset_rate(config: dict[str, Any], rate: str) -> float:
-    own = fewshot.preset_config("cpu", *(config[name] for name in ("dataset", "way", "shot", "estimator")))
-    return getattr(own, rate)
-
-
-def _tuned_name(result: Result) -> str:
-    """The method, with λ where it has one, since that was varied too."""
+def _tuned(result: Result) -> tuple[str, float]:
+    """The method, with λ where it has one, and the meta rate."""
     config = result["config"]
-    return f"{result['method']}, λ = {config['proximal']:g}" if config["estimator"] == "implicit" else result["method"]
+    name = f"{result['method']}, λ = {config['proximal']:g}" if config["estimator"] == "implicit" else result["method"]
+    return name, config["meta_lr"]
+
+
+def _tuned_cell(result: Result) -> str:
+    """The accuracy, bold where the rates are those of the preset."""
+    config, text = result["config"], accuracy_text(result["metrics"])
+    own = fewshot.preset_config("cpu", *(config[name] for name in ("dataset", "way", "shot", "estimator")))
+    chosen = (config["inner_lr"], config["meta_lr"]) == (own.inner_lr, own.meta_lr)
+    return f"**{text}**" if chosen else text
 
 
 def live_table(results: Sequence[Result], number: int) -> str:

@@ -1,0 +1,99 @@
+"""Time of a whole meta-iteration as it is trained on a GPU: sampling, meta-gradient and Adam, in one CUDA graph.
+
+    python benchmarks/few_shot_graph.py [--device cuda] [--way 5] [--shot 1] [--tasks 32] [--filters 64] [--blocks 4]
+
+Omniglot's full protocol (T = 8) on glyphs, since the time does not depend on the images, for every method that can be
+captured and every precision. Each row: median over blocks of 25 iterations, peak memory, distance from the floor (see
+few_shot_step.py; with matrix products in the row's precision), and how far the meta-gradient of the first meta-batch is
+from float32's. Writes results/benchmarks/few_shot_graph-DEVICE.json. On a CPU, for a check, there is no graph.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from dataclasses import replace
+
+import torch
+from few_shot_step import machine_speed
+
+from msmeta import costs, data, fewshot, runs
+from msmeta.bilevel import Params, task_dot
+from msmeta.data import EpisodeSampler
+from msmeta.distributed import World
+from msmeta.meta_step import GraphedStepper
+from msmeta.models.conv4 import PRECISIONS
+
+METHODS = ("MAML", "Multi-step (2)", "Multi-step (4)", "Multi-step (8)", "FO-MAML")
+
+
+def measure(cell: costs.Cell, precision: str, images: data.ClassImages, device: torch.device, blocks: int) -> dict:
+    config = replace(cell.config(), precision=precision)
+    runs.set_precision(precision)
+    model = fewshot.build_model(config, images)
+    theta = {name: torch.nn.Parameter(value.to(device)) for name, value in model.init(0).items()}
+    optimizer = torch.optim.Adam(theta.values(), lr=1e-3, capturable=device.type == "cuda")
+    sampler = EpisodeSampler(images, "train", config.way, config.shot, config.query, 0)
+    agreement = difference(first_gradient(config, theta, images, sampler, precision),
+                           first_gradient(config, theta, images, sampler, "float32"))  # fmt: skip
+    runs.set_precision(precision)
+    runs.reset_peak_memory(device)
+    steps = GraphedStepper(config, model, theta, optimizer, sampler, config.tasks, World())
+    steps.run(0, steps.block, 1.0)
+    times = []
+    for block in range(1, blocks + 1):
+        start = time.perf_counter()
+        steps.run(block * steps.block, steps.block, 1.0)
+        times.append((time.perf_counter() - start) / steps.block)
+    return {"method": cell.method, "precision": precision, "seconds": statistics.median(times),
+            "bytes": runs.peak_memory(device), **agreement}  # fmt: skip
+
+
+def first_gradient(config, theta: Params, images: data.ClassImages, sampler: EpisodeSampler, precision: str) -> Params:
+    runs.set_precision(precision)
+    model = fewshot.build_model(replace(config, precision=precision), images)
+    episodes = sampler.sample(0, config.tasks)
+    return fewshot.meta_gradient(config.build_estimator(None), model, theta, episodes, config.tasks)[2]
+
+
+def difference(found: Params, exact: Params) -> dict[str, float]:
+    """Cosine with float32's meta-gradient, and length of the difference as a share of its length."""
+    length = task_dot(exact, exact, 0).sqrt()
+    apart = {name: found[name] - exact[name] for name in exact}
+    cosine = task_dot(found, exact, 0) / (length * task_dot(found, found, 0).sqrt())
+    return {"cosine": cosine.item(), "relative_difference": (task_dot(apart, apart, 0).sqrt() / length).item()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda")
+    for name, default in (("way", 5), ("shot", 1), ("tasks", 32), ("filters", 64), ("blocks", 4)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    args = parser.parse_args()
+    device, rows, speeds = runs.choose_device(args.device), [], {}
+    images = data.load("glyphs", device=device)
+    for precision in PRECISIONS:
+        runs.set_precision(precision)
+        speeds[precision] = machine_speed(device, torch.bfloat16 if precision == "bf16" else torch.float32)
+        for method in METHODS:
+            cell = costs.Cell(method, args.way, args.shot, 8, args.filters, args.tasks)
+            row = measure(cell, precision, images, device, args.blocks)
+            flops, traffic = costs.work(cell)
+            speed = speeds[precision]
+            row["floor_seconds"] = max(flops / speed["flops_per_second"], traffic / speed["bytes_per_second"])
+            rows.append(row)
+            print(
+                f"{method:15} {precision:8} {1000 * row['seconds']:8.2f} ms, "
+                f"{row['seconds'] / row['floor_seconds']:5.1f} x the floor, {row['bytes'] / 1e6:6.0f} MB, "
+                f"cosine with float32 {row['cosine']:.6f}",
+                flush=True,
+            )
+    result = {"config": vars(args), "machine": speeds, "metrics": rows, "provenance": runs.provenance(device)}
+    path = runs.results_root() / "benchmarks" / f"few_shot_graph-{device.type}.json"
+    with runs.replacing(path) as temporary:
+        temporary.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"result: {path}")
+
+
+if __name__ == "__main__":
+    main()
