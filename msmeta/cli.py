@@ -123,6 +123,7 @@ def train_few_shot(
     weight_decay: Annotated[float | None, typer.Option(help="Inner weight decay.")] = None,
     meta_lr: Annotated[float | None, typer.Option(help="Learning rate of Adam on the meta-parameters.")] = None,
     filters: Annotated[int | None, typer.Option(help="Filters of each convolution.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side that images are shrunk to.")] = None,
     tasks: Annotated[int | None, typer.Option(help="Tasks of a meta-batch.")] = None,
     iterations: Annotated[int | None, typer.Option(help="Meta-iterations at the most.")] = None,
     train_seconds: Annotated[float | None, typer.Option(help="Seconds of meta-training at the most.")] = None,
@@ -157,7 +158,7 @@ def train_few_shot(
         "meta_lr": meta_lr, "filters": filters, "tasks": tasks, "iterations": iterations,
         "train_seconds": train_seconds, "test_episodes": test_episodes, "curve_episodes": curve_episodes,
         "test_steps": test_steps, "select_every": select_every, "proximal": proximal, "cg_steps": cg_steps,
-        "samples": samples, "precision": precision,
+        "samples": samples, "precision": precision, "image_size": image_size,
     }  # fmt: skip
     changes = {name: value for name, value in given.items() if value is not None}
     config = fewshot.preset_config(

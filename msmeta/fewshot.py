@@ -146,6 +146,8 @@ def train(
     chosen = runs.choose_device(device)
     runs.set_precision(config.precision)
     images = data.load(config.dataset, device=chosen)
+    if config.image_size is not None:
+        images = images.shrunk(config.image_size)
     sampler = EpisodeSampler(
         images, TRAIN_SPLIT[config.evaluate_on], config.way, config.shot, config.query, config.seed
     )

@@ -68,8 +68,17 @@ def _combinations(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
     columns = [value if isinstance(value, list) else [value] for value in entry.values()]
     for values in itertools.product(*columns):
         yield {
-            name: tuple(value) if isinstance(value, list) else value for name, value in zip(entry, values, strict=True)
+            name: tuple(value) if isinstance(value, list) else _number(value)
+            for name, value in zip(entry, values, strict=True)
         }
+
+
+def _number(value: Any) -> Any:
+    """YAML takes 1e-3 for a text, where it wants 1.0e-3."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _config(values: dict[str, Any]) -> FewShotConfig:

@@ -132,6 +132,13 @@ def test_training_stops_after_its_seconds(train):
     assert 0.5 <= result["provenance"]["train_seconds"] < 5 and 1 < result["metrics"]["iterations"] < 10**6
 
 
+def test_images_are_shrunk_where_the_config_says_so(train):
+    result = train(smoke(image_size=14))
+    assert result["config"]["image_size"] == 14 and result["metrics"]["accuracy"] > 0
+    sizes = {p: fewshot.preset_config(p, "miniimagenet", 5, 1, "multistep").image_size for p in ("paper", "cpu")}
+    assert sizes == {"paper": None, "cpu": 42}
+
+
 def test_validation_never_touches_the_test_split(train, tmp_path):
     config = smoke(evaluate_on="validation")
     images = data.load("glyphs")
@@ -171,6 +178,7 @@ def test_damaged_checkpoint_and_result_are_named(train, tmp_path):
         ({"estimator": "exact"}, "estimator 'exact' is unknown: choose from multistep, first-order"),
         ({"estimator": "first-order"}, "no meaning for first-order"),
         ({"window": 3}, "does not divide"),
+        ({"image_size": 0}, "image_size=0: it must be at least 1"),
         ({"tasks": 0}, "tasks=0: it must be at least 1"),
         ({"meta_lr": 0.0}, "must be positive"),
         ({"inner_lr": -1.0}, "must be positive"),

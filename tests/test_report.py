@@ -113,7 +113,17 @@ def test_conditions_name_all_that_moves_accuracy():
     table = report.conditions([result()])
     (row,) = table.splitlines()[2:]
     assert report.conditions([]) == report.comparison([]) == "No run yet."
-    for value in ("32", "8", "/ 0.9 / 0.0001", "0.003", "1,000", "180", "94.00 ±0.60", "a processor, 2 threads", "abc"):
+    for value in (
+        "32",
+        "8",
+        "/ 0.9 / 0.0001",
+        "adam 0.01",
+        "1,000",
+        "180",
+        "94.00 ±0.60",
+        "a processor, 2 threads",
+        "abc",
+    ):
         assert f" {value}" in row, value
 
 

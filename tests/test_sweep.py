@@ -52,6 +52,8 @@ def test_a_spec_is_a_grid_in_its_order(spec):
     ]
     assert configs == expected
     assert [config.preset for config in sweep.read_spec(spec, "quick")] == ["quick"] * 3
+    spec.write_text(SPEC.replace("0.2", "2e-1"))  # a text by YAML's rules
+    assert sweep.read_spec(spec) == configs
 
 
 @pytest.mark.parametrize(("name", "settings"), [("table_4", 4), ("table_5", 4)])
@@ -170,7 +172,7 @@ def test_an_interrupted_sweep_leaves_checkpoints_and_goes_on(spec, tmp_path, num
         (["--executor", "cloud"], "executor 'cloud' is unknown: choose from local, slurm"),
         (["--parallel", "0"], "parallel=0: it must be at least 1"),
         (["--retries", "-1"], "retries=-1: it must be at least 0"),
-        (["--set", "colour=red"], "executor local: Unknown argument"),
+        (["--set", "colour=red"], "executor local: Parameter 'colour' need"),
     ],
 )
 def test_a_mistake_is_one_line(spec, tmp_path, arguments, message):

@@ -5,11 +5,12 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from msmeta.data.dataset import Arrays, Dataset, Progress
@@ -32,6 +33,23 @@ class ClassImages:
     """4 where each class turned by 90, 180 and 270 degrees is a class as well, else 1."""
     hash: str
     """SHA-256 of the images and class names, in hexadecimal."""
+
+    def shrunk(self, side: int) -> "ClassImages":
+        """The same images `side` pixels high and wide, each the mean of a square of pixels; the hash stays.
+
+        Raises ConfigError where `side` does not divide the images' side.
+        """
+        height, width = self.images["train"].shape[-2:]
+        if side < 1 or height != width or height % side:
+            raise ConfigError(f"image_size={side} is impossible: {self.name} has {height}x{width} images")
+        done: dict[tuple[int, int], Tensor] = {}  # two splits may be the same images
+        for images in self.images.values():
+            key = images.data_ptr(), len(images)
+            if key not in done:
+                classes = [F.avg_pool2d(each.float(), height // side).round().to(torch.uint8) for each in images]
+                done[key] = torch.stack(classes)
+        splits = {name: done[images.data_ptr(), len(images)] for name, images in self.images.items()}
+        return replace(self, images=splits)
 
 
 @dataclass(frozen=True)

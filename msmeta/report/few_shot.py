@@ -246,7 +246,7 @@ def conditions(results: Sequence[Result]) -> str:
                 f"{result['setting']} {result['method']}",
                 config["preset"],
                 config["seed"],
-                config["filters"],
+                f"{config['filters']}" + (f" at {size}x{size}" if (size := config["image_size"]) else ""),
                 config["tasks"],
                 f"{config['steps']} / {config['test_steps'] or config['steps']}",
                 f"{config['inner_optimizer']} {config['inner_lr']:g} / {config['momentum']:g} / "
@@ -262,7 +262,7 @@ def conditions(results: Sequence[Result]) -> str:
             ]
         )
     head = [
-        "Run", "preset", "seed", "filters", "tasks", "steps in training / at test",
+        "Run", "preset", "seed", "filters, image size if shrunk", "tasks", "steps in training / at test",
         "inner optimiser, lr / momentum / weight decay", "meta optimiser, lr", "iterations", "tested",
         "training (s)", "accuracy (%)", "with training's windows (%)", "device", "code",
     ]  # fmt: skip

@@ -249,3 +249,18 @@ def test_data_root(tmp_path, monkeypatch):
 def test_load_on_a_device(prepared, device):
     data = load("omniglot", prepared, device)
     assert all(images.device.type == device and images.dtype == torch.uint8 for images in data.images.values())
+
+
+def test_shrunk_images_are_means_of_squares_and_shared_splits_stay_shared():
+    images = load("glyphs")
+    small = images.shrunk(14)
+    exact = images.images["test"].double().unflatten(-1, (14, 2)).unflatten(-3, (14, 2)).mean((-1, -3))
+    assert small.images["test"].dtype == torch.uint8 and small.images["test"].shape[-2:] == (14, 14)
+    assert (small.images["test"] - exact).abs().max() <= 0.5  # rounded
+    assert small.hash == images.hash and small.images.keys() == images.images.keys()
+    twice = replace(images, images={"train": images.images["train"], "tune": images.images["train"]})
+    shrunk = twice.shrunk(7).images
+    assert shrunk["tune"] is shrunk["train"]
+    for side in (0, 13, 56):
+        with pytest.raises(ConfigError, match=f"image_size={side} is impossible: glyphs has 28x28 images"):
+            images.shrunk(side)
