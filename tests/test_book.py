@@ -14,7 +14,7 @@ import nbformat
 import pytest
 import yaml
 
-from msmeta.fewshot import PRESETS
+from msmeta.protocols import PRESETS
 
 ROOT = Path(__file__).parent.parent
 _spec = importlib.util.spec_from_file_location("build", ROOT / "book" / "build.py")
