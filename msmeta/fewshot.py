@@ -117,7 +117,8 @@ def run(config: FewShotConfig, root: Path | None = None) -> runs.Run:
     window = "x".join(map(str, config.window)) if isinstance(config.window, tuple) else config.window
     label = f"{config.dataset}-{config.way}w{config.shot}s-{config.estimator}-{window}-{config.preset}-s{config.seed}"
     kind = "few-shot" if config.evaluate_on == "test" else "few-shot-tuning"
-    return runs.Run(kind, label, config.preset, runs.plain(config), root or runs.results_root())
+    defaults = runs.defaults(FewShotConfig)
+    return runs.Run(kind, label, config.preset, runs.plain(config), root or runs.results_root(), defaults)
 
 
 def train(

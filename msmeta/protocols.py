@@ -168,7 +168,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"iterations": 60_000, "log_every": 200, "curve_every": 500},
     # Two cores: narrower, smaller meta-batches, and rates chosen on held-out meta-training classes.
     "cpu": {"iterations": 60_000, "train_seconds": 150.0, "meta_lr": 1e-2},
-    "quick": {"iterations": 60_000, "train_seconds": 30.0, "meta_lr": 1e-2, "test_episodes": 200, "curve_episodes": 50},
+    "quick": {"iterations": 60_000, "train_seconds": 20.0, "meta_lr": 1e-2, "test_episodes": 200, "curve_episodes": 50},
     "smoke": {"iterations": 4, "meta_lr": 1e-2, "test_episodes": 10, "curve_episodes": 5, "curve_every": 1,
               "log_every": 1},
 }  # fmt: skip

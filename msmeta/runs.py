@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,8 @@ class Run:
     """The place of one run in the store.
 
     kind: what is run, such as `few-shot`. label: a readable name. config: plain values that define the outcome.
-    preset: decides whether the result is evidence or a live run.
+    preset: decides whether the result is evidence or a live run. defaults: values that count as if they were not there,
+    so that results keep their names when a config gets a new field.
     """
 
     kind: str
@@ -57,11 +58,13 @@ class Run:
     preset: str
     config: dict[str, Any]
     root: Path
+    defaults: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """Readable name and hash of the config."""
-        canonical = json.dumps(self.config, sort_keys=True).encode()
+        chosen = {k: v for k, v in self.config.items() if k not in self.defaults or v != self.defaults[k]}
+        canonical = json.dumps(chosen, sort_keys=True).encode()
         return f"{self.label}-{hashlib.sha256(canonical).hexdigest()[:10]}"
 
     @property
@@ -211,6 +214,12 @@ def keep_freed_memory() -> None:
 def plain(config: Any) -> dict[str, Any]:
     """A config dataclass as JSON would give it back."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def defaults(kind: type) -> dict[str, Any]:
+    """The default values of a config dataclass, as JSON would give them back."""
+    found = {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
+    return json.loads(json.dumps(found))
 
 
 def _commit() -> str | None:

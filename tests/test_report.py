@@ -78,6 +78,14 @@ def test_other_data_and_other_settings_never_stand_in_the_table(store):
     assert cell(report.measured_table(4), "Multi-step (4)", "5-way 1-shot") == "not run"
 
 
+def test_results_from_before_a_field_was_added_still_count(store):
+    entry = result()
+    del entry["config"]["image_size"], entry["config"]["precision"]
+    store(entry)
+    assert cell(report.measured_table(4), "Multi-step (4)", "5-way 1-shot") == "95.00 ±0.50 (cpu)"
+    assert "| 32 | 8 |" in report.conditions(report.committed())
+
+
 def test_what_was_not_run_comes_with_its_command(store):
     store(result())
     commands = report.missing_commands("cpu", 4)

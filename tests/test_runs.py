@@ -1,5 +1,6 @@
 """The store of results: names, whole files, provenance, memory."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -20,6 +21,21 @@ def _result():
 def test_a_name_depends_on_the_config_alone(tmp_path):
     assert _run(tmp_path, b=2).name == runs.Run("x", "label", "cpu", {"b": 2, "a": 1}, tmp_path / "y").name
     assert _run(tmp_path, b=2).name != _run(tmp_path, b=3).name
+
+
+def test_a_new_field_at_its_default_leaves_names_as_they_are(tmp_path):
+    @dataclasses.dataclass
+    class Config:
+        a: int
+        b: tuple[int, ...] = (1, 2)
+
+    defaults = runs.defaults(Config)
+    assert defaults == {"b": [1, 2]}
+    old, new, other = (
+        runs.Run("k", "l", "cpu", config, tmp_path, defaults)
+        for config in ({"a": 1}, runs.plain(Config(1)), runs.plain(Config(1, (3,))))
+    )
+    assert old.name == new.name != other.name
 
 
 def test_live_results_lie_apart_from_evidence(tmp_path):
