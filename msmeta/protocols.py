@@ -176,6 +176,8 @@ FILTERS = {"paper": (64, 32), "cpu": (32, 32), "quick": (32, 16), "smoke": (8, 8
 """Of Omniglot's network, and of miniImageNet's."""
 TASKS = {"paper": (32, 16, 4), "cpu": (8, 4, 2), "quick": (4, 2, 2), "smoke": (2, 1, 1)}
 """Meta-batch of Omniglot with fewer than 20 ways and with 20, and of miniImageNet."""
+RGB_CURVE = {"cpu": {"curve_every": 50, "curve_episodes": 100}}
+"""On photographs, where the cpu preset takes few meta-iterations and a look at them takes long."""
 SELECT_EVERY = {"paper": 1000, "cpu": 250, "quick": 50, "smoke": 2}
 """Model selection on the validation classes of miniImageNet; Omniglot has none in the paper."""
 
@@ -209,6 +211,7 @@ def preset_config(
         "inner_lr": INNER_LR.get(estimator, INNER_LR["multistep"])[column],
         "select_every": SELECT_EVERY[preset] if rgb and changes.get("evaluate_on", "test") == "test" else None,
         **PRESETS[preset],
+        **(RGB_CURVE.get(preset, {}) if rgb else {}),
     }
     if preset == "paper":
         values["inner_lr"] = PAPER_RGB_LR.get(estimator, {}).get(shot, 0.04) if rgb else 0.4

@@ -14,7 +14,7 @@ import nbformat
 import pytest
 import yaml
 
-from msmeta.protocols import PRESETS
+from msmeta.protocols import FILTERS, PRESETS
 
 ROOT = Path(__file__).parent.parent
 _spec = importlib.util.spec_from_file_location("build", ROOT / "book" / "build.py")
@@ -253,7 +253,7 @@ def test_the_table_of_presets_has_the_presets_numbers():
     page = (ROOT / "book" / "rerun.md").read_text()
     for name, episodes in {"quick": PRESETS["quick"]["test_episodes"], "cpu": 600}.items():
         preset = PRESETS[name]
-        text = f"{preset['train_seconds']:.0f} seconds of meta-training, {preset['filters']} filters, {episodes} test"
+        text = f"{preset['train_seconds']:.0f} seconds of meta-training, {FILTERS[name][0]} filters, {episodes} test"
         assert text in page
-    assert f"{PRESETS['smoke']['iterations']} meta-iterations of a network with {PRESETS['smoke']['filters']}" in page
-    assert f"{PRESETS['paper']['iterations']:,} meta-iterations, {PRESETS['paper']['filters']} filters" in page
+    assert f"{PRESETS['smoke']['iterations']} meta-iterations of a network with {FILTERS['smoke'][0]}" in page
+    assert f"{PRESETS['paper']['iterations']:,} meta-iterations, {FILTERS['paper'][0]} filters" in page

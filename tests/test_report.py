@@ -181,6 +181,9 @@ def test_claims_are_tested_against_their_bound_on_both_sides():
     paper_figure, ours, _ = claim(table, "Multi-step (4) less MAML, 20-way 1-shot")
     assert paper_figure == "-0.05" and ours.startswith("-1.17 ±") and ours.endswith("p < 0.001: does not hold")
     assert claim(table, "Multi-step (8) less MAML, 20-way 1-shot")[1:] == ["not run", "not run"]
+    short = {**maml, "curve": {name: [] for name in maml["curve"]}}
+    table = report.claims_table(4, [windows, short])
+    assert claim(table, "Multi-step (4) less MAML, 20-way 1-shot")[2] == "too few iterations to compare"
     wide = with_answers(("multistep", 4), [200, 300, 280, 290])
     assert claim(report.claims_table(4, [wide, maml]), "Multi-step (4) less MAML, 20-way 1-shot")[1].endswith(
         "undecided"

@@ -76,8 +76,10 @@ def _ours(claim: Claim, results: Sequence[Result], equal_iterations: bool) -> st
     seeds = sorted(runs[0].keys() & runs[1].keys())
     pairs = [(runs[0][seed], runs[1][seed]) for seed in seeds]
     found = [paired(*pair, equal_iterations) for pair in pairs]
-    if not found or not all(found):
+    if not found:
         return "not run"
+    if not all(found):
+        return "too few iterations to compare"
     mean, error = pooled(found)
     p = math.erfc(abs(mean - claim.bound) / error / math.sqrt(2)) if error else float(mean == claim.bound)
     verdict = "undecided"
