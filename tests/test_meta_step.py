@@ -77,8 +77,8 @@ def test_threads_keep_order_and_leave_the_callers_threads_alone():
 
 
 def test_meta_gradient_does_not_depend_on_threads():
-    """Each chunk is worked on by one thread, and the chunks are added up in order. So it is the same bit for bit, unless
-    a library's order of summation depends on where in memory an operand lies: float32 rounding."""
+    """Each chunk is worked on by one thread, and the chunks are added up in order: the same but for float32 rounding,
+    since a library's order of summation may depend on where in memory an operand lies."""
     episodes = EpisodeSampler(data.load("glyphs"), "train", 5, 1, 15).sample(0, 5)
     model, before, found = Conv4(5, filters=4), torch.get_num_threads(), []
     theta, estimator = model.init(0), smoke(window=4).build_estimator(None)

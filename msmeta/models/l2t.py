@@ -1,0 +1,97 @@
+"""The meta-networks of L2T-ww (Jang et al., 2019): what and where to transfer (Eq. 19 and Section 5.1 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from msmeta.bilevel import Params
+
+
+@dataclass(frozen=True)
+class SourceBatch:
+    """What the transfer loss needs of the frozen source network, computed once a batch.
+
+    pooled: means over positions of each source feature, (n, C_s). resized: for each target feature all source features
+    at its size, bilinearly, side by side, (n, sum of C_s, H_t, W_t).
+    """
+
+    pooled: list[Tensor]
+    resized: list[Tensor]
+
+
+@dataclass(frozen=True)
+class L2T:
+    """The transfer loss between every pair of a source and a target feature.
+
+    Of an image, the pair (s, t) costs λ_st Σ_c w_st,c D_st,c: D_st,c is the mean over positions of the squared
+    difference between channel c of source feature s and a 1x1 convolution of target feature t (feature matching), w_st
+    a softmax over the channels ("what") and λ_st a ReLU6 ("where"), both linear in the pooled source feature. The loss
+    is the sum over pairs, a mean over images.
+
+    The matching convolutions are adapted with the target network (φ), the two linear maps are the meta-parameters (θ).
+    The source features that one target feature is matched with share a convolution, which computes the same.
+    """
+
+    source_channels: tuple[int, ...]
+    target_channels: tuple[int, ...]
+
+    def init_meta(self) -> Params:
+        """θ with which all channels count alike and every pair has weight 1."""
+        theta: Params = {}
+        for t in range(len(self.target_channels)):
+            for s, channels in enumerate(self.source_channels):
+                theta[f"what{s}.{t}.weight"] = torch.zeros(channels, channels)
+                theta[f"what{s}.{t}.bias"] = torch.zeros(channels)
+                theta[f"where{s}.{t}.weight"] = torch.zeros(1, channels)
+                theta[f"where{s}.{t}.bias"] = torch.ones(1)
+        return theta
+
+    def init_matching(self, seed: int = 0) -> Params:
+        """φ of the matching convolutions, uniform as torch's own convolutions."""
+        generator, params = torch.Generator().manual_seed(seed), {}
+        for t, channels in enumerate(self.target_channels):
+            bound = channels**-0.5
+            weight = torch.empty(sum(self.source_channels), channels, 1, 1).uniform_(-bound, bound, generator=generator)
+            params[f"match{t}.weight"], params[f"match{t}.bias"] = weight, torch.zeros(len(weight))
+        return params
+
+    @torch.no_grad()
+    def source_batch(self, features: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> SourceBatch:
+        """From the source's features and the sizes of the target's."""
+        resized = [
+            torch.cat([f if f.shape[2:] == size else F.interpolate(f, size, mode="bilinear") for f in features], dim=1)
+            for size in map(torch.Size, sizes)
+        ]
+        return SourceBatch([f.mean((2, 3)) for f in features], resized)
+
+    def weights(self, theta: Params, source: SourceBatch) -> list[Tensor]:
+        """λ_st w_st,c of each target feature: (n, sum of C_s)."""
+        return [
+            torch.cat([self._pair_weights(theta, s, t, pooled) for s, pooled in enumerate(source.pooled)], dim=1)
+            for t in range(len(self.target_channels))
+        ]
+
+    def distances(self, phi: Params, source: SourceBatch, features: Sequence[Tensor]) -> list[Tensor]:
+        """D_st,c of each target feature: (n, sum of C_s)."""
+        return [
+            (F.conv2d(feature, phi[f"match{t}.weight"], phi[f"match{t}.bias"]) - source.resized[t])
+            .square()
+            .mean((2, 3))
+            for t, feature in enumerate(features)
+        ]
+
+    def loss(self, phi: Params, theta: Params, source: SourceBatch, features: Sequence[Tensor]) -> Tensor:
+        """The transfer loss, 0-d. features: of the target network, as the source batch was made for."""
+        pairs = zip(self.weights(theta, source), self.distances(phi, source, features), strict=True)
+        return sum((weight * distance).sum(1).mean() for weight, distance in pairs)
+
+    def _pair_weights(self, theta: Params, s: int, t: int, pooled: Tensor) -> Tensor:
+        what, where = (
+            F.linear(pooled, theta[f"{kind}{s}.{t}.weight"], theta[f"{kind}{s}.{t}.bias"]) for kind in ("what", "where")
+        )
+        return F.relu6(where) * what.softmax(1)
