@@ -280,7 +280,12 @@ def learning_curves(results: Sequence[Result], title: str) -> Figure:
         accuracy = [*curve["accuracy"], metrics["accuracy"]]
         ends = (metrics["iterations"], result["provenance"]["train_seconds"])
         for axis, column, end in zip(axes, ("iteration", "seconds"), ends, strict=True):
-            axis.plot([*curve[column], end], accuracy, label=None if method in seen else method, **_line(method))
+            axis.plot(
+                [*curve[column], end],
+                accuracy,
+                label=method if axis is axes[0] and method not in seen else None,
+                **_line(method),
+            )
         seen.add(method)
     axes[0].set(xscale="log", xlabel="meta-iterations", ylabel="test accuracy (%)")
     points = sorted({iteration for result in results for iteration in result["curve"]["iteration"]})
@@ -289,7 +294,7 @@ def learning_curves(results: Sequence[Result], title: str) -> Figure:
     axes[1].set(xlabel="training time (s)")
     for axis in axes:
         axis.grid(alpha=0.3)
-    axes[1].legend(frameon=False, fontsize="small")
+    figure.legend(frameon=False, fontsize="small", ncols=4, loc="outside lower center")
     figure.suptitle(title, fontsize="medium")
     plt.close(figure)  # else a notebook shows it a second time
     return figure
