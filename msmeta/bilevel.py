@@ -188,7 +188,7 @@ def adapt(
     t: index of the first step. keep: is given the number of each window, from 0, and its first state.
     Costs one gradient evaluation a window and holds one state.
     """
-    theta, state = detach(theta), _detach_state(state)
+    theta, state = detach(theta), detach_state(state)
     losses = []
     for k, n in enumerate(windows):
         keep(k, state)
@@ -238,7 +238,7 @@ def detach(params: Params) -> Params:
     return {name: value.detach() for name, value in params.items()}
 
 
-def _detach_state(state: State) -> State:
+def detach_state(state: State) -> State:
     return State(detach(state.phi), {name: detach(values) for name, values in state.buffers.items()}, state.step)
 
 

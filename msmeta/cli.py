@@ -26,6 +26,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Prepare and check data sets."
 train_app = typer.Typer(no_args_is_help=True, help="Train one run and store its result.")
 app.add_typer(data_app, name="data")
 app.add_typer(train_app, name="train")
+INTERRUPTED = "interrupted: the same command with --resume goes on from the checkpoint"
 tune_app = typer.Typer(no_args_is_help=True, help="Choose the inner rate on validation classes.")
 app.add_typer(tune_app, name="tune")
 
@@ -62,14 +63,27 @@ def data_list() -> None:
     """Show which data sets are present, and their counts."""
     from msmeta import data
 
-    table = Table("name", "data set", "state", "classes (train + test)", "images a class", "size", "hash")
+    few_shot = Table(
+        "name", "data set", "state", "classes (train + test)", "images a class", "size", "hash",
+        title="For few-shot tasks", title_justify="left",
+    )  # fmt: skip
+    labelled = Table(
+        "name", "data set", "state", "classes", "images (train + validation + test)", "size", "hash",
+        title="For transfer", title_justify="left",
+    )  # fmt: skip
     for entry in data.status():
-        classes = f"{entry.classes['train']:,} + {entry.classes['test']:,}"
-        if entry.rotations > 1:
-            classes += f", x {entry.rotations} rotations"
         size = f"{entry.bytes / 1e6:.0f} MB" if entry.bytes else "-"
-        table.add_row(entry.name, entry.title, entry.state, classes, str(entry.samples), size, (entry.hash or "-")[:12])
-    Console().print(table)
+        described = entry.name, entry.title, entry.state
+        found = size, (entry.hash or "-")[:12]
+        if entry.name in data.LABELLED:
+            images = " + ".join(f"{count:,}" for count in entry.images.values())
+            labelled.add_row(*described, str(entry.classes["train"]), images, *found)
+        else:
+            classes = f"{entry.classes['train']:,} + {entry.classes['test']:,}"
+            if entry.rotations > 1:
+                classes += f", x {entry.rotations} rotations"
+            few_shot.add_row(*described, classes, str(entry.samples), *found)
+    Console().print(few_shot, labelled)
     print(f"data folder: {data.data_root()}")
 
 
@@ -99,7 +113,11 @@ def data_verify(name: Annotated[str, typer.Argument(help="Data set.")]) -> None:
     from msmeta import data
 
     entry = data.verify(name)
-    print(f"{name} is intact: {sum(entry.classes[s] for s in ('train', 'test')):,} classes, SHA-256 {entry.hash}")
+    if name in data.LABELLED:
+        counts = f"{sum(entry.images.values()):,} images of {entry.classes['train']} classes"
+    else:
+        counts = f"{sum(entry.classes[s] for s in ('train', 'test')):,} classes"
+    print(f"{name} is intact: {counts}, SHA-256 {entry.hash}")
 
 
 _ESTIMATORS = (
@@ -181,7 +199,7 @@ def train_few_shot(
             result = fewshot.train(config, device, task_chunk, resume, force, parse_seconds(time_budget), on_step=show)
         except KeyboardInterrupt:
             bar.stop()
-            _fail("interrupted: the same command with --resume goes on from the checkpoint", 130)
+            _fail(INTERRUPTED, 130)
         finally:
             distributed.leave()
     if not first:
@@ -196,6 +214,79 @@ def train_few_shot(
         f"{result['method']}, {result['data']['title']} {result['setting']}: {metrics['accuracy']:.2f} "
         f"+-{metrics['accuracy_ci95']:.2f} % on {config.test_episodes} {config.evaluate_on} episodes, after "
         f"{metrics['iterations']:,} iterations in {origin['train_seconds']:.0f} s"
+    )
+    print(f"result: {place.result_path}")
+
+
+@train_app.command("transfer")
+def train_transfer(
+    dataset: Annotated[str, typer.Option(help="Labelled data set, as `msmeta data list` names it.")] = "cifar-100",
+    estimator: Annotated[str, typer.Option(help="multistep, first-order, or scratch.")] = "multistep",
+    steps: Annotated[int | None, typer.Option(help="Transfer steps T.")] = None,
+    window: Annotated[int, typer.Option(help="Steps that share one gradient; 1 is the exact baseline.")] = 1,
+    transfer_rate: Annotated[float | None, typer.Option(help="Factor on the transfer steps' learning rate.")] = None,
+    optimizer: Annotated[str, typer.Option(help="Of the target network: sgd or adam.")] = "sgd",
+    preset: Annotated[str, typer.Option(help="smoke, quick, cpu or paper.")] = "quick",
+    source: Annotated[str | None, typer.Option(help="Frozen source network.")] = None,
+    target: Annotated[str | None, typer.Option(help="Target network: vgg9 or resnet18.")] = None,
+    width: Annotated[float | None, typer.Option(help="Factor on the channels of vgg9.")] = None,
+    train_images: Annotated[int | None, typer.Option(help="Training images, the same number a class.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images of a minibatch.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate in the first epoch.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Weight of the transfer loss.")] = None,
+    meta_lr: Annotated[float | None, typer.Option(help="Learning rate of Adam on the meta-networks.")] = None,
+    rollback: Annotated[
+        bool | None, typer.Option("--rollback/--no-rollback", help="Undo the inner steps after each iteration.")
+    ] = None,
+    evaluate_on: Annotated[str, typer.Option(help="test, or validation for choosing settings.")] = "test",
+    seed: Annotated[int, typer.Option(help="Seed of the initial parameters and of the batches.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, if there is one.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Repeat the run even if it has finished.")] = False,
+    time_budget: Annotated[
+        str | None, typer.Option(help="Stop with a checkpoint after this time: 90s, 25m, 2h.")
+    ] = None,
+) -> None:
+    """Train a target network with meta-transfer (Algorithm 1), evaluate it and store one JSON result."""
+    from msmeta import transfer
+
+    given = {
+        "steps": steps, "transfer_rate": transfer_rate, "source": source, "target": target, "width": width,
+        "train_images": train_images, "epochs": epochs, "batch": batch, "lr": lr, "beta": beta, "meta_lr": meta_lr,
+        "rollback": rollback,
+    }  # fmt: skip
+    changes = {name: value for name, value in given.items() if value is not None}
+    config = transfer.preset_config(
+        preset, dataset, estimator, optimizer, window=window, evaluate_on=evaluate_on, seed=seed, **changes
+    )
+    place = transfer.run(config)
+    known = place.result_path.exists() and not force
+    columns = "loss {task.fields[loss]:.3f}  validation {task.fields[accuracy]}  {task.fields[speed]:.2f} it/s"
+    with _bar(f"iteration {{task.fields[iteration]}}  {columns}") as bar:
+        task = bar.add_task("", total=1.0, visible=False, iteration=0, loss=0.0, accuracy="-", speed=0.0)
+
+        def show(step: transfer.Progress) -> None:
+            accuracy = "-" if step.accuracy is None else f"{step.accuracy:.1f} %"
+            bar.update(
+                task, completed=step.fraction, visible=True, iteration=step.iteration, loss=step.loss,
+                accuracy=accuracy, speed=step.speed,
+            )  # fmt: skip
+
+        try:
+            result = transfer.train(config, device, resume, force, parse_seconds(time_budget), on_step=show)
+        except KeyboardInterrupt:
+            bar.stop()
+            _fail(INTERRUPTED, 130)
+    if result is None:
+        print(f"stopped at the time budget: the same command with --resume goes on from {place.checkpoint_path}")
+        return
+    metrics, origin = result["metrics"], result["provenance"]
+    if known:
+        print("this run has finished before (--force repeats it)")
+    print(
+        f"{result['method']} ({result['setting']}), {result['data']['title']}: {metrics['accuracy']:.2f} % of the "
+        f"{evaluate_on} images, after {metrics['iterations']:,} iterations in {origin['train_seconds']:.0f} s"
     )
     print(f"result: {place.result_path}")
 
@@ -248,13 +339,13 @@ def sweep_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs that have not finished.")] = False,
 ) -> None:
     """Train a grid of runs, each a job of its own; what has finished is not repeated."""
-    from msmeta import fewshot, sweep
+    from msmeta import sweep
 
     configs = sweep.read_spec(spec, preset)
     if dry_run:
-        missing = [config for config in configs if fewshot.run(config).result() is None]
+        missing = [config for config in configs if sweep.place(config).result() is None]
         print(
-            "\n".join([*(fewshot.run(config).name for config in missing), f"{len(missing)} of {len(configs)} to run"])
+            "\n".join([*(sweep.place(config).name for config in missing), f"{len(missing)} of {len(configs)} to run"])
         )
         return
     try:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from msmeta import data, distributed, runs
 from msmeta.bilevel import Params, State, adapt, partition
 from msmeta.data import ClassImages, Episodes, EpisodeSampler
 from msmeta.distributed import World
-from msmeta.errors import ConfigError, DivergedError, UserError
+from msmeta.errors import ConfigError, DivergedError
 from msmeta.estimators import Implicit
 from msmeta.meta_step import (
     MetaStepper,
@@ -159,7 +158,7 @@ def train(
         raise ConfigError(f"task_chunk={chunk}: it must be at least 1")
     model = build_model(config, images)
     runs.reset_peak_memory(chosen)
-    with _memory_errors(chunk):
+    with runs.memory_errors(f"out of memory with {chunk} tasks at a time: lower --task-chunk, --filters or --query"):
         training, resumed = _begin_or_resume(config, model, place, chosen, world, resume, force)
         loop = _Loop(config, training, model, sampler, images, chunk, world, place)
         try:
@@ -293,11 +292,7 @@ def _begin_or_resume(
     saved = world.of_first(None if force or not world.first else place.load_checkpoint())
     if saved is None:
         return training, False
-    if not resume:
-        raise ConfigError(
-            f"an unfinished run with this config stopped at iteration {saved['iteration']}: "
-            "continue it with --resume, or start again with --force"
-        )
+    runs.require_resume(saved, resume)
     training.restore(saved)
     return training, True
 
@@ -422,16 +417,3 @@ def _append(columns: dict[str, list[Any]], *values: float) -> None:
     """Adds a point to the columns, of which the first take the values."""
     for column, value in zip(columns.values(), values, strict=False):
         column.append(round(value, 4))
-
-
-@contextmanager
-def _memory_errors(chunk: int) -> Iterator[None]:
-    """Turns the several ways in which torch runs out of memory into one line."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
-            raise UserError(
-                f"out of memory with {chunk} tasks at a time: lower --task-chunk, --filters or --query"
-            ) from error
-        raise

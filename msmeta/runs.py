@@ -121,6 +121,26 @@ def read_results(kind: str, root: Path | None = None, live: bool = False) -> lis
     return [read_result(path) for path in sorted(folder.glob("*.json"))]
 
 
+def require_resume(saved: dict[str, Any] | None, resume: bool) -> None:
+    """Raises ConfigError where a checkpoint was found and the user did not ask to go on from it."""
+    if saved is not None and not resume:
+        raise ConfigError(
+            f"an unfinished run with this config stopped at iteration {saved['iteration']}: "
+            "continue it with --resume, or start again with --force"
+        )
+
+
+@contextmanager
+def memory_errors(message: str) -> Iterator[None]:
+    """Turns the several ways in which torch runs out of memory into a UserError with this line."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
+            raise UserError(message) from error
+        raise
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` that takes its place if the block ends well and vanishes if it does not."""

@@ -12,39 +12,50 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from inspect import Parameter, signature
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 
-from msmeta import fewshot, runs
+from msmeta import fewshot, runs, transfer
 from msmeta.errors import ConfigError, UserError
-from msmeta.protocols import FewShotConfig, preset_config
+from msmeta.fewshot import FewShotConfig
+from msmeta.transfer import TransferConfig
 
+Config = FewShotConfig | TransferConfig
+EXPERIMENTS = {"few-shot": FewShotConfig, "transfer": TransferConfig}
+_MODULES: dict[type, ModuleType] = {FewShotConfig: fewshot, TransferConfig: transfer}
 EXECUTORS = ("local", "slurm")
 POLL_SECONDS = 0.5
 DEFAULT_MINUTES = 24 * 60
 
 
-def read_spec(path: Path, preset: str | None = None) -> list[FewShotConfig]:
+def read_spec(path: Path, preset: str | None = None) -> list[Config]:
     """The configs that a YAML file asks for, in its order, each once.
 
-    The file has a list `runs`; each entry maps fields of `FewShotConfig` to a value, or to a list of values: one run
-    for each combination (a partition is a list within the list of `window`). What stands beside `runs` holds for all
-    entries. preset: instead of the file's. Raises ConfigError in one line that names the file and the entry.
+    The file has a list `runs`; each entry maps fields of the config to a value, or to a list of values: one run for
+    each combination (a partition is a list within the list of `window`). What stands beside `runs` holds for all
+    entries; `experiment` there is `few-shot`, as without it, or `transfer`. preset: instead of the file's.
+
+    Raises ConfigError in one line that names the file and the entry.
     """
     spec = _load_yaml(path)
     if not isinstance(spec, dict) or not isinstance(spec.get("runs"), list) or not spec["runs"]:
         raise ConfigError(f"{path} has no list `runs`: see results/sweeps for examples")
-    shared = {name: value for name, value in spec.items() if name != "runs"}
-    configs: dict[FewShotConfig, None] = {}
+    shared = {name: value for name, value in spec.items() if name not in ("runs", "experiment")}
+    experiment = spec.get("experiment", "few-shot")
+    if experiment not in EXPERIMENTS:
+        raise ConfigError(f"{path}: experiment {experiment!r} is unknown: choose from {', '.join(EXPERIMENTS)}")
+    configs: dict[Config, None] = {}
     for number, entry in enumerate(spec["runs"], 1):
         if not isinstance(entry, dict):
             raise ConfigError(f"{path}, run {number}: {entry!r} is not a mapping of fields to values")
         chosen = {} if preset is None else {"preset": preset}
         for values in _combinations(shared | entry | chosen):
             try:
-                configs[_config(values)] = None
+                configs[_config(EXPERIMENTS[experiment], values)] = None
             except ConfigError as error:
                 raise ConfigError(f"{path}, run {number}: {error}") from None
     return list(configs)
@@ -81,23 +92,31 @@ def _number(value: Any) -> Any:
         return value
 
 
-def _config(values: dict[str, Any]) -> FewShotConfig:
-    known, required = {field.name for field in fields(FewShotConfig)}, ("preset", "dataset", "way", "shot", "estimator")
+def _config(kind: type[Config], values: dict[str, Any]) -> Config:
+    build = _MODULES[kind].preset_config
+    known = {field.name for field in fields(kind)}
+    required = [name for name, parameter in signature(build).parameters.items()
+                if parameter.default is Parameter.empty and parameter.kind is not Parameter.VAR_KEYWORD]  # fmt: skip
     if unknown := sorted(str(name) for name in values if name not in known):
         raise ConfigError(f"there is no field {unknown[0]!r}: choose from {', '.join(sorted(known))}")
     if missing := [name for name in required if name not in values]:
         raise ConfigError(f"{missing[0]} is missing")
     try:
-        return preset_config(**values)
+        return build(**values)
     except TypeError as error:
         raise ConfigError(f"a value has the wrong type: {error}") from error
+
+
+def place(config: Config, root: Path | None = None) -> runs.Run:
+    """The place of this config's result and checkpoint."""
+    return _MODULES[type(config)].run(config, root)
 
 
 @dataclass(frozen=True)
 class Member:
     """One run as a job. threads: for torch on a CPU, None for torch's own choice."""
 
-    config: FewShotConfig
+    config: Config
     threads: int | None
     root: Path
 
@@ -108,7 +127,7 @@ class Member:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         try:
-            fewshot.train(self.config, resume=True, results_root=self.root)
+            _MODULES[type(self.config)].train(self.config, resume=True, results_root=self.root)
         except UserError as error:
             return str(error)
         return None
@@ -121,7 +140,7 @@ class Member:
 
 
 def sweep(
-    configs: Sequence[FewShotConfig],
+    configs: Sequence[Config],
     executor: str = "local",
     parallel: int | None = None,
     retries: int = 2,
@@ -140,20 +159,20 @@ def sweep(
     if retries < 0:
         raise ConfigError(f"retries={retries}: it must be at least 0")
     root = root or runs.results_root()
-    waiting = [config for config in configs if fewshot.run(config, root).result() is None]
+    waiting = [config for config in configs if place(config, root).result() is None]
     say(f"{len(configs)} runs, {len(configs) - len(waiting)} of them finished before")
     if not waiting:
         return {}
     parallel = parallel or max(1, torch.cuda.device_count() if executor == "local" else len(waiting))
     jobs = _Jobs(executor, parallel, parameters or {}, root)
     failed: dict[str, str] = {}
-    tries: dict[FewShotConfig, int] = {}
+    tries: dict[Config, int] = {}
     try:
         while waiting or jobs.running:
             while waiting and len(jobs.running) < parallel:
                 jobs.submit(waiting.pop(0))
             for config, problem, lost in jobs.ended():
-                name = fewshot.run(config, root).name
+                name = place(config, root).name
                 tries[config] = tries.get(config, 0) + lost
                 if lost and tries[config] <= retries:
                     say(f"{name}: {problem}; starting it again ({tries[config]} of {retries})")
@@ -162,7 +181,7 @@ def sweep(
                     say(f"{name}: {problem}")
                     failed[name] = problem
                 else:
-                    accuracy = fewshot.run(config, root).result()["metrics"]["accuracy"]
+                    accuracy = place(config, root).result()["metrics"]["accuracy"]
                     say(f"{name}: {accuracy:.2f} %, {len(waiting) + len(jobs.running)} runs to go")
             time.sleep(POLL_SECONDS)
     except BaseException:
@@ -181,7 +200,7 @@ class _Jobs:
             raise UserError("a sweep needs submitit: pip install 'msmeta[sweep]'") from error
         if executor not in EXECUTORS:
             raise ConfigError(f"executor {executor!r} is unknown: choose from {', '.join(EXECUTORS)}")
-        self.running: dict[Any, tuple[FewShotConfig, int | None]] = {}
+        self.running: dict[Any, tuple[Config, int | None]] = {}
         self._root, self._local = root, executor == "local"
         self._gpus = torch.cuda.device_count() if self._local else 0
         self._threads = max(1, (os.cpu_count() or 1) // parallel) if self._local else parameters.get("cpus_per_task")
@@ -193,7 +212,7 @@ class _Jobs:
         except (RuntimeError, ValueError, NameError, TypeError) as error:
             raise ConfigError(f"executor {executor}: {str(error).splitlines()[0]}") from error
 
-    def submit(self, config: FewShotConfig) -> None:
+    def submit(self, config: Config) -> None:
         """Starts a member, on the GPU of this machine that has the fewest."""
         gpu = None
         if self._gpus:
@@ -210,12 +229,12 @@ class _Jobs:
             signal.signal(signal.SIGINT, before)
         self.running[job] = config, gpu
 
-    def ended(self) -> list[tuple[FewShotConfig, str | None, bool]]:
+    def ended(self) -> list[tuple[Config, str | None, bool]]:
         """Those that ended since the last call: config, what went wrong, and whether the job died without a word."""
         found = []
         for job in [job for job in self.running if job.done()]:
             config, _ = self.running.pop(job)
-            if fewshot.run(config, self._root).result() is not None:
+            if place(config, self._root).result() is not None:
                 found.append((config, None, False))
                 self._forget(job)
             elif not job.paths.result_pickle.exists():

@@ -1,144 +1,344 @@
-"""Meta-transfer learning (Section 5.1): one iteration of Algorithm 1, on any target network and batch."""
+"""Meta-transfer learning (Section 5.1): training by Algorithm 1, model selection, evaluation.
+
+A target network φ learns a data set while meta-networks θ decide which channels and layers of a frozen source network
+it is to imitate. θ is moved by the meta-gradient of the cross-entropy after T steps on the transfer loss and one step
+on the cross-entropy.
+"""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from msmeta.bilevel import (
-    Bilevel,
-    MetaGradient,
-    Params,
-    State,
-    adapt,
-    detach,
-    gradients,
-    leaves,
-    partition,
-    require_finite,
-)
-from msmeta.dynamics import Dynamics
-from msmeta.errors import ConfigError
-from msmeta.estimators import MultiStep
-from msmeta.models.l2t import L2T, SourceBatch
+from msmeta import data, runs, sources
+from msmeta.bilevel import Params, State
+from msmeta.data import LabelledImages, MinibatchSampler
+from msmeta.errors import ConfigError, DivergedError
+from msmeta.models.l2t import L2T
+from msmeta.models.resnet import ResNet
+from msmeta.models.vgg9 import VGG9
+from msmeta.sources import SOURCES, Source
+from msmeta.transfer_protocols import TARGETS, TransferConfig, preset_config
+from msmeta.transfer_step import Iteration, TransferProblem, scratch_iteration, transfer_iteration, transfer_windows
 
-Network = Callable[[Params, Tensor, Params | None], tuple[Tensor, list[Tensor]]]
-"""`network(params, x, statistics)`: logits (n, way) and features; batch norm uses the batch, and moves `statistics`."""
+__all__ = [
+    "Iteration",
+    "Progress",
+    "TransferConfig",
+    "TransferProblem",
+    "evaluate",
+    "preset_config",
+    "run",
+    "scratch_iteration",
+    "train",
+    "transfer_iteration",
+    "transfer_windows",
+]
+
+EVALUATION_BATCH = 500
+CHECKPOINT_SECONDS = 60
+LOADERS = 4
+"""Processes that read and augment images of 224x224."""
 
 
 @dataclass(frozen=True)
-class TransferProblem:
-    """The losses of one batch.
+class Progress:
+    """What a progress bar shows after each iteration.
 
-    network: the target. x, y: images (n, 3, H, W) and labels (n,). source: what the transfer loss needs of the frozen
-    source network. beta: β, the weight of the transfer loss in the total loss (Eq. 19).
+    fraction: how much of the training is done. speed: iterations a second. loss: the total loss. accuracy: on the
+    validation images, at the end of the last epoch; None in the first.
     """
 
-    network: Network
-    l2t: L2T
-    x: Tensor
-    y: Tensor
-    source: SourceBatch
-    beta: float = 0.5
-
-    def total(self, phi: Params, theta: Params, statistics: Params | None = None) -> Tensor:
-        """L_total = L_acc + β L_tfr (Eq. 19), 0-d; moves the running statistics where they are given."""
-        logits, features = self.network(phi, self.x, statistics)
-        return F.cross_entropy(logits, self.y) + self.beta * self.l2t.loss(phi, theta, self.source, features)
-
-    def classification(self, phi: Params) -> Tensor:
-        """L_acc, the cross-entropy, 0-d."""
-        return F.cross_entropy(self.network(phi, self.x, None)[0], self.y)
-
-    def transfer(self, phi: Params, theta: Params) -> Tensor:
-        """L_tfr, 0-d."""
-        return self.l2t.loss(phi, theta, self.source, self.network(phi, self.x, None)[1])
-
-    def bilevel(self, start: State, transfer_steps: int) -> Bilevel:
-        """T steps on L_tfr and one on L_acc from `start`, judged by L_acc: lines 6 to 14. θ acts in L_tfr alone."""
-        return Bilevel(
-            init=lambda theta: start,
-            inner=lambda phi, theta, t: self.transfer(phi, theta) if t < transfer_steps else self.classification(phi),
-            outer=lambda phi, theta: self.classification(phi),
-        )
+    iteration: int
+    fraction: float
+    speed: float
+    loss: float
+    accuracy: float | None
 
 
 @dataclass(frozen=True)
-class Iteration:
-    """What an iteration of Algorithm 1 gives.
+class _Model:
+    """The networks of a run. source: None from scratch."""
 
-    state: φ and the optimiser's buffers after the step on the total loss, where the next iteration begins: as the
-    reference implementation does, the inner steps are undone once they have judged θ. total: the total loss, 0-d.
-    meta: outer loss, meta-gradient and adapted φ; None for T = 0, where nothing depends on θ.
+    target: VGG9 | ResNet
+    l2t: L2T | None
+    source: Source | None
+    sizes: list[tuple[int, int]]
+
+
+@dataclass
+class _Training:
+    """Everything that changes while training, and that a checkpoint keeps.
+
+    recent: (total loss, outer loss, gradient change) of the iterations since the last point of the log; None where
+    there is none. best: φ and statistics of the epoch that did best on the validation images.
     """
 
     state: State
-    total: Tensor
-    meta: MetaGradient | None
+    statistics: Params
+    theta: Params
+    optimizer: torch.optim.Optimizer | None
+    iteration: int = 0
+    seconds: float = 0.0
+    log: dict[str, list[float | None]] = field(
+        default_factory=lambda: {name: [] for name in ("iteration", "seconds", *_LOGGED)}
+    )
+    curve: dict[str, list[float]] = field(default_factory=lambda: {n: [] for n in ("epoch", "seconds", "accuracy")})
+    recent: list[tuple[float | None, ...]] = field(default_factory=list)
+    best: tuple[Params, Params] | None = None
+
+    def saved(self) -> dict[str, Any]:
+        return {
+            "state": (self.state.phi, self.state.buffers, self.state.step),
+            "theta": {name: value.detach() for name, value in self.theta.items()},
+            "optimizer": self.optimizer.state_dict() if self.optimizer else None,
+            **{name: getattr(self, name) for name in _PLAIN},
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        self.state = State(*saved["state"])
+        with torch.no_grad():
+            for name, value in self.theta.items():
+                value.copy_(saved["theta"][name])
+        if self.optimizer:
+            self.optimizer.load_state_dict(saved["optimizer"])
+        for name in _PLAIN:
+            setattr(self, name, saved[name])
 
 
-def transfer_windows(transfer_steps: int, window: int) -> tuple[int, ...]:
-    """Algorithm 1's partition: K windows of N transfer steps and one step on L_acc. Raises ConfigError."""
-    if transfer_steps < 0:
-        raise ConfigError(f"transfer_steps={transfer_steps}: it must be at least 0")
-    return (*(partition(transfer_steps, window) if transfer_steps else ()), 1)
+_LOGGED = ("total_loss", "outer_loss", "gradient_change")
+_PLAIN = ("statistics", "iteration", "seconds", "log", "curve", "recent", "best")
 
 
-def transfer_iteration(
-    problem: TransferProblem,
-    state: State,
-    theta: Params,
-    dynamics: Dynamics,
-    transfer_steps: int = 2,
-    window: int = 1,
-    statistics: Params | None = None,
-    first_order: bool = False,
-) -> Iteration:
-    """Lines 5 to 14 of Algorithm 1; θ is left to the caller's meta-optimiser.
+def run(config: TransferConfig, root: Path | None = None) -> runs.Run:
+    """The place of this config's result and checkpoint."""
+    label = (
+        f"{config.dataset}-{config.target}-{config.optimizer}-{config.estimator}-T{config.steps}-N{config.window}-"
+        f"{config.preset}-s{config.seed}"
+    )
+    kind = "transfer" if config.evaluate_on == "test" else "transfer-tuning"
+    defaults = runs.defaults(TransferConfig)
+    return runs.Run(kind, label, config.preset, runs.plain(config), root or runs.results_root(), defaults)
 
-    window: N; 1 is the exact baseline. statistics: batch norm's, moved in place by the total loss's forward pass alone.
-    first_order: the meta-gradient of L_total at the adapted φ, which is held constant, instead.
 
-    Costs K + 3 gradients of φ and, unless `first_order`, products for K + 1 windows, of which the first needs no
-    Hessian: its state does not depend on θ. Raises DivergedError for a loss that is not finite.
+def train(
+    config: TransferConfig,
+    device: str = "auto",
+    resume: bool = False,
+    force: bool = False,
+    time_budget: float | None = None,
+    on_step: Callable[[Progress], None] = lambda progress: None,
+    results_root: Path | None = None,
+) -> dict[str, Any] | None:
+    """Trains, evaluates and stores one run; returns its result, or None if `time_budget` (s) ended it early.
+
+    A finished run with the same config is returned, not repeated, unless `force`. Training that was cut short goes on
+    with `resume`. Raises UserError, in one line, for whatever a user can mend: data, weights, options, memory, a
+    diverged loss.
     """
-    windows = transfer_windows(transfer_steps, window)
-    total, state = _total_loss_step(problem, state, theta, dynamics, statistics)
-    bilevel = problem.bilevel(state, transfer_steps)
-    if transfer_steps == 0:
-        return Iteration(state, total, None)
-    if first_order:
-        return Iteration(state, total, _first_order(problem, bilevel, state, theta, dynamics, windows))
-    return Iteration(state, total, MultiStep(dynamics, transfer_steps + 1, windows)(bilevel, theta))
+    place = run(config, results_root)
+    if not force and (finished := place.result()):
+        return finished
+    started = time.perf_counter()
+    chosen = runs.choose_device(device)
+    runs.keep_freed_memory()
+    images = data.load_labelled(config.dataset, device=chosen)
+    if config.train_images is not None:
+        images = images.subset(config.train_images)
+    model = _build(config, images, chosen)
+    runs.reset_peak_memory(chosen)
+    with runs.memory_errors("out of memory: lower --batch or --width"):
+        training = _begin(config, model, chosen)
+        saved = None if force else place.load_checkpoint(chosen)
+        runs.require_resume(saved, resume)
+        if saved:
+            training.restore(saved)
+        deadline = started + (math.inf if time_budget is None else time_budget)
+        try:
+            done = _loop(config, model, training, images, place, deadline, on_step)
+        except DivergedError:
+            raise
+        except BaseException:
+            place.save_checkpoint(training.saved())
+            raise
+        place.save_checkpoint(training.saved())
+        if not done:
+            return None
+        metrics = _metrics(config, model, training, images)
+    place.save_result(
+        {
+            "method": config.method,
+            "setting": config.setting,
+            "metrics": metrics,
+            "log": training.log,
+            "curve": training.curve,
+            "data": {"name": images.name, "title": images.title, "hash": images.hash},
+            "source": {"name": model.source.name, "hash": model.source.hash} if model.source else None,
+            "provenance": {
+                **runs.provenance(chosen),
+                "train_seconds": round(training.seconds, 3),
+                "wall_seconds": round(time.perf_counter() - started, 3),
+                "peak_memory_bytes": runs.peak_memory(chosen),
+                "resumed": saved is not None,
+            },
+        }
+    )
+    return place.result()
 
 
-def _total_loss_step(
-    problem: TransferProblem, state: State, theta: Params, dynamics: Dynamics, statistics: Params | None
-) -> tuple[Tensor, State]:
-    """Line 5."""
-    phi = leaves(state.phi)
-    total = problem.total(phi, detach(theta), statistics)
-    require_finite([], total)
-    (grad,) = gradients(total, phi)
-    with torch.no_grad():
-        return total.detach(), dynamics.window(state, grad, 1)
+@torch.no_grad()
+def evaluate(network: VGG9 | ResNet, phi: Params, statistics: Params, images: LabelledImages, split: str) -> float:
+    """Accuracy (%) on a split, with batch norm's running statistics."""
+    right = 0
+    for x, y in data.evaluation_batches(images, split, EVALUATION_BATCH):
+        logits, _ = network(phi, x, statistics, training=False)
+        right += (logits.argmax(1) == y).sum().item()
+    return 100 * right / len(images.labels[split])
 
 
-def _first_order(
-    problem: TransferProblem,
-    bilevel: Bilevel,
-    state: State,
-    theta: Params,
-    dynamics: Dynamics,
-    windows: tuple[int, ...],
-) -> MetaGradient:
-    adapted, losses = adapt(bilevel, state, theta, dynamics, windows)
-    theta = leaves(theta)
-    total = problem.total(adapted.phi, theta)
-    require_finite(losses, total)
-    (grad,) = gradients(total, theta)
-    return MetaGradient(total.detach(), grad, adapted.phi)
+def _build(config: TransferConfig, images: LabelledImages, device: torch.device) -> _Model:
+    side = SOURCES[config.source].side
+    if images.side != side:
+        raise ConfigError(f"{config.source} takes {side}x{side} images, {images.title} has {images.side}x{images.side}")
+    target = TARGETS[config.target](config, images.way)
+    sizes = target.sizes(images.side)
+    if config.estimator == "scratch":
+        return _Model(target, None, None, sizes)
+    source = sources.load(config.source, device)
+    return _Model(target, L2T(source.channels, target.channels), source, sizes)
+
+
+def _begin(config: TransferConfig, model: _Model, device: torch.device) -> _Training:
+    phi, statistics = model.target.init(config.seed)
+    theta: Params = {}
+    if model.l2t:
+        phi |= model.l2t.init_matching(config.seed)
+        theta = {name: torch.nn.Parameter(value.to(device)) for name, value in model.l2t.init_meta().items()}
+    optimizer = None
+    if theta:
+        optimizer = torch.optim.Adam(theta.values(), lr=config.meta_lr, weight_decay=config.meta_weight_decay)
+    phi, statistics = ({name: value.to(device) for name, value in part.items()} for part in (phi, statistics))
+    return _Training(State(phi), statistics, theta, optimizer)
+
+
+def _loop(
+    config: TransferConfig,
+    model: _Model,
+    training: _Training,
+    images: LabelledImages,
+    place: runs.Run,
+    deadline: float,
+    on_step: Callable[[Progress], None],
+) -> bool:
+    """Trains from where it stands to the last epoch, or to the deadline; says whether the end was reached."""
+    sampler = MinibatchSampler(images, config.batch, config.seed)
+    total = config.epochs * sampler.batches
+    last_checkpoint = time.perf_counter()
+    batches = sampler.from_step(training.iteration, workers=0 if images.side == 32 else LOADERS)
+    while training.iteration < total:
+        began = time.perf_counter()
+        if began > deadline:
+            return False
+        _iterate(config, model, training, *next(batches), epoch=training.iteration // sampler.batches)
+        training.seconds += time.perf_counter() - began
+        _log(config, training)
+        if training.iteration % sampler.batches == 0:
+            _look(model, training, images, training.iteration // sampler.batches)
+        if time.perf_counter() - last_checkpoint > CHECKPOINT_SECONDS:
+            place.save_checkpoint(training.saved())
+            last_checkpoint = time.perf_counter()
+        loss = (training.recent or [[training.log["total_loss"][-1]]])[-1][0]
+        accuracy = training.curve["accuracy"][-1] if training.curve["accuracy"] else None
+        speed = training.iteration / training.seconds
+        on_step(Progress(training.iteration, training.iteration / total, speed, loss, accuracy))
+    return True
+
+
+def _iterate(config: TransferConfig, model: _Model, training: _Training, x: Tensor, y: Tensor, epoch: int) -> None:
+    """One iteration of Algorithm 1, and the step on θ."""
+    statistics = {name: value.clone() for name, value in training.statistics.items()}
+    dynamics = config.dynamics(epoch)
+    if model.l2t is None:
+        found = scratch_iteration(model.target, x, y, training.state, dynamics, statistics)
+    else:
+        batch = model.l2t.source_batch(model.source.features(x), model.sizes)
+        problem = TransferProblem(model.target, model.l2t, x, y, batch, config.beta)
+        found = transfer_iteration(
+            problem, training.state, training.theta, dynamics, config.steps, config.window, statistics,
+            first_order=config.estimator == "first-order", transfer_rate=config.transfer_rate,
+            rollback=config.rollback,
+        )  # fmt: skip
+    if found.meta:
+        for name, value in training.theta.items():
+            value.grad = found.meta.grad[name]
+        training.optimizer.step()
+    outer = found.meta.loss.item() if found.meta else None
+    change = None if found.gradient_change is None else found.gradient_change.item()
+    training.state, training.statistics = found.state, statistics
+    training.iteration += 1
+    training.recent.append((found.total.item(), outer, change))
+
+
+def _log(config: TransferConfig, training: _Training) -> None:
+    if training.iteration % config.log_every:
+        return
+    means = [_mean(column) for column in zip(*training.recent, strict=True)]
+    for column, value in zip(training.log.values(), (training.iteration, training.seconds, *means), strict=True):
+        column.append(None if value is None else round(value, 5))
+    training.recent = []
+
+
+def _mean(values: tuple[float | None, ...]) -> float | None:
+    return None if None in values else sum(values) / len(values)
+
+
+def _look(model: _Model, training: _Training, images: LabelledImages, epoch: int) -> None:
+    """Accuracy on the validation images at the end of an epoch."""
+    accuracy = evaluate(model.target, training.state.phi, training.statistics, images, "validation")
+    if accuracy > max(training.curve["accuracy"], default=-1.0):
+        training.best = training.state.phi, training.statistics
+    for column, value in zip(training.curve.values(), (epoch, training.seconds, accuracy), strict=True):
+        column.append(round(value, 4))
+
+
+def _metrics(config: TransferConfig, model: _Model, training: _Training, images: LabelledImages) -> dict[str, Any]:
+    looks, split = training.curve["accuracy"], config.evaluate_on
+    metrics = {
+        "accuracy": round(evaluate(model.target, *training.best, images, split), 4),
+        "last_accuracy": round(evaluate(model.target, training.state.phi, training.statistics, images, split), 4),
+        "validation_accuracy": max(looks),
+        "selected_epoch": training.curve["epoch"][looks.index(max(looks))],
+        "iterations": training.iteration,
+        "seconds_per_iteration": round(training.seconds / training.iteration, 5),
+        "seconds_per_epoch": round(training.seconds / config.epochs, 4),
+        "images": {name: len(labels) for name, labels in images.labels.items()},
+    }
+    return metrics | (_meta_metrics(model, training, images) if model.l2t else {})
+
+
+@torch.no_grad()
+def _meta_metrics(model: _Model, training: _Training, images: LabelledImages) -> dict[str, Any]:
+    """How far θ has moved, and the mean weights λ_st of the pairs over a batch of validation images."""
+    start = model.l2t.init_meta()
+    moved = {
+        kind: math.sqrt(
+            sum((value.cpu() - start[name]).square().sum().item() for name, value in training.theta.items()
+                if name.startswith(kind))
+        )
+        for kind in ("what", "where")
+    }  # fmt: skip
+    x, _ = next(data.evaluation_batches(images, "validation", EVALUATION_BATCH))
+    batch = model.l2t.source_batch(model.source.features(x), model.sizes)
+    return {
+        "meta_movement": {kind: round(value, 5) for kind, value in moved.items()},
+        "pair_weights": [
+            [round(value, 4) for value in row.tolist()] for row in model.l2t.pair_weights(training.theta, batch)
+        ],
+    }

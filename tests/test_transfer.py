@@ -1,160 +1,191 @@
-"""Algorithm 1 on small networks in float64: its meta-gradient three ways, and what it leaves behind."""
+"""Meta-transfer end to end: what is learnt, what is stored, and that a run can be cut short. Algorithm 1's steps are
+tested in test_transfer_step.py."""
+
+import json
+import math
+from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
-from problems import F64, relative_error
 
-from msmeta import SGD, Adam, ConfigError, State
-from msmeta.models.l2t import L2T
-from msmeta.models.vgg9 import VGG9
-from msmeta.transfer import TransferProblem, transfer_iteration, transfer_windows
+from msmeta import SGD, Adam, ConfigError, DataError, DivergedError, cli, data, runs, sources, transfer
 
-SGD_ = SGD(0.05, 0.9, 1e-2)
-NETWORK = VGG9(way=3, width=1 / 64)
+WEIGHTS = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "weights"
 
 
-def double(params):
-    return {name: value.double() for name, value in params.items()}
+def smoke(estimator="multistep", optimizer="sgd", **changes):
+    return transfer.preset_config("smoke", "glyphs-rgb", estimator, optimizer, **changes)
 
 
 @pytest.fixture
-def problem():
-    """Six random images, features of a random source, and meta-networks that are not at their start."""
-    torch.manual_seed(0)
-    l2t = L2T((2, 3), NETWORK.channels)
-    source = l2t.source_batch(
-        [torch.randn(6, 2, 32, 32, dtype=F64), torch.randn(6, 3, 16, 16, dtype=F64)],
-        [(32 // 2**i, 32 // 2**i) for i in range(5)],
+def train(tmp_path):
+    return lambda config, **options: transfer.train(config, "cpu", results_root=tmp_path, **options)
+
+
+def test_result_holds_what_a_reader_needs(train, tmp_path):
+    config = smoke(window=2)
+    result = train(config)
+    assert json.loads(transfer.run(config, tmp_path).result_path.read_text()) == result
+    assert result["config"] == runs.plain(config)
+    assert (result["method"], result["setting"]) == ("Multi-step", "SGD")
+    metrics, images = result["metrics"], data.load_labelled("glyphs-rgb")
+    batches = len(images.labels["train"]) // config.batch
+    assert metrics["iterations"] == batches and result["log"]["iteration"] == list(range(1, batches + 1))
+    assert metrics["images"] == {name: len(labels) for name, labels in images.labels.items()}
+    assert 0 <= metrics["accuracy"] <= 100 and result["curve"]["accuracy"] == [metrics["validation_accuracy"]]
+    assert all(value > 0 for value in metrics["meta_movement"].values())
+    assert [len(row) for row in metrics["pair_weights"]] == [3] * 5
+    assert result["data"]["hash"] == images.hash and result["source"] == {"name": "random-resnet32", "hash": None}
+    assert 0 < result["provenance"]["train_seconds"] < result["provenance"]["wall_seconds"]
+    assert not list((tmp_path / "checkpoints").glob("*"))
+
+
+def test_scratch_learns_drawings(train):
+    """20 classes, so chance is 5 %: far above it after 40 iterations, and the loss falls."""
+    result = train(smoke("scratch", epochs=10, width=0.25))
+    assert result["metrics"]["accuracy"] > 50
+    assert result["log"]["total_loss"][-1] < result["log"]["total_loss"][0]
+    assert result["source"] is None and "pair_weights" not in result["metrics"]
+    assert set(result["log"]["outer_loss"]) == {None}
+
+
+def test_the_network_of_the_best_epoch_is_tested(train):
+    result = train(smoke("scratch", epochs=6, lr=0.3))
+    looks = result["curve"]["accuracy"]
+    assert len(looks) == 6 and result["metrics"]["validation_accuracy"] == max(looks)
+    assert result["metrics"]["selected_epoch"] == 1 + looks.index(max(looks))
+
+
+@pytest.mark.parametrize(
+    ("changes", "method"),
+    [
+        ({"window": 1}, "Baseline"),
+        ({"steps": 3, "window": 3}, "3-step Est. (3)"),
+        ({"steps": 0}, "0-step"),
+        ({"steps": 1, "transfer_rate": 2.0}, "1-step, 2·lr"),
+        ({"estimator": "first-order"}, "First-order"),
+        ({"rollback": False}, "Baseline"),
+    ],
+)
+def test_each_method_trains_with_both_optimizers(train, changes, method):
+    for optimizer in ("sgd", "adam"):
+        result = train(smoke(optimizer=optimizer, **changes))
+        assert result["method"] == method
+        moves = method != "0-step"
+        assert (result["metrics"]["meta_movement"]["what"] > 0) == moves
+        assert (result["log"]["outer_loss"][0] is not None) == moves
+        two_gradients = result["config"]["steps"] > 1 and result["config"]["window"] == 1
+        assert (result["log"]["gradient_change"][0] is not None) == (two_gradients)
+
+
+def test_an_interrupted_run_resumes_to_the_same_result(train, tmp_path):
+    config = smoke(epochs=3, optimizer="adam")
+    whole = train(config)
+    for stop in (1, 5):  # within the first epoch, and within the second
+
+        def interrupt(step, stop=stop):
+            if step.iteration == stop:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            train(config, force=True, on_step=interrupt)
+        assert transfer.run(config, tmp_path).checkpoint_path.exists()
+        transfer.run(config, tmp_path).result_path.unlink(missing_ok=True)
+        with pytest.raises(ConfigError, match="--resume"):
+            train(config)
+        resumed = train(config, resume=True)
+        for part in ("accuracy", "last_accuracy", "meta_movement", "pair_weights"):
+            assert resumed["metrics"][part] == whole["metrics"][part]
+        assert resumed["log"]["total_loss"] == whole["log"]["total_loss"]
+        assert resumed["curve"]["accuracy"] == whole["curve"]["accuracy"] and resumed["provenance"]["resumed"]
+
+
+def test_a_time_budget_leaves_a_checkpoint(train, tmp_path):
+    config = smoke(epochs=3)
+    assert train(config, time_budget=0.0) is None
+    assert transfer.run(config, tmp_path).checkpoint_path.exists()
+    assert train(config, resume=True)["metrics"]["iterations"] == 12
+
+
+def test_learning_rate_is_annealed_by_the_cosine():
+    config = smoke(epochs=4)
+    assert [config.dynamics(epoch).lr for epoch in range(4)] == pytest.approx(
+        [0.1 * (1 + math.cos(math.pi * t / 4)) / 2 for t in range(4)]
     )
-    x, y = torch.randn(6, 3, 32, 32, dtype=F64), torch.tensor([0, 1, 2, 0, 1, 2])
-    return TransferProblem(NETWORK, l2t, x, y, source)
+    assert config.dynamics(0) == SGD(0.1, 0.9, 1e-4)
+    assert smoke(optimizer="adam").dynamics(0) == Adam(1e-3, (0.9, 0.999), weight_decay=1e-4)
 
 
-@pytest.fixture
-def theta(problem):
-    return {k: v + 0.3 * torch.randn(v.shape, dtype=F64) for k, v in double(problem.l2t.init_meta()).items()}
+def test_paper_preset_is_the_papers():
+    small = transfer.preset_config("paper", "cifar-100", "multistep", "sgd", window=2)
+    assert (small.batch, small.epochs, small.meta_lr, small.beta, small.steps) == (128, 200, 1e-3, 0.5, 2)
+    assert (small.source, small.target, small.lr, small.width) == ("tinyimagenet-resnet32", "vgg9", 0.1, 1.0)
+    large = transfer.preset_config("paper", "bird", "multistep", "adam")
+    assert (large.batch, large.meta_lr, large.source, large.target) == (64, 1e-4, "imagenet-resnet34", "resnet18")
+    assert large.lr == 1e-3 and large.train_images is None and large.meta_weight_decay == 1e-4
 
 
-@pytest.fixture
-def state(problem):
-    params, _ = NETWORK.init(1)
-    phi = double(params | problem.l2t.init_matching(2))
-    return State(phi, {"velocity": {name: 0.1 * torch.randn_like(value) for name, value in phi.items()}})
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"estimator": "maml"}, {"optimizer": "rmsprop"}, {"source": "vgg"}, {"target": "vgg"}, {"epochs": 0},
+        {"batch": 0}, {"steps": 3, "window": 2}, {"steps": -1}, {"estimator": "scratch", "window": 2}, {"lr": -1.0},
+        {"meta_lr": 0.0}, {"target": "resnet18", "width": 0.5}, {"evaluate_on": "train"},
+    ],
+)  # fmt: skip
+def test_impossible_configs_are_refused(changes):
+    with pytest.raises(ConfigError) as error:
+        smoke(**changes)
+    assert "\n" not in str(error.value)
 
 
-def gradient(loss, phi):
-    """∂loss/∂φ with a graph; zero where the loss does not depend on φ, as a transfer loss on the head."""
-    grads = torch.autograd.grad(loss, list(phi.values()), create_graph=True, allow_unused=True)
-    return {k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(phi.items(), grads, strict=True)}
+def test_source_and_images_have_to_fit(train):
+    with pytest.raises(ConfigError, match="takes 224x224 images"):
+        train(smoke(source="random-resnet34", target="resnet18", width=1.0))
 
 
-def outer_loss(problem, state, theta, dynamics, transfer_steps, window):
-    """Lines 6 to 14 as a plain loop, from the state after line 5; the graph is kept."""
-    for _ in range(0, transfer_steps, window):
-        grads = gradient(problem.transfer(state.phi, theta), state.phi)
-        for _ in range(window):
-            state = dynamics.window(state, grads, 1)
-    grads = gradient(problem.classification(state.phi), state.phi)
-    return problem.classification(dynamics.window(state, grads, 1).phi)
+def test_divergence_is_one_line_and_leaves_no_checkpoint(train, tmp_path):
+    with pytest.raises(DivergedError):
+        train(smoke(lr=1e20, epochs=2))
+    assert not list((tmp_path / "checkpoints").glob("*.pt"))
 
 
-def require_grad(state):
-    phi = {name: value.detach().requires_grad_() for name, value in state.phi.items()}
-    return State(phi, state.buffers, state.step)
+def test_missing_weights_are_one_line(tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="tinyimagenet-resnet32.pth.tar"):
+        sources.load("tinyimagenet-resnet32", root=tmp_path)
+    assert not sources.available("tinyimagenet-resnet32", tmp_path) and sources.available("random-resnet32", tmp_path)
+    monkeypatch.setattr(sources, "IMAGENET_URL", "http://127.0.0.1:9/resnet34-b627a593.pth")
+    with pytest.raises(DataError, match="put it into"):
+        sources.load("imagenet-resnet34", root=tmp_path)
+    (tmp_path / "weights").mkdir(exist_ok=True)
+    (tmp_path / "weights" / sources.IMAGENET_FILE).write_bytes(b"not a model")
+    with pytest.raises(DataError, match="is not torchvision's ResNet-34"):
+        sources.load("imagenet-resnet34", root=tmp_path)
 
 
-@pytest.mark.parametrize("dynamics", [SGD_, Adam(1e-2, weight_decay=1e-2)], ids=["sgd", "adam"])
-@pytest.mark.parametrize(("transfer_steps", "window"), [(1, 1), (2, 1), (2, 2), (3, 3), (3, 1)])
-def test_meta_gradient_is_that_of_a_plain_loop(problem, state, theta, dynamics, transfer_steps, window):
-    state = state if dynamics is SGD_ else State(state.phi)
-    found = transfer_iteration(problem, state, theta, dynamics, transfer_steps, window)
-    leaf = {name: value.clone().requires_grad_() for name, value in theta.items()}
-    loss = outer_loss(problem, require_grad(found.state), leaf, dynamics, transfer_steps, window)
-    expected = dict(zip(leaf, torch.autograd.grad(loss, list(leaf.values())), strict=True))
-    assert found.meta.loss.item() == pytest.approx(loss.item(), rel=1e-12)
-    assert relative_error(found.meta.grad, expected) < 1e-9
+@pytest.mark.skipif(not WEIGHTS.is_dir(), reason="the source model's file is not here")
+def test_the_published_source_is_loaded_and_hashed(tmp_path):
+    (tmp_path / "weights").symlink_to(WEIGHTS)
+    source = sources.load("tinyimagenet-resnet32", root=tmp_path)
+    assert [tuple(f.shape) for f in source.features(torch.zeros(2, 3, 32, 32))] == [
+        (2, 16, 32, 32), (2, 32, 16, 16), (2, 64, 8, 8)
+    ]  # fmt: skip
+    assert len(source.hash) == 64
 
 
-def test_meta_gradient_is_that_of_central_differences(problem, state, theta):
-    found = transfer_iteration(problem, state, theta, SGD_, 2, 1)
-    direction = {name: torch.randn_like(value) for name, value in theta.items()}
+def test_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
 
-    def along(step):
-        moved = {name: value + step * direction[name] for name, value in theta.items()}
-        return outer_loss(problem, require_grad(found.state), moved, SGD_, 2, 1).item()
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["msmeta", "train", "transfer", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return stop.value.code or 0, capsys.readouterr()
 
-    slope = sum((found.meta.grad[name] * direction[name]).sum() for name in theta).item()
-    h = 1e-4  # truncation h², rounding 1e-16 / h
-    assert (along(h) - along(-h)) / (2 * h) == pytest.approx(slope, rel=1e-5)
-
-
-def test_meta_gradient_is_that_of_the_replayed_reverse(problem, state, theta):
-    """As L2T-ww is published: states are kept, and on the way back each step is run again and pulled back by hand.
-
-    With α the multiplier of φ and β that of v: γ = -ηα + β multiplies g, and α' = α - ηωα + ωβ + ∂<γ, g>/∂φ,
-    β' = μβ - ημα, where β begins at zero; θ's part is the sum of ∂<γ, g>/∂θ.
-    """
-    eta, mu, omega = SGD_.lr, SGD_.momentum, SGD_.weight_decay
-    found = transfer_iteration(problem, state, theta, SGD_, 2, 1)
-    losses = [problem.transfer, problem.transfer, lambda phi, theta: problem.classification(phi)]
-
-    phi, v, states = found.state.phi, found.state.buffers["velocity"], []
-    for loss in losses:
-        states.append(phi)
-        leaf = {k: p.detach().requires_grad_() for k, p in phi.items()}
-        g = gradient(loss(leaf, theta), leaf)
-        v = {k: mu * v[k] + g[k].detach() + omega * phi[k] for k in phi}
-        phi = {k: phi[k] - eta * v[k] for k in phi}
-    leaf = {k: p.detach().requires_grad_() for k, p in phi.items()}
-    alpha = gradient(problem.classification(leaf), leaf)
-    beta = {k: torch.zeros_like(p) for k, p in phi.items()}
-    total = {k: torch.zeros_like(p) for k, p in theta.items()}
-    for loss, kept in zip(reversed(losses), reversed(states), strict=True):
-        leaf = {k: p.detach().requires_grad_() for k, p in kept.items()}
-        meta = {k: p.detach().requires_grad_() for k, p in theta.items()}
-        gamma = {k: (-eta * alpha[k] + beta[k]).detach() for k in leaf}
-        inner = sum((gamma[k] * g).sum() for k, g in gradient(loss(leaf, meta), leaf).items())
-        by_phi = torch.autograd.grad(inner, list(leaf.values()), retain_graph=True, allow_unused=True)
-        by_theta = torch.autograd.grad(inner, list(meta.values()), allow_unused=True)
-        for k, part in zip(meta, by_theta, strict=True):
-            total[k] = total[k] if part is None else total[k] + part
-        pulled = {k: 0 if part is None else part for k, part in zip(leaf, by_phi, strict=True)}
-        alpha, beta = (
-            {k: (1 - eta * omega) * alpha[k] + omega * beta[k] + pulled[k] for k in leaf},
-            {k: mu * beta[k] - eta * mu * alpha[k] for k in leaf},
-        )
-    assert relative_error(found.meta.grad, total) < 1e-9
-
-
-def test_the_inner_steps_leave_nothing_behind(problem, state, theta):
-    """φ, velocity and batch statistics are those after one step on the total loss, whatever the inner steps did."""
-    statistics = double(NETWORK.init(1)[1])
-    expected_statistics = {name: value.clone() for name, value in statistics.items()}
-    phi = {name: value.clone().requires_grad_() for name, value in state.phi.items()}
-    logits, features = NETWORK(phi, problem.x, expected_statistics)
-    loss = F.cross_entropy(logits, problem.y) + 0.5 * problem.l2t.loss(phi, theta, problem.source, features)
-    grads = dict(zip(phi, torch.autograd.grad(loss, list(phi.values())), strict=True))
-    after = SGD_.window(state, grads, 1)
-    found = transfer_iteration(problem, state, theta, SGD_, 2, 2, statistics)
-    assert found.total.item() == pytest.approx(loss.item(), rel=1e-12)
-    assert relative_error(found.state.phi, after.phi) < 1e-12
-    assert relative_error(found.state.buffers["velocity"], after.buffers["velocity"]) < 1e-12
-    assert relative_error(statistics, expected_statistics) < 1e-12
-    assert relative_error(found.meta.phi, found.state.phi) > 1e-3
-
-
-def test_first_order_is_the_total_losss_own_gradient(problem, state, theta):
-    found = transfer_iteration(problem, state, theta, SGD_, 2, 1, first_order=True)
-    leaf = {name: value.clone().requires_grad_() for name, value in theta.items()}
-    loss = problem.total(transfer_iteration(problem, state, theta, SGD_, 2, 1).meta.phi, leaf)
-    expected = dict(zip(leaf, torch.autograd.grad(loss, list(leaf.values())), strict=True))
-    assert relative_error(found.meta.grad, expected) < 1e-12
-
-
-def test_no_transfer_steps_no_meta_gradient(problem, state, theta):
-    assert transfer_iteration(problem, state, theta, SGD_, 0).meta is None
-    assert transfer_windows(0, 1) == (1,) and transfer_windows(4, 2) == (2, 2, 1)
-    for steps, window in ((-1, 1), (3, 2)):
-        with pytest.raises(ConfigError):
-            transfer_windows(steps, window)
+    status, printed = call("--preset", "smoke", "--dataset", "glyphs-rgb", "--window", "2")
+    assert status == 0 and "Multi-step (SGD), Glyphs (32x32):" in printed.out
+    assert call("--preset", "smoke", "--dataset", "glyphs-rgb", "--window", "2")[1].out.startswith("this run has")
+    status, printed = call("--preset", "smoke", "--dataset", "omniglot")
+    assert status == 2 and len(printed.err.strip().splitlines()) == 1
+    status, printed = call("--preset", "smoke", "--dataset", "glyphs-rgb", "--window", "3")
+    assert status == 2 and len(printed.err.strip().splitlines()) == 1

@@ -28,13 +28,16 @@ class Arrays:
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """A registry entry: images in classes, the classes ordered so that each split is a contiguous range.
+class Labels:
+    """What belongs to images (N, channels, height, width): int64 labels (N,) and one name a class."""
 
-    `tune` and `validation` exist for choosing settings only: the one to train on, the other to measure. Splits may
-    overlap: where the data set has no validation classes of its own, the two are parts of `train`; where it has, `tune`
-    is `train`.
-    """
+    labels: np.ndarray
+    classes: list[str]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What registry entries of both kinds have in common."""
 
     name: str
     title: str
@@ -45,21 +48,70 @@ class Dataset:
     """Key in the book's references."""
     obtained: str
     """How a user gets it."""
+    raw_files: Callable[[], tuple[RawFile, ...]] | None
+    """The official archives, empty where they cannot be downloaded; None where the data are generated.
+
+    A function, since torchvision is slow to import.
+    """
+
+    @property
+    def generated(self) -> bool:
+        """Whether the data are computed rather than read, so that there is nothing to prepare."""
+        return self.raw_files is None
+
+
+@dataclass(frozen=True)
+class Dataset(Entry):
+    """A registry entry for few-shot tasks: images in classes, each split a contiguous range of classes.
+
+    `tune` and `validation` exist for choosing settings only: the one to train on, the other to measure. Splits may
+    overlap: where the data set has no validation classes of its own, the two are parts of `train`; where it has, `tune`
+    is `train`.
+    """
+
     shape: tuple[int, int, int, int, int]
     """(classes, samples, channels, height, width)"""
     splits: Mapping[str, range]
     """Classes of each split."""
     rotations: int
     """4 where each class also counts when turned by 90, 180 and 270 degrees, else 1."""
-    raw_files: Callable[[], tuple[RawFile, ...]] | None
-    """The official archives, empty where they cannot be downloaded; None where the data are generated.
-
-    A function, since torchvision is slow to import.
-    """
     build: Callable[[Path | None, Progress], Arrays]
     """Reads the folder with the raw files (None where the data are generated); raises DataError in one line."""
 
+
+@dataclass(frozen=True)
+class LabelledDataset(Entry):
+    """A registry entry for classification: labelled images, all classes in each split, each split a contiguous range.
+
+    The images of a split lie class by class.
+    """
+
+    way: int
+    """Classes."""
+    stored: int
+    """Side of the stored images."""
+    side: int
+    """Side of what a network sees, after cropping."""
+    counts: Mapping[str, int]
+    """Images of `train`, `validation` and `test`, in the order in which they are stored."""
+    build: Callable[[Path | None, np.ndarray, Progress], Labels]
+    """Fills an array of `shape` from the folder with the raw files (None where the data are generated).
+
+    It is given the array, so that this can be a file larger than the memory. Raises DataError in one line.
+    """
+
     @property
-    def generated(self) -> bool:
-        """Whether the data are computed rather than read, so that there is nothing to prepare."""
-        return self.raw_files is None
+    def shape(self) -> tuple[int, int, int, int]:
+        """(images, channels, height, width)"""
+        return sum(self.counts.values()), 3, self.stored, self.stored
+
+    @property
+    def splits(self) -> dict[str, range]:
+        """Images of each split."""
+        ends = np.cumsum(list(self.counts.values())).tolist()
+        return {split: range(end - self.counts[split], end) for split, end in zip(self.counts, ends, strict=True)}
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the images are left on disk rather than read into memory: those of 256x256, 1 to 4 GB a set."""
+        return self.stored > self.side

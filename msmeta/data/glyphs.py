@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from msmeta.data.dataset import Arrays, Dataset, Progress
+from msmeta.data.dataset import Arrays, Dataset, LabelledDataset, Labels, Progress
 
 CLASSES = 600
 SAMPLES = 20
@@ -18,6 +18,10 @@ SEED = 0
 POINTS = 13
 """Points along a stroke, joined by straight lines; a multiple of 3 lines keeps the corners of polylines sharp."""
 CURVE, CORNER, LOOP = range(3)
+LABELLED_CLASSES = 20
+LABELLED_SIDE = 32
+LABELLED_DRAWINGS = {"train": 14, "validation": 2, "test": 4}
+"""Of each class, in this order."""
 
 
 def _bases() -> np.ndarray:
@@ -149,6 +153,20 @@ def build(folder: Path | None, progress: Progress) -> Arrays:
     return Arrays(_images().copy(), [f"glyph{label:03d}" for label in range(CLASSES)])
 
 
+def build_labelled(folder: Path | None, images: np.ndarray, progress: Progress) -> Labels:
+    """Fills `images` with the first classes, drawn in the middle of 32x32 pixels, the same in the three channels.
+
+    Neither of the other arguments is used: there are no raw files.
+    """
+    drawings = np.stack([_draw(label) for label in range(LABELLED_CLASSES)])
+    margin = (LABELLED_SIDE - SIDE) // 2
+    drawings = np.pad(drawings, [(0, 0), (0, 0), (margin, margin), (margin, margin)])
+    parts = np.split(drawings, np.cumsum(list(LABELLED_DRAWINGS.values()))[:-1], axis=1)
+    images[:] = np.concatenate([part.reshape(-1, 1, LABELLED_SIDE, LABELLED_SIDE) for part in parts])
+    labels = np.concatenate([np.repeat(np.arange(LABELLED_CLASSES), part.shape[1]) for part in parts])
+    return Labels(labels, [f"glyph{label:03d}" for label in range(LABELLED_CLASSES)])
+
+
 DATASET = Dataset(
     name="glyphs",
     title="Glyphs (procedural)",
@@ -161,4 +179,19 @@ DATASET = Dataset(
     rotations=4,
     raw_files=None,
     build=build,
+)
+
+LABELLED = LabelledDataset(
+    name="glyphs-rgb",
+    title="Glyphs (32x32)",
+    licence="MIT, as this package",
+    source="drawn by msmeta/data/glyphs.py",
+    citation="",
+    obtained="drawn when loaded, no files",
+    raw_files=None,
+    way=LABELLED_CLASSES,
+    stored=LABELLED_SIDE,
+    side=LABELLED_SIDE,
+    counts={split: LABELLED_CLASSES * drawings for split, drawings in LABELLED_DRAWINGS.items()},
+    build=build_labelled,
 )

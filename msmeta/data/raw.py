@@ -34,7 +34,9 @@ STALL_SECONDS = 15.0
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 MAX_TAR_BYTES = 2**31
 """Of all files of one tar archive together, which are held in memory."""
-MAX_PIXELS = 2**24
+MAX_PIXELS = 2**26
+"""Of an image before it is resized: four bytes each are held while it is decoded."""
+FORMATS = ("PNG", "JPEG", "WebP")
 DECODERS = min(4, os.cpu_count() or 1)
 
 READ_ERRORS = (
@@ -50,6 +52,7 @@ READ_ERRORS = (
 """What the standard library raises for damaged content."""
 
 ReadFile = Callable[[str], bytes]
+Keep = Callable[[str], bool]
 
 
 def download(name: str, files: tuple[RawFile, ...], folder: Path, progress: Progress) -> None:
@@ -63,8 +66,8 @@ def download(name: str, files: tuple[RawFile, ...], folder: Path, progress: Prog
     for done, file in enumerate(files):
         progress(f"download {file.name}", done, len(files))
         try:
-            _reach(file.url)
-            with _socket_timeout(STALL_SECONDS):
+            reach(file.url)
+            with socket_timeout(STALL_SECONDS):
                 download_url(file.url, folder, file.name, file.md5)
         except (OSError, RuntimeError, HTTPException, ValueError) as error:
             raise DataError(
@@ -74,7 +77,7 @@ def download(name: str, files: tuple[RawFile, ...], folder: Path, progress: Prog
     progress("download", len(files), len(files))
 
 
-def _reach(url: str) -> None:
+def reach(url: str) -> None:
     """Asks for the head of `url`; raises OSError with the reason unless it is given within REACH_SECONDS.
 
     A socket timeout bounds neither name resolution nor a host with several addresses, so the question is asked in a
@@ -99,7 +102,7 @@ def _reach(url: str) -> None:
 
 
 @contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
+def socket_timeout(seconds: float) -> Iterator[None]:
     """torchvision's download takes no timeout of its own, so the process-wide default is set while it runs."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
@@ -136,18 +139,21 @@ def open_tree(folder: Path, stem: str, max_files: int, max_bytes: int) -> Iterat
 
 
 @contextmanager
-def open_path(tree: Path, max_files: int, max_bytes: int) -> Iterator[tuple[list[str], ReadFile]]:
+def open_path(
+    tree: Path, max_files: int, max_bytes: int, keep: Keep = lambda name: True
+) -> Iterator[tuple[list[str], ReadFile]]:
     """Opens an archive or a folder without extracting anything.
 
     Yields the sorted names of its files (below a folder, with the name of that folder first) and a function that reads
-    one of them, in any thread. A tar archive cannot be read out of order, so its files are held in memory. Raises
-    DataError in one line if an archive is damaged, or if a member is a link or a device, points out of the tree, or is
-    larger than `max_bytes`; the function, if what it reads is damaged.
+    one of them, in any thread. A tar archive cannot be read out of order, so its files are held in memory. Files whose
+    names are not to `keep` are left out, however large. Raises DataError in one line if an archive is damaged, or if a
+    member is a link or a device, points out of the tree, or is larger than `max_bytes`; the function, if what it reads
+    is damaged.
     """
     with ExitStack() as stack:
         if tree.is_dir():
             with readable(tree):
-                paths = _files(tree.resolve().parent, tree.resolve(), max_files, max_bytes)
+                paths = _files(tree.resolve().parent, tree.resolve(), max_files, max_bytes, keep)
             names: Iterable[str] = paths
 
             def read(name: str) -> bytes:
@@ -157,7 +163,7 @@ def open_path(tree: Path, max_files: int, max_bytes: int) -> Iterator[tuple[list
         elif tree.suffix == ".zip":
             with readable(tree):
                 file = stack.enter_context(zipfile.ZipFile(tree))
-                names = infos = _members(tree, file, max_files, max_bytes)
+                names = infos = _members(tree, file, max_files, max_bytes, keep)
 
             def read(name: str) -> bytes:
                 with readable(f"{tree}, member {name}"):
@@ -165,7 +171,7 @@ def open_path(tree: Path, max_files: int, max_bytes: int) -> Iterator[tuple[list
 
         else:
             with readable(tree):
-                names = contents = _tar_contents(tree, max_files, max_bytes)
+                names = contents = _tar_contents(tree, max_files, max_bytes, keep)
             read = contents.__getitem__
         yield sorted(names), read
 
@@ -179,15 +185,16 @@ def readable(what: object) -> Iterator[None]:
         raise DataError(f"cannot read {what}: {_reason(error)}") from error
 
 
-def open_rgb(data: bytes, name: str) -> Image.Image:
-    """A PNG, JPEG or WebP image, loaded, as RGB. Raises DataError in one line that names it if it is damaged."""
+def open_rgb(data: bytes, name: str, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+    """An image in one of the formats, loaded, as RGB. Raises DataError in one line that names it if it is damaged."""
     try:
-        with Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "WEBP"]) as image:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width}x{image.height} pixels are too many")
             return image.convert("RGB")
     except (OSError, EOFError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        raise DataError(f"{name} is not a readable PNG, JPEG or WebP image: {_reason(error)}") from error
+        known = f"{', '.join(formats[:-1])} or {formats[-1]}"
+        raise DataError(f"{name} is not a readable {known} image: {_reason(error)}") from error
 
 
 def decode_all(
@@ -275,31 +282,35 @@ def as_text(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode()
 
 
-def _members(archive: Path, file: zipfile.ZipFile, max_files: int, max_bytes: int) -> dict[str, zipfile.ZipInfo]:
-    """The regular files of a zip archive by name, each member checked."""
+def _members(
+    archive: Path, file: zipfile.ZipFile, max_files: int, max_bytes: int, keep: Keep
+) -> dict[str, zipfile.ZipInfo]:
+    """The regular files to keep of a zip archive by name, each member checked."""
     infos = file.infolist()
     if len(infos) > max_files:
         raise DataError(f"{archive} holds {len(infos):,} members, more than the {max_files:,} allowed")
     for info in infos:
         plain = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)
-        _check_member(archive, info.filename, plain, info.file_size, max_bytes)
-    return {info.filename: info for info in infos if not info.is_dir()}
+        _check_member(archive, info.filename, plain, info.file_size if keep(info.filename) else 0, max_bytes)
+    return {info.filename: info for info in infos if keep(info.filename) and not info.is_dir()}
 
 
-def _tar_contents(archive: Path, max_files: int, max_bytes: int) -> dict[str, bytes]:
-    """The regular files of a tar archive by name, each member checked before it is read, in one pass."""
+def _tar_contents(archive: Path, max_files: int, max_bytes: int, keep: Keep) -> dict[str, bytes]:
+    """The regular files to keep of a tar archive by name, each member checked before it is read, in one pass."""
     contents: dict[str, bytes] = {}
     total = 0
     with tarfile.open(archive, "r:" if archive.suffix == ".tar" else "r:gz") as file:
         for count, info in enumerate(file, 1):
             if count > max_files:
                 raise DataError(f"{archive} holds more than the {max_files:,} members allowed")
-            _check_member(archive, info.name, info.isreg() or info.isdir(), info.size, max_bytes)
-            total += info.size
+            name = PurePosixPath(info.name).as_posix()
+            size = info.size if keep(name) else 0
+            _check_member(archive, info.name, info.isreg() or info.isdir(), size, max_bytes)
+            total += size
             if total > MAX_TAR_BYTES:
                 raise DataError(f"{archive} holds more than {MAX_TAR_BYTES:,} bytes: extract it and give the folder")
-            if info.isreg():
-                contents[PurePosixPath(info.name).as_posix()] = file.extractfile(info).read()
+            if info.isreg() and keep(name):
+                contents[name] = file.extractfile(info).read()
         # Where a header is damaged, tarfile stops as if at the end; and a checksum stands only at the very end.
         if file.fileobj.read(2**20).strip(b"\0"):
             raise tarfile.ReadError("a header is damaged, or something follows the end")
@@ -316,21 +327,24 @@ def _check_member(archive: Path, name: str, plain: bool, size: int, max_bytes: i
         raise DataError(f"{archive}: member {name!r} has more than the {max_bytes:,} bytes allowed")
 
 
-def _files(folder: Path, extracted: Path, max_files: int, max_bytes: int) -> dict[str, Path]:
-    """The regular files below `extracted` by their name relative to `folder`, links not followed but refused."""
+def _files(folder: Path, extracted: Path, max_files: int, max_bytes: int, keep: Keep) -> dict[str, Path]:
+    """The regular files to keep below `extracted` by name relative to `folder`, links not followed but refused."""
     files: dict[str, Path] = {}
     waiting = [extracted]
     while waiting:
         with os.scandir(waiting.pop()) as entries:
             for entry in entries:
+                name = Path(entry.path).relative_to(folder).as_posix()
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(Path(entry.path))
+                elif not keep(name):
+                    continue
                 elif not entry.is_file(follow_symlinks=False):
                     raise DataError(f"{entry.path} is a link or a device, not a file")
                 elif entry.stat(follow_symlinks=False).st_size > max_bytes:
                     raise DataError(f"{entry.path} has more than the {max_bytes:,} bytes allowed")
                 else:
-                    files[Path(entry.path).relative_to(folder).as_posix()] = Path(entry.path)
+                    files[name] = Path(entry.path)
         if len(files) > max_files:
             raise DataError(f"{extracted} holds more than the {max_files:,} files allowed")
     return files

@@ -72,7 +72,7 @@ class L2T:
     def weights(self, theta: Params, source: SourceBatch) -> list[Tensor]:
         """λ_st w_st,c of each target feature: (n, sum of C_s)."""
         return [
-            torch.cat([self._pair_weights(theta, s, t, pooled) for s, pooled in enumerate(source.pooled)], dim=1)
+            torch.cat([_pair_weights(theta, s, t, pooled) for s, pooled in enumerate(source.pooled)], dim=1)
             for t in range(len(self.target_channels))
         ]
 
@@ -90,8 +90,19 @@ class L2T:
         pairs = zip(self.weights(theta, source), self.distances(phi, source, features), strict=True)
         return sum((weight * distance).sum(1).mean() for weight, distance in pairs)
 
-    def _pair_weights(self, theta: Params, s: int, t: int, pooled: Tensor) -> Tensor:
-        what, where = (
-            F.linear(pooled, theta[f"{kind}{s}.{t}.weight"], theta[f"{kind}{s}.{t}.bias"]) for kind in ("what", "where")
-        )
-        return F.relu6(where) * what.softmax(1)
+    def pair_weights(self, theta: Params, source: SourceBatch) -> Tensor:
+        """λ_st, a mean over images: (targets, sources)."""
+        pairs = [
+            [F.relu6(_linear(theta, "where", s, t, pooled)).mean() for s, pooled in enumerate(source.pooled)]
+            for t in range(len(self.target_channels))
+        ]
+        return torch.stack([torch.stack(row) for row in pairs])
+
+
+def _pair_weights(theta: Params, s: int, t: int, pooled: Tensor) -> Tensor:
+    """λ_st w_st,c: (n, C_s)."""
+    return F.relu6(_linear(theta, "where", s, t, pooled)) * _linear(theta, "what", s, t, pooled).softmax(1)
+
+
+def _linear(theta: Params, kind: str, s: int, t: int, pooled: Tensor) -> Tensor:
+    return F.linear(pooled, theta[f"{kind}{s}.{t}.weight"], theta[f"{kind}{s}.{t}.bias"])

@@ -33,6 +33,34 @@ class ResNet32:
         """Of the features: the output of each stage."""
         return WIDTHS
 
+    def init(self, seed: int = 0) -> Params:
+        """He-normal convolutions, batch norms with a standard normal's statistics, and a small normal head.
+
+        The last batch norm of each block is zero, so that the variance does not grow from block to block.
+        """
+        generator, params = torch.Generator().manual_seed(seed), {"conv.bias": torch.zeros(WIDTHS[0])}
+
+        def convolution(name: str, norm: str, fan_in: int, channels: int, side: int) -> None:
+            weight = torch.randn(channels, fan_in, side, side, generator=generator)
+            params[f"{name}.weight"] = weight * (2 / (side * side * fan_in)) ** 0.5
+            for part, value in (("mean", 0.0), ("variance", 1.0), ("weight", 1.0), ("bias", 0.0)):
+                params[f"{norm}.{part}"] = torch.full((channels,), value)
+
+        convolution("conv", "norm", 3, WIDTHS[0], 3)
+        fan_in = WIDTHS[0]
+        for stage, channels in enumerate(WIDTHS):
+            for block in range(BLOCKS):
+                name = f"stage{stage}.{block}"
+                convolution(f"{name}.conv1", f"{name}.norm1", fan_in, channels, 3)
+                convolution(f"{name}.conv2", f"{name}.norm2", channels, channels, 3)
+                params[f"{name}.norm2.weight"].zero_()
+                if fan_in != channels:
+                    convolution(f"{name}.shortcut", f"{name}.shortcut_norm", fan_in, channels, 1)
+                fan_in = channels
+        params["head.weight"] = torch.randn(self.way, fan_in, generator=generator) * 0.01
+        params["head.bias"] = torch.zeros(self.way)
+        return params
+
     def __call__(self, params: Params, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Logits (n, way) and features [(n, 16, 32, 32), (n, 32, 16, 16), (n, 64, 8, 8)] of x (n, 3, 32, 32)."""
         x = F.conv2d(x, params["conv.weight"], params["conv.bias"], padding=1)

@@ -36,6 +36,10 @@ class VGG9:
         """Of the features: the input of each pooling."""
         return tuple(block[-1] for block in self.blocks)
 
+    def sizes(self, side: int) -> list[tuple[int, int]]:
+        """Heights and widths of the features, for square images of this side."""
+        return [(side // 2**block,) * 2 for block in range(len(BLOCKS))]
+
     def init(self, seed: int = 0) -> tuple[Params, Params]:
         """Parameters (He-normal convolutions, unit batch norms, a small normal head) and running statistics."""
         generator = torch.Generator().manual_seed(seed)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import sys
 import zipfile
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from PIL import Image
 
 from msmeta.data import ClassImages, load, prepare
 from msmeta.data.omniglot import CHARACTERS, DRAWINGS, RAW_SIDE
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the helpers beside the tests
 
 REAL = Path(os.environ.get("MSMETA_OMNIGLOT_RAW", Path(__file__).parents[3] / "shared/data/raw/omniglot"))
 

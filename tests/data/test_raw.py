@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+from made import write, write_tar, write_zip
 from PIL import Image
 
 from msmeta.data import RawFile, prepare, raw
@@ -227,6 +228,20 @@ def made_tar(path, *members):
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
     return path.parent
+
+
+def test_what_is_not_to_keep_is_left_out_however_large(tmp_path, monkeypatch):
+    monkeypatch.setattr(raw, "MAX_TAR_BYTES", 500)
+    files = {"a/1.png": b"one", "a/large.bin": bytes(1000)}
+    trees = [
+        write(tmp_path / "part", files),
+        write_zip(tmp_path / "part.zip", {f"part/{name}": data for name, data in files.items()}),
+        write_tar(tmp_path / "part.tar.gz", files),
+    ]
+    (tmp_path / "part/a/link").symlink_to(tmp_path)
+    for tree in trees:
+        with raw.open_path(tree, 5, 100, lambda name: name.endswith(".png")) as (names, read):
+            assert {name: read(name) for name in names} == {"part/a/1.png": b"one"}
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz"])

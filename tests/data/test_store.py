@@ -217,7 +217,7 @@ def test_a_damaged_one_is_built_again(raw, root, reads):
 
 
 def test_status(root, omniglot, glyphs):
-    prepared, *absent, generated = status(root)
+    prepared, *absent, generated = (row for row in status(root) if row.name in DATASETS)
     assert {row.state for row in absent} == {"absent"}
     assert (prepared.name, prepared.state, prepared.hash) == ("omniglot", "prepared", omniglot.hash)
     assert prepared.bytes > 1623 * 20 * 28 * 28

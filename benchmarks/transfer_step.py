@@ -1,0 +1,240 @@
+"""Time and memory of one iteration of meta-transfer (Algorithm 1), by method, T and inner optimiser.
+
+    python benchmarks/transfer_step.py [--device cpu|cuda] [--rounds 3] [--settings 32x32 224x224]
+
+Work: ResNet-32 -> VGG-9 at 32x32, batch 128, 100 classes, and ResNet-34 -> ResNet-18 at 224x224, 200 classes, batch 64
+on a GPU and 16 on a CPU; random images and weights, on which the time does not depend. "Replayed reverse" is how the
+algorithm was published, as derived anew in tests/test_transfer_step.py: states are kept on the way, each step is run
+again on the way back and differentiated by φ and θ, and the source network is run anew for each transfer loss. Each
+measurement is a process of its own, so that peak memory is its own; methods take turns in rounds, so that a drift of
+the machine's speed falls on all of them. The floor counts passes: a gradient of the target network is one forward and
+backward pass (as timed in the same process), a Hessian-vector product two, the product of the first window, which needs
+no Hessian, two thirds, and the source network runs forward once. Prints medians and writes
+results/benchmarks/transfer_step.json. Run it on an idle machine.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from msmeta import runs, sources
+from msmeta.bilevel import Params, State
+from msmeta.models.l2t import L2T
+from msmeta.models.resnet import ResNet
+from msmeta.models.vgg9 import VGG9
+from msmeta.transfer import TransferConfig, TransferProblem, preset_config, scratch_iteration, transfer_iteration
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Data set whose protocol is used, classes, side of the images, and batch by device."""
+
+    dataset: str
+    way: int
+    side: int
+    batch: dict[str, int]
+
+
+SETTINGS = {
+    "32x32": Setting("cifar-100", 100, 32, {"cpu": 128, "cuda": 128}),
+    "224x224": Setting("bird", 200, 224, {"cpu": 16, "cuda": 64}),
+}
+REPLAYED = "Replayed reverse"
+CONFIGS = [
+    {"estimator": "scratch"},
+    {"estimator": "multistep", "steps": 0},
+    {"estimator": "multistep", "steps": 1},
+    {"estimator": "multistep", "steps": 1, "transfer_rate": 2.0},
+    {"estimator": "multistep", "steps": 2, "window": 1},
+    {"estimator": "multistep", "steps": 2, "window": 2},
+    {"estimator": "multistep", "steps": 3, "window": 1},
+    {"estimator": "multistep", "steps": 3, "window": 3},
+    {"estimator": "first-order", "steps": 2},
+]
+
+
+def cells(settings: list[str]) -> list[tuple[str, str, str, dict]]:
+    """(setting, optimizer, method, changes of the config) of each row."""
+    found = []
+    for setting in settings:
+        for optimizer in ("sgd", "adam"):
+            for changes in CONFIGS:
+                found.append((setting, optimizer, config(setting, optimizer, changes).method, changes))
+        found.append((setting, "sgd", REPLAYED, {"estimator": "multistep", "steps": 2, "window": 1}))
+    return found
+
+
+def config(setting: str, optimizer: str, changes: dict) -> TransferConfig:
+    source = {32: "random-resnet32", 224: "random-resnet34"}[SETTINGS[setting].side]
+    return preset_config("paper", SETTINGS[setting].dataset, optimizer=optimizer, source=source, **changes)
+
+
+def iteration(setting: str, optimizer: str, method: str, changes: dict, device: torch.device) -> tuple[Callable, ...]:
+    """(the iteration, one forward and backward pass of the target, the source's forward pass), each to be called."""
+    chosen, own = config(setting, optimizer, changes), SETTINGS[setting]
+    target = VGG9(own.way) if own.side == 32 else ResNet(18, own.way)
+    source = sources.load(chosen.source, device)
+    l2t = L2T(source.channels, target.channels)
+    phi, statistics, theta = (
+        {name: value.to(device) for name, value in part.items()}
+        for part in (target.init()[0] | l2t.init_matching(), target.init()[1], l2t.init_meta())
+    )
+    batch = own.batch[device.type]
+    x, y = torch.randn(batch, 3, own.side, own.side, device=device), torch.arange(batch, device=device) % own.way
+    dynamics, state, sizes = chosen.dynamics(0), State(phi), target.sizes(own.side)
+
+    def problem() -> TransferProblem:
+        return TransferProblem(target, l2t, x, y, l2t.source_batch(source.features(x), sizes))
+
+    def run() -> None:
+        if method == REPLAYED:
+            replayed_reverse(problem, state, theta, dynamics, chosen.steps, statistics)
+        elif method == "Scratch":
+            scratch_iteration(target, x, y, state, dynamics, statistics)
+        else:
+            transfer_iteration(
+                problem(), state, theta, dynamics, chosen.steps, chosen.window, statistics,
+                first_order=chosen.estimator == "first-order", transfer_rate=chosen.transfer_rate,
+            )  # fmt: skip
+
+    def one_pass() -> None:
+        leaf = {name: value.detach().requires_grad_() for name, value in phi.items() if not name.startswith("match")}
+        torch.autograd.grad(F.cross_entropy(target(leaf, x)[0], y), list(leaf.values()))
+
+    return run, one_pass, lambda: source.features(x)
+
+
+def replayed_reverse(problem, state: State, theta: Params, dynamics, steps: int, statistics: Params) -> Params:
+    """Algorithm 1's meta-gradient with the states kept and each step run again on the way back (SGD)."""
+    eta, mu, omega = dynamics.lr, dynamics.momentum, dynamics.weight_decay
+    losses = [lambda phi, theta: problem().transfer(phi, theta)] * steps
+    losses.append(lambda phi, theta: problem().classification(phi))
+    state = _step(lambda phi: problem().total(phi, theta, statistics), state, dynamics)
+    kept = []
+    for loss in losses:
+        kept.append(state.phi)
+        state = _step(lambda phi, loss=loss: loss(phi, theta), state, dynamics)
+    phi = {name: value.detach().requires_grad_() for name, value in state.phi.items()}
+    alpha = _grads(problem().classification(phi), phi)
+    beta = {name: torch.zeros_like(value) for name, value in phi.items()}
+    total = {name: torch.zeros_like(value) for name, value in theta.items()}
+    for loss, start in zip(reversed(losses), reversed(kept), strict=True):
+        phi = {name: value.detach().requires_grad_() for name, value in start.items()}
+        meta = {name: value.detach().requires_grad_() for name, value in theta.items()}
+        gamma = {name: beta[name] - eta * alpha[name] for name in phi}
+        inner = sum((gamma[name] * g).sum() for name, g in _grads(loss(phi, meta), phi, create_graph=True).items())
+        pulled = _grads(inner, phi | meta)
+        total = {name: total[name] + pulled[name] for name in total}
+        alpha, beta = (
+            {k: (1 - eta * omega) * alpha[k] + omega * beta[k] + pulled[k] for k in phi},
+            {k: mu * beta[k] - eta * mu * alpha[k] for k in phi},
+        )
+    return total
+
+
+def _step(loss, state: State, dynamics) -> State:
+    phi = {name: value.detach().requires_grad_() for name, value in state.phi.items()}
+    grads = _grads(loss(phi), phi)
+    with torch.no_grad():
+        return dynamics.window(state, grads, 1)
+
+
+def _grads(loss, params: Params, create_graph: bool = False) -> Params:
+    grads = torch.autograd.grad(loss, list(params.values()), create_graph=create_graph, allow_unused=True)
+    return {
+        name: torch.zeros_like(value) if grad is None else grad
+        for (name, value), grad in zip(params.items(), grads, strict=True)
+    }
+
+
+def passes(method: str, steps: int, window: int) -> float:
+    """Forward and backward passes of the target network that an iteration cannot do without."""
+    windows = steps // window if steps else 0
+    if method == "Scratch" or not steps:
+        return 1.0
+    if method == "First-order":
+        return windows + 3.0
+    if method == REPLAYED:
+        return 3 + steps + 3 * (steps + 1)
+    return windows + 3 + 2 * windows + 2 / 3
+
+
+def measure(setting: str, optimizer: str, method: str, changes: dict, device: torch.device, repeats: int) -> dict:
+    """Median of `repeats` iterations after a warm-up (s), memory (bytes) beyond that before the first, and the floor."""
+    runs.keep_freed_memory()
+    run, one_pass, source = iteration(setting, optimizer, method, changes, device)
+    runs.reset_peak_memory(device)
+    before = runs.peak_memory(device)
+    seconds = _median(run, device, repeats)
+    memory = runs.peak_memory(device) - before
+    chosen = config(setting, optimizer, changes)
+    source_runs = {"Scratch": 0, REPLAYED: 2 * chosen.steps + 1}.get(method, 1)
+    floor = passes(method, chosen.steps, chosen.window) * _median(one_pass, device, repeats)
+    return {
+        "seconds": seconds,
+        "bytes": memory,
+        "floor_seconds": floor + source_runs * _median(source, device, repeats),
+    }
+
+
+def _median(call: Callable[[], object], device: torch.device, repeats: int) -> float:
+    times = []
+    for _ in range(1 + repeats):
+        start = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2, help="iterations timed in each process")
+    parser.add_argument("--one", type=json.loads, help="measure one row in this process and print JSON")
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    if args.one:
+        print(json.dumps(measure(*args.one, device, args.repeats)))
+        return
+    rows = cells(args.settings)
+    found: list[list[dict]] = [[] for _ in rows]
+    for _ in range(args.rounds):
+        for row, measured in zip(rows, found, strict=True):
+            own = ["--device", args.device, "--repeats", str(args.repeats), "--one", json.dumps(row)]
+            child = subprocess.run([sys.executable, __file__, *own], capture_output=True, text=True, check=True)
+            measured.append(json.loads(child.stdout))
+    metrics = []
+    print(f"{'setting':9} {'optimizer':9} {'method':18} {'s/iteration':>12} {'x floor':>8} {'memory (MB)':>12}")
+    for (setting, optimizer, method, changes), measured in zip(rows, found, strict=True):
+        chosen = config(setting, optimizer, changes)
+        row = {column: statistics.median(each[column] for each in measured) for column in measured[0]}
+        metrics.append(
+            {
+                "setting": setting, "optimizer": optimizer, "method": method, "steps": chosen.steps,
+                "window": chosen.window, "batch": SETTINGS[setting].batch[args.device], **row,
+                "seconds_all": [each["seconds"] for each in measured],
+            }
+        )  # fmt: skip
+        above = row["seconds"] / row["floor_seconds"]
+        print(f"{setting:9} {optimizer:9} {method:18} {row['seconds']:12.3f} {above:8.2f} {row['bytes'] / 1e6:12.0f}")
+    path = runs.results_root() / "benchmarks" / f"transfer_step{'-cuda' if args.device == 'cuda' else ''}.json"
+    result = {"config": vars(args), "metrics": metrics, "provenance": runs.provenance(device)}
+    with runs.replacing(path) as temporary:
+        temporary.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"result: {path}")
+
+
+if __name__ == "__main__":
+    main()

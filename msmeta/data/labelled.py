@@ -1,0 +1,278 @@
+"""Labelled images for transfer and minibatches of them, a pure function of (seed, split, step).
+
+Images are augmented and normalised as in Appendix D of the paper. There is no stream to restore after a resume.
+"""
+
+import hashlib
+import itertools
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from msmeta.data.registry import find_labelled
+from msmeta.data.splits import balanced
+from msmeta.data.store import data_root, read_labelled
+from msmeta.errors import ConfigError
+
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of the three channels, for pixels in [0, 1]."""
+PADDING = 4
+"""Black pixels on each side of a 32x32 image before it is cropped."""
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images and their classes. The images of a split lie class by class."""
+
+    name: str
+    title: str
+    way: int
+    """Classes."""
+    side: int
+    """Of what a network sees: 32 or 224."""
+    images: Mapping[str, Tensor]
+    """For `train`, `validation` and `test` uint8 (n, 3, stored, stored).
+
+    Those stored as 32x32 lie on the device, those stored as 256x256 are mapped files on the CPU.
+    """
+    labels: Mapping[str, Tensor]
+    """For the same splits int64 (n,), on the device."""
+    hash: str
+    """SHA-256 of all images, labels and class names, in hexadecimal."""
+
+    @property
+    def device(self) -> torch.device:
+        """Of the labels, and so of the batches."""
+        return self.labels["train"].device
+
+    def subset(self, train: int) -> "LabelledImages":
+        """A fixed random part of the training images, the same number of each class as far as the classes reach.
+
+        A smaller part is contained in a larger one. The other splits and the hash stay. Of mapped images this is a
+        copy in memory. Raises ConfigError if there are fewer images, or more classes, than `train`.
+        """
+        images, labels = self.images["train"], self.labels["train"]
+        if not self.way <= train <= len(labels):
+            raise ConfigError(
+                f"{train} training images are impossible: {self.name} has {len(labels):,}, "
+                f"and each of its {self.way} classes needs one"
+            )
+        places = torch.from_numpy(balanced(labels.cpu().numpy(), train))
+        return replace(
+            self,
+            images={**self.images, "train": images[places.to(images.device)]},
+            labels={**self.labels, "train": labels[places.to(labels.device)]},
+        )
+
+
+def load_labelled(name: str, root: Path | None = None, device: str | torch.device = "cpu") -> LabelledImages:
+    """The images of a data set for transfer, for batches on `device`.
+
+    Images stored as 256x256 are left on disk: of these only size, shape and type are checked, not the hash, which
+    would take as long as an epoch; `msmeta data verify` checks it. Raises DataError in one line that names the file
+    and the way out if the data set is not prepared or is damaged, ConfigError if there is no such data set.
+    """
+    dataset = find_labelled(name)
+    images, labels, hashed, _ = read_labelled(dataset, data_root() if root is None else Path(root))
+    pixels, numbers = torch.from_numpy(images), torch.from_numpy(labels.labels).to(device)
+    if not dataset.mapped:
+        pixels = pixels.to(device)
+    return LabelledImages(
+        name=dataset.name,
+        title=dataset.title,
+        way=dataset.way,
+        side=dataset.side,
+        images={split: pixels[part.start : part.stop] for split, part in dataset.splits.items()},
+        labels={split: numbers[part.start : part.stop] for split, part in dataset.splits.items()},
+        hash=hashed,
+    )
+
+
+@dataclass(frozen=True)
+class MinibatchSampler:
+    """Minibatches of a split in a random order, a new one each epoch, cropped and flipped at random if `augment`.
+
+    32x32 images are padded with black, cropped to 32x32 and flipped; of 256x256 images, 224x224 are cropped and
+    flipped. Without `augment` the middle is cropped. An epoch leaves out what does not fill a batch.
+    Raises ConfigError in one line if the split cannot give such a batch.
+    """
+
+    data: LabelledImages
+    batch: int
+    seed: int = 0
+    split: str = "train"
+    augment: bool = True
+
+    def __post_init__(self) -> None:
+        _check(self.data, self.split, self.batch)
+        if self.seed < 0:
+            raise ConfigError(f"seed {self.seed} is impossible: it must be at least 0")
+        if self.batch > (count := len(self.data.labels[self.split])):
+            raise ConfigError(
+                f"a batch of {self.batch} images is impossible: split {self.split} of {self.data.name} has {count:,}"
+            )
+
+    @property
+    def batches(self) -> int:
+        """Of an epoch; at most batch - 1 images are left out of it."""
+        return len(self.data.labels[self.split]) // self.batch
+
+    def batch_at(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images float32 (batch, 3, side, side), normalised, and labels int64 (batch,), on the device of the labels.
+
+        The same on every device. Raises ConfigError if `step` is negative.
+        """
+        plan = self._plan(step)
+        return normalised(self._cut(plan).to(self.data.device)), self._labels(plan)
+
+    def from_step(self, step: int, workers: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches from `step` on, without end, as `batch_at` gives them.
+
+        Images that are mapped files are read and cropped by `workers` processes, if any, while others are used.
+        """
+        if workers == 0 or not self._mapped:
+            yield from map(self.batch_at, itertools.count(step))
+        from torch.utils.data import DataLoader
+
+        device = self.data.device
+        loader = DataLoader(
+            _Crops(self),
+            batch_size=None,  # each item is a batch
+            sampler=itertools.count(step),
+            num_workers=workers,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # else a number is drawn from the generator that others use
+            # A forked worker shares the mapping; otherwise it is given the images, copied to shared memory.
+            multiprocessing_context="fork" if sys.platform == "linux" else None,
+        )
+        for at, crops in zip(itertools.count(step), loader, strict=False):
+            yield normalised(crops.to(device, non_blocking=True)), self._labels(self._plan(at))
+
+    @property
+    def _mapped(self) -> bool:
+        return self.data.images[self.split].shape[-1] > self.data.side
+
+    def _plan(self, step: int) -> np.ndarray:
+        """Of each image of a batch its place, the row and column where its crop starts, and whether it is flipped.
+
+        int64 (4, batch). Rows and columns count from the padding, if there is any.
+        """
+        if step < 0:
+            raise ConfigError(f"step {step} is impossible: it must be at least 0")
+        images, side = self.data.images[self.split], self.data.side
+        epoch, within = divmod(step, self.batches)
+        order = _permutation(len(images), self.seed, self.split, epoch)
+        room = images.shape[-1] - side if self._mapped else 2 * PADDING
+        plan = np.empty((4, self.batch), np.int64)
+        plan[0] = order[within * self.batch : (within + 1) * self.batch]
+        if self.augment:
+            bits = _stream(self.seed, self.split, step, _AUGMENTATION).random_raw(3 * self.batch).reshape(3, -1)
+            plan[1:3], plan[3] = bits[:2] % np.uint64(room + 1), bits[2] % np.uint64(2)
+        else:
+            plan[1:3], plan[3] = room // 2, 0
+        return plan
+
+    def _cut(self, plan: np.ndarray) -> Tensor:
+        """The images of a plan, uint8 (batch, 3, side, side), where the images of the split are."""
+        images = self.data.images[self.split]
+        if self._mapped:
+            return _crop(images, plan, self.data.side)
+        return _pad_and_crop(images, torch.from_numpy(plan).to(images.device))
+
+    def _labels(self, plan: np.ndarray) -> Tensor:
+        return self.data.labels[self.split][torch.from_numpy(plan[0]).to(self.data.device)]
+
+
+def evaluation_batches(data: LabelledImages, split: str, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every image of a split once, in order: its middle, normalised, and its label, as `MinibatchSampler` has them.
+
+    The last batch may be smaller. Raises ConfigError if there is no such split or `batch` is not positive.
+    """
+    _check(data, split, batch)
+    images, labels = data.images[split], data.labels[split]
+    start = (images.shape[-1] - data.side) // 2
+    middle = images[:, :, start : start + data.side, start : start + data.side]
+    parts = (slice(first, first + batch) for first in range(0, len(images), batch))
+    return ((normalised(middle[part].to(data.device)), labels[part]) for part in parts)
+
+
+def normalised(images: Tensor) -> Tensor:
+    """uint8 (n, 3, height, width) to float32 of about zero mean and unit variance."""
+    scale, shift = _normalisation(images.device)
+    # A product and a sum, each rounded: the same on every device, which is not so of a division by a constant.
+    return images.to(torch.float32).mul_(scale).add_(shift)
+
+
+@cache
+def _normalisation(device: torch.device) -> tuple[Tensor, Tensor]:
+    """`scale` and `shift` (3, 1, 1) such that pixel * scale + shift is (pixel / 255 - mean) / deviation."""
+    mean, deviation = (torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (MEAN, DEVIATION))
+    return (1 / (255 * deviation)).float().to(device), (-mean / deviation).float().to(device)
+
+
+def _pad_and_crop(images: Tensor, plan: Tensor) -> Tensor:
+    """Images (n, 3, side, side) padded, cropped and flipped as planned, in one gather: (batch, 3, side, side)"""
+    channels, side = images.shape[1:3]
+    place, top, left, flip = plan[..., None]
+    along = torch.arange(side, device=images.device)
+    rows = top + along - PADDING  # (batch, side), and so are columns
+    columns = left + torch.where(flip == 1, side - 1 - along, along) - PADDING
+    inside = ((rows >= 0) & (rows < side))[:, None, :, None] & ((columns >= 0) & (columns < side))[:, None, None, :]
+    rows, columns = rows.clamp(0, side - 1), columns.clamp(0, side - 1)
+    channel = torch.arange(channels, device=images.device)
+    crops = images[place[..., None, None], channel[:, None, None], rows[:, None, :, None], columns[:, None, None]]
+    return crops * inside
+
+
+def _crop(images: Tensor, plan: np.ndarray, side: int) -> Tensor:
+    """Images (n, 3, stored, stored) cropped and flipped as planned: (batch, 3, side, side).
+
+    One image at a time, so that no more of a mapped file than the crops is read.
+    """
+    from torchvision.transforms.v2 import functional as transforms
+
+    crops = []
+    for place, top, left, flip in plan.T.tolist():
+        crop = transforms.crop(images[place], top, left, side, side)
+        crops.append(transforms.horizontal_flip(crop) if flip else crop)
+    return torch.stack(crops)
+
+
+@dataclass(frozen=True)
+class _Crops:
+    """The items of a sampler's data loader: the images of each step, not normalised, a quarter of the bytes."""
+
+    sampler: MinibatchSampler
+
+    def __getitem__(self, step: int) -> Tensor:
+        return self.sampler._cut(self.sampler._plan(step))
+
+
+_ORDER, _AUGMENTATION = range(2)
+
+
+def _stream(seed: int, split: str, number: int, purpose: int) -> np.random.Philox:
+    """Random bits of one epoch or step."""
+    domain = int.from_bytes(hashlib.sha256(split.encode()).digest()[:8], "big")
+    return np.random.Philox(
+        key=np.array([seed, domain], np.uint64), counter=np.array([0, purpose, number, 0], np.uint64)
+    )
+
+
+@lru_cache(maxsize=4)
+def _permutation(count: int, seed: int, split: str, epoch: int) -> np.ndarray:
+    """The order of the images in an epoch, kept for its next batches."""
+    return np.argsort(_stream(seed, split, epoch, _ORDER).random_raw(count), kind="stable")
+
+
+def _check(data: LabelledImages, split: str, batch: int) -> None:
+    if split not in data.images:
+        raise ConfigError(f"{data.name} has no split {split!r}: choose one of {', '.join(data.images)}")
+    if batch < 1:
+        raise ConfigError(f"a batch of {batch} images is impossible: it must have at least 1")

@@ -1,0 +1,139 @@
+"""The frozen source networks of meta-transfer: where their weights come from, and the features they give."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from msmeta.bilevel import Params
+from msmeta.data import data_root
+from msmeta.data.raw import STALL_SECONDS, reach, socket_timeout
+from msmeta.errors import DataError
+from msmeta.models.resnet import ResNet, split_state
+from msmeta.models.resnet_cifar import ResNet32, load_source
+
+FOLDER = "weights"
+"""Of the data folder."""
+IMAGENET_URL = "https://download.pytorch.org/models/resnet34-b627a593.pth"
+"""torchvision's ResNet34_Weights.IMAGENET1K_V1; the end of the name is that of the file's SHA-256."""
+IMAGENET_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Source:
+    """A frozen network.
+
+    channels: of its features. features: x (n, 3, side, side) -> one (n, C, H, W) a stage. hash: SHA-256 of its weights'
+    file in hexadecimal, None where they are random.
+    """
+
+    name: str
+    channels: tuple[int, ...]
+    features: Callable[[Tensor], list[Tensor]]
+    hash: str | None
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """How a source is loaded from the folder of weights, for images of which side, and the file there."""
+
+    load: Callable[[Path], tuple[tuple[int, ...], Callable[..., list[Tensor]], Params]]
+    side: int
+    file: str | None = None
+
+
+def load(name: str, device: str | torch.device = "cpu", root: Path | None = None) -> Source:
+    """A source network on `device`, by its key in SOURCES. root: the data folder.
+
+    Raises DataError in one line if its weights are not there and cannot be had.
+    """
+    entry, folder = SOURCES[name], (data_root() if root is None else root) / FOLDER
+    channels, features, params = entry.load(folder)
+    params = {key: value.to(device) for key, value in params.items()}
+
+    def of(x: Tensor) -> list[Tensor]:
+        with torch.no_grad():
+            return features(params, x)
+
+    return Source(name, channels, of, None if entry.file is None else _sha256(folder / entry.file))
+
+
+def available(name: str, root: Path | None = None) -> bool:
+    """Whether the weights are in the data folder, or none are needed."""
+    file = SOURCES[name].file
+    return file is None or ((data_root() if root is None else root) / FOLDER / file).is_file()
+
+
+def _tinyimagenet(folder: Path) -> tuple[tuple[int, ...], Callable[..., list[Tensor]], Params]:
+    path = folder / TINYIMAGENET_FILE
+    if not path.is_file():
+        raise DataError(
+            f"the source model is not in {folder}: put {path.name} there, the ResNet-32 that the authors of L2T-ww "
+            "trained on TinyImageNet"
+        )
+    network, params = load_source(path)
+    return network.channels, lambda params, x: network(params, x)[1], params
+
+
+def _random_resnet32(folder: Path) -> tuple[tuple[int, ...], Callable[..., list[Tensor]], Params]:
+    network = ResNet32(way=10)
+    return network.channels, lambda params, x: network(params, x)[1], network.init(seed=0)
+
+
+def _imagenet(folder: Path) -> tuple[tuple[int, ...], Callable[..., list[Tensor]], Params]:
+    path = folder / IMAGENET_FILE
+    if not path.is_file():
+        _download(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        found = _resnet34(*split_state(state))
+        found[1](found[2], torch.zeros(1, 3, 64, 64))
+    except Exception as error:  # torch.load's ways to fail on another file have no common class
+        raise DataError(f"{path} is not torchvision's ResNet-34: delete it, and it will be downloaded again") from error
+    return found
+
+
+def _random_resnet34(folder: Path) -> tuple[tuple[int, ...], Callable[..., list[Tensor]], Params]:
+    return _resnet34(*ResNet(34, IMAGENET_CLASSES).init(seed=0))
+
+
+def _resnet34(params: Params, statistics: Params) -> tuple[tuple[int, ...], Callable[..., list[Tensor]], Params]:
+    network = ResNet(34, IMAGENET_CLASSES)
+    return network.channels, lambda both, x: network(both, x, both, training=False)[1], params | statistics
+
+
+def _download(path: Path) -> None:
+    try:
+        reach(IMAGENET_URL)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with socket_timeout(STALL_SECONDS):
+            torch.hub.download_url_to_file(IMAGENET_URL, str(path), IMAGENET_HASH, progress=False)
+    except (OSError, RuntimeError, HTTPException, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"the source model could not be downloaded from {IMAGENET_URL} ({reason}): get {path.name} elsewhere and "
+            f"put it into {path.parent}"
+        ) from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+TINYIMAGENET_FILE = "tinyimagenet-resnet32.pth.tar"
+IMAGENET_FILE = IMAGENET_URL.rpartition("/")[2]
+IMAGENET_HASH = IMAGENET_FILE.removesuffix(".pth").rpartition("-")[2]
+SOURCES = {
+    "tinyimagenet-resnet32": _Entry(_tinyimagenet, 32, TINYIMAGENET_FILE),
+    "imagenet-resnet34": _Entry(_imagenet, 224, IMAGENET_FILE),
+    "random-resnet32": _Entry(_random_resnet32, 32),
+    "random-resnet34": _Entry(_random_resnet34, 224),
+}
+"""By name. The random ones have learned nothing: they are for timing, and where there are no weights."""

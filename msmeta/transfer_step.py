@@ -1,0 +1,189 @@
+"""Meta-transfer learning (Section 5.1): one iteration of Algorithm 1, on any target network and batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from msmeta.bilevel import (
+    Bilevel,
+    MetaGradient,
+    Params,
+    State,
+    adapt,
+    detach,
+    detach_state,
+    gradients,
+    leaves,
+    partition,
+    require_finite,
+    task_dot,
+)
+from msmeta.dynamics import SGD, Adam
+from msmeta.errors import ConfigError
+from msmeta.estimators import MultiStep
+from msmeta.models.l2t import L2T, SourceBatch
+
+Network = Callable[[Params, Tensor, Params | None], tuple[Tensor, list[Tensor]]]
+"""`network(params, x, statistics)`: logits (n, way) and features; batch norm uses the batch, and moves `statistics`."""
+
+
+@dataclass(frozen=True)
+class TransferProblem:
+    """The losses of one batch.
+
+    network: the target. x, y: images (n, 3, H, W) and labels (n,). source: what the transfer loss needs of the frozen
+    source network. beta: β, the weight of the transfer loss in the total loss (Eq. 19).
+    """
+
+    network: Network
+    l2t: L2T
+    x: Tensor
+    y: Tensor
+    source: SourceBatch
+    beta: float = 0.5
+
+    def total(self, phi: Params, theta: Params, statistics: Params | None = None) -> Tensor:
+        """L_total = L_acc + β L_tfr (Eq. 19), 0-d; moves the running statistics where they are given."""
+        logits, features = self.network(phi, self.x, statistics)
+        return F.cross_entropy(logits, self.y) + self.beta * self.l2t.loss(phi, theta, self.source, features)
+
+    def classification(self, phi: Params) -> Tensor:
+        """L_acc, the cross-entropy, 0-d."""
+        return F.cross_entropy(self.network(phi, self.x, None)[0], self.y)
+
+    def transfer(self, phi: Params, theta: Params) -> Tensor:
+        """L_tfr, 0-d."""
+        return self.l2t.loss(phi, theta, self.source, self.network(phi, self.x, None)[1])
+
+    def bilevel(self, start: State, transfer_steps: int) -> Bilevel:
+        """T steps on L_tfr and one on L_acc from `start`, judged by L_acc: lines 6 to 14. θ acts in L_tfr alone."""
+        return Bilevel(
+            init=lambda theta: start,
+            inner=lambda phi, theta, t: self.transfer(phi, theta) if t < transfer_steps else self.classification(phi),
+            outer=lambda phi, theta: self.classification(phi),
+        )
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What an iteration of Algorithm 1 gives.
+
+    state: φ and the optimiser's buffers with which the next iteration begins. total: the loss of line 5, 0-d. meta:
+    outer loss, meta-gradient and adapted φ; None where nothing depends on θ (T = 0, or no transfer). gradient_change:
+    ‖g₁ - g₀‖ / ‖g₁‖ of the transfer loss's gradients at the first two transfer steps (Figure 1), 0-d; None where they
+    share one.
+    """
+
+    state: State
+    total: Tensor
+    meta: MetaGradient | None = None
+    gradient_change: Tensor | None = None
+
+
+def transfer_windows(transfer_steps: int, window: int) -> tuple[int, ...]:
+    """Algorithm 1's partition: K windows of N transfer steps and one step on L_acc. Raises ConfigError."""
+    if transfer_steps < 0:
+        raise ConfigError(f"transfer_steps={transfer_steps}: it must be at least 0")
+    return (*(partition(transfer_steps, window) if transfer_steps else ()), 1)
+
+
+def transfer_iteration(
+    problem: TransferProblem,
+    state: State,
+    theta: Params,
+    dynamics: SGD | Adam,
+    transfer_steps: int = 2,
+    window: int = 1,
+    statistics: Params | None = None,
+    first_order: bool = False,
+    transfer_rate: float = 1.0,
+    rollback: bool = True,
+) -> Iteration:
+    """Lines 5 to 14 of Algorithm 1; θ is left to the caller's meta-optimiser.
+
+    window: N; 1 is the exact baseline. statistics: batch norm's, moved in place by the total loss's forward pass alone.
+    first_order: the meta-gradient of L_total at the adapted φ, which is held constant, instead. transfer_rate: factor
+    on the learning rate of the transfer steps ("1-step 2·lr" of Appendix H). rollback: undo the inner steps once they
+    have judged θ, as the reference implementation does, so that the next iteration begins after line 5; else it begins
+    at s_{T+1}.
+
+    Costs K + 3 gradients of φ and, unless `first_order`, products for K + 1 windows, of which the first needs no
+    Hessian: its state does not depend on θ. Raises DivergedError for a loss that is not finite.
+    """
+    windows = transfer_windows(transfer_steps, window)
+    total, state = _step(lambda phi: problem.total(phi, detach(theta), statistics), state, dynamics)
+    inner = _InnerLoop(replace(dynamics, lr=transfer_rate * dynamics.lr), dynamics, len(windows) - 1)
+    bilevel, meta = problem.bilevel(state, transfer_steps), None
+    if first_order:
+        meta = _first_order(problem, bilevel, state, theta, inner, windows)
+    elif transfer_steps:
+        meta = MultiStep(inner, transfer_steps + 1, windows)(bilevel, theta)
+    elif not rollback:
+        adapt(bilevel, state, theta, inner, windows)
+    change = inner.gradient_change() if transfer_steps > 1 and window == 1 else None
+    return Iteration(state if rollback else inner.last, total, meta, change)
+
+
+def scratch_iteration(
+    network: Network, x: Tensor, y: Tensor, state: State, dynamics: SGD | Adam, statistics: Params | None = None
+) -> Iteration:
+    """A step on the cross-entropy alone: training without transfer. Raises DivergedError."""
+    loss, state = _step(lambda phi: F.cross_entropy(network(phi, x, statistics)[0], y), state, dynamics)
+    return Iteration(state, loss)
+
+
+@dataclass
+class _InnerLoop:
+    """The dynamics of lines 6 to 13, one rate for the transfer steps and another for the last, that keep what passes.
+
+    grads: of each window so far. last: the state after it. Neither has a graph.
+    """
+
+    transfer: SGD | Adam
+    classification: SGD | Adam
+    transfer_windows: int
+    grads: list[Params] = field(default_factory=list)
+    last: State | None = None
+
+    def window(self, state: State, grad: Params, n: int) -> State:
+        dynamics = self.transfer if len(self.grads) < self.transfer_windows else self.classification
+        self.grads.append(detach(grad))
+        state = dynamics.window(state, grad, n)
+        self.last = detach_state(state)
+        return state
+
+    def gradient_change(self) -> Tensor:
+        first, second = self.grads[:2]
+        difference = {name: second[name] - first[name] for name in first}
+        return (task_dot(difference, difference, 0) / task_dot(second, second, 0)).sqrt()
+
+
+def _step(loss: Callable[[Params], Tensor], state: State, dynamics: SGD | Adam) -> tuple[Tensor, State]:
+    """The loss at φ, and the state after a step on it."""
+    phi = leaves(state.phi)
+    value = loss(phi)
+    require_finite([], value)
+    (grad,) = gradients(value, phi)
+    with torch.no_grad():
+        return value.detach(), dynamics.window(state, grad, 1)
+
+
+def _first_order(
+    problem: TransferProblem,
+    bilevel: Bilevel,
+    state: State,
+    theta: Params,
+    inner: _InnerLoop,
+    windows: tuple[int, ...],
+) -> MetaGradient:
+    adapted, losses = adapt(bilevel, state, theta, inner, windows)
+    theta = leaves(theta)
+    total = problem.total(adapted.phi, theta)
+    require_finite(losses, total)
+    (grad,) = gradients(total, theta)
+    return MetaGradient(total.detach(), grad, adapted.phi)

@@ -1,0 +1,117 @@
+"""Small made trees of raw files, in the layouts of the data sets."""
+
+import io
+import pickle
+import random
+import struct
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+CLASSES = ["bee", "oak_tree", "apple", "sea", "train"]
+"""Of a small CIFAR-100, in no order."""
+FINE = sorted(CLASSES)
+SAMPLES = {"train": 3, "test": 2}
+
+
+def write(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def write_tar(path: Path, files: dict[str, bytes], top: str | None = None) -> Path:
+    """An archive of the files in a folder, called as the archive unless `top` says how."""
+    top = path.name.split(".")[0] + "/" if top is None else top
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w" if path.suffix == ".tar" else "w:gz") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(top + name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def write_zip(path: Path, files: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def image(pixels: np.ndarray, kind: str = "PNG") -> bytes:
+    """An image file of uint8 (height, width, 3) or (height, width), lossless unless JPEG."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    return file.getvalue()
+
+
+def cifar_rows() -> list[tuple[str, str, str, np.ndarray]]:
+    """(part, class, stem, image (3, 32, 32)) in no order; the stems of one class do not share a first word."""
+    generator = np.random.default_rng(0)
+    rows = [
+        (part, label, f"{stem}_s_{number:06d}", generator.integers(0, 256, (3, 32, 32), np.uint8))
+        for part, count in SAMPLES.items()
+        for label in CLASSES
+        for number, stem in enumerate(["zebra", label, "Aster"][:count])
+    ]
+    random.Random(0).shuffle(rows)
+    return rows
+
+
+def cifar_images(classes: list[str]) -> np.ndarray:
+    """What is to be read: of each class the images of train, then of test, each by file name."""
+    rows = sorted(cifar_rows(), key=lambda row: row[2])
+    return np.stack(
+        [[row[3] for part in ("train", "test") for row in rows if row[:2] == (part, label)] for label in classes]
+    )
+
+
+def cifar_files() -> dict[str, bytes]:
+    """CIFAR-100 with an image a file."""
+    return {
+        f"{part}/{label}/{stem}.webp": image(pixels.transpose(1, 2, 0), "WEBP")
+        for part, label, stem, pixels in cifar_rows()
+    }
+
+
+def cifar_pickles(text=str) -> dict[str, bytes]:
+    """The three files of CIFAR-100's Python version; `text` makes the texts."""
+    files = {"meta": {text("fine_label_names"): [text(name) for name in FINE]}}
+    for part in SAMPLES:
+        rows = [row for row in cifar_rows() if row[0] == part]
+        files[part] = {
+            text("data"): np.stack([row[3].ravel() for row in rows]),
+            text("fine_labels"): [FINE.index(row[1]) for row in rows],
+            text("filenames"): [text(f"{row[2]}.png") for row in rows],
+        }
+    return {name: pickle.dumps(content, 2) for name, content in files.items()}
+
+
+def mat_file(variables: dict[str, list[str]], compress: bool = False) -> bytes:
+    """A MAT-file of version 5 with cell arrays of texts."""
+
+    def element(kind: int, content: bytes) -> bytes:
+        if 0 < len(content) <= 4:
+            return struct.pack("<HH", kind, len(content)) + content.ljust(4, b"\0")
+        return struct.pack("<II", kind, len(content)) + content + bytes(-len(content) % 8)
+
+    def matrix(kind: int, shape: tuple[int, int], name: str, content: bytes) -> bytes:
+        head = element(6, struct.pack("<II", kind, 0)) + element(5, struct.pack("<ii", *shape))
+        return element(14, head + element(1, name.encode()) + content)
+
+    data = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
+    for name, texts in variables.items():
+        cells = [matrix(4, (1, len(text)), "", element(4, text.encode("utf-16-le"))) for text in texts]
+        variable = matrix(1, (len(texts), 1), name, b"".join(cells))
+        if compress:
+            packed = zlib.compress(variable)
+            variable = struct.pack("<II", 15, len(packed)) + packed
+        data += variable
+    return data

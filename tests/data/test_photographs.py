@@ -1,0 +1,247 @@
+"""The four data sets of photographs from small made trees in the layouts in which they are published."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made import image, mat_file, write, write_tar, write_zip
+from PIL import Image
+
+from msmeta.data import LABELLED, action, bird, dog, indoor, load_labelled, prepare, raw, verify
+from msmeta.errors import DataError
+
+CLASSES = {
+    "bird": ["001.Albatross", "002.Bunting", "010.Crow"],
+    "indoor": ["bakery", "inside_bus", "winecellar"],
+    "action": ["applauding", "blowing_bubbles", "jumping"],
+    "dog": ["n01-Pug", "n02-Toy_terrier", "n10-Boxer"],
+}
+MODULES = {"bird": bird, "indoor": indoor, "action": action, "dog": dog}
+COUNTS = {"train": 7, "validation": 5, "test": 6}
+"""Of 4 training and 2 test images a class; 5 of 12 do not divide by 3."""
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    for name, module in MODULES.items():
+        monkeypatch.setattr(module, "WAY", 3)
+        monkeypatch.setattr(module, "COUNTS", COUNTS)
+        monkeypatch.setitem(LABELLED, name, replace(module.DATASET, way=3, counts=COUNTS))
+
+
+def rows(name: str) -> list[tuple[str, str, bool]]:
+    """(class, file name, whether for test), neither class by class nor sorted."""
+    return [(label, f"{label}_{number}.jpg", number % 3 == 0) for number in range(6) for label in CLASSES[name][::-1]]
+
+
+def pixels(name: str, file: str) -> np.ndarray:
+    """(height, width, 3), or grey, of its own, in no common size."""
+    generator = np.random.default_rng(list(f"{name}{file}".encode()))
+    shape = generator.integers(10, 40, 2)
+    return generator.integers(0, 256, shape if file.endswith("_4.jpg") else (*shape, 3), np.uint8)
+
+
+def tree(name: str, listed: list[tuple[str, str, bool]] | None = None) -> dict[str, bytes]:
+    """Content of each file. The lists may name others than the images that are there."""
+    listed = rows(name) if listed is None else listed
+    pictures = {(label, file): image(pixels(name, file)) for label, file, _ in rows(name)}
+
+    def text(lines) -> bytes:
+        return "".join(f"{line}\r\n" for line in lines).encode()
+
+    if name == "bird":
+        numbers = {label: place for place, label in enumerate(dict.fromkeys(label for label, _, _ in listed), 1)}
+        lists = {
+            "images.txt": text(f"{number} {label}/{file}" for number, (label, file, _) in enumerate(listed, 1)),
+            "image_class_labels.txt": text(f"{n} {numbers[label]}" for n, (label, _, _) in enumerate(listed, 1)),
+            "train_test_split.txt": text(f"{n} {1 - test:d}" for n, (_, _, test) in enumerate(listed, 1)),
+            "attributes/large.txt": bytes(1000),
+        }
+        return {f"images/{label}/{file}": data for (label, file), data in pictures.items()} | lists
+    if name == "action":
+        parts: dict[str, list[str]] = {}
+        for label, file, test in listed:
+            parts.setdefault(f"ImageSplits/{label}_{'test' if test else 'train'}.txt", []).append(file)
+        everything = {"ImageSplits/train.txt": b"other\n", "ImageSplits/actions.txt": b"action_name\n"}
+        lists = {part: text(files) for part, files in parts.items()}
+        return {f"JPEGImages/{file}": data for (_, file), data in pictures.items()} | lists | everything
+    parts = {"Train": [], "Test": []}
+    for label, file, test in listed:
+        parts["Test" if test else "Train"].append(f"{label}/{file}")
+    if name == "indoor":
+        lists = {f"{part}Images.txt": text(lines) for part, lines in parts.items()}
+    else:
+        lists = {
+            f"{part.lower()}_list.mat": mat_file({"annotation_list": lines, "file_list": lines}, compress=True)
+            for part, lines in parts.items()
+        }
+    unused = {f"Images/{CLASSES[name][0]}/not_listed.jpg": b"damaged"}
+    return {f"Images/{label}/{file}": data for (label, file), data in pictures.items()} | unused | lists
+
+
+def split(files: dict[str, bytes], folder: str) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """The files in a folder, and the others."""
+    inside = {name: data for name, data in files.items() if name.startswith(f"{folder}/")}
+    return inside, {name: data for name, data in files.items() if name not in inside}
+
+
+def folders(name: str, root) -> list:
+    """The tree in each layout that is read."""
+    files = tree(name)
+    plain = write(root / "plain", files)
+    if name == "bird":
+        write_tar(root / "tgz/CUB_200_2011.tgz", files)
+        write_zip(root / "zip/CUB_200_2011.zip", {f"CUB_200_2011/{file}": data for file, data in files.items()})
+        write(root / "folder/CUB_200_2011", files)
+        return [plain, root / "tgz", root / "zip", root / "folder"]
+    if name == "action":
+        images, others = split(files, "JPEGImages")
+        write_zip(root / "zips/Stanford40_JPEGImages.zip", images)
+        write_zip(root / "zips/Stanford40_ImageSplits.zip", others)
+        write_zip(root / "one/Stanford40.zip", files)
+        return [plain, root / "zips", root / "one"]
+    images, others = split(files, "Images")
+    if name == "indoor":
+        write_tar(root / "tar/indoorCVPR_09.tar", images, top="")
+        return [plain, write(root / "tar", others)]
+    write_tar(root / "tar/images.tar", images, top="")
+    write_tar(root / "tar/lists.tar", others, top="")
+    write(root / "lists/lists", others)
+    return [plain, root / "tar", write(root / "lists", images)]
+
+
+def expected(name: str, file: str) -> np.ndarray:
+    """(3, 256, 256)"""
+    picture = Image.fromarray(pixels(name, file)).convert("RGB")
+    return np.asarray(picture.resize((256, 256), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+
+
+def refused(name, folder, match):
+    with pytest.raises(DataError, match=match) as error:
+        prepare(name, folder, folder.parent / "data")
+    assert "\n" not in str(error.value)
+    assert not list(folder.parent.glob("data/*")) and not list(folder.parent.glob("data/.*"))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_what_is_read_from_each_layout(tmp_path, name):
+    hashes = set()
+    for folder in folders(name, tmp_path):
+        root = tmp_path / "prepared" / folder.name
+        prepare(name, folder, root)
+        status = verify(name, root)
+        assert status.official is None and status.images == COUNTS
+        hashes.add(status.hash)
+    assert len(hashes) == 1
+    data = load_labelled(name, root)
+    assert data.side == 224 and data.way == 3
+    test = [(label, file) for label, file, testing in sorted(rows(name)) if testing]
+    assert np.array_equal(data.images["test"].numpy(), np.stack([expected(name, file) for _, file in test]))
+    assert data.labels["test"].tolist() == [CLASSES[name].index(label) for label, _ in test]
+    assert data.labels["validation"].bincount().tolist() == [2, 2, 1]
+    left = {expected(name, file).tobytes(): label for label, file, testing in rows(name) if not testing}
+    for part in ("train", "validation"):
+        found = [left.pop(picture.numpy().tobytes()) for picture in data.images[part]]
+        assert [CLASSES[name].index(label) for label in found] == data.labels[part].tolist()
+    assert not left
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_real_counts(monkeypatch, name):
+    monkeypatch.undo()
+    assert LABELLED[name].counts == MODULES[name].COUNTS and LABELLED[name].way == MODULES[name].WAY
+    assert LABELLED[name].raw_files() == () and LABELLED[name].mapped
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_missing_lists(tmp_path, name):
+    lists = [file for file in tree(name) if file.endswith((".txt", ".mat")) and "large" not in file]
+    for place, missing in enumerate(lists if name != "action" else []):
+        files = {file: data for file, data in tree(name).items() if file != missing}
+        title = LABELLED[name].title
+        refused(name, write(tmp_path / str(place), files), rf"holds no {missing}: {title} is given with .* --from DIR")
+    (tmp_path / "empty").mkdir()
+    refused(name, tmp_path / "empty", f"holds no .*: {LABELLED[name].title} is given with")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_lists_that_do_not_agree_with_the_counts(tmp_path, name):
+    listed = rows(name)
+    label, file, _ = listed[0]
+    refused(name, write(tmp_path / "a", tree(name, listed[1:])), "the lists name 5 test images, .* has 6: get .* again")
+    refused(name, write(tmp_path / "b", tree(name, listed[:-1])), "name 11 training images, .* has 12: get .* again")
+    refused(name, write(tmp_path / "c", tree(name, [*listed, (label, file, True)])), f"{file} 2 times: get .* again")
+    refused(name, write(tmp_path / "d", tree(name, [*listed, (label, "x.jpg", True)])), "holds no .*x.jpg, which")
+    fewer = [row for row in listed if row[0] != label]
+    refused(name, write(tmp_path / "e", tree(name, fewer)), "the lists name 2 classes, .* has 3: get .* again")
+    other = tree(name, [*listed[1:], ("more", file, True)])
+    if name == "action":
+        refused(name, write(tmp_path / "f", other), "the lists name 4 classes")
+    else:
+        refused(name, write(tmp_path / "f", other), f"holds no .*more/{file}, which a list names")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_damaged_images(tmp_path, name):
+    files = tree(name)
+    place = next(file for file in files if file.endswith("_2.jpg"))
+    for number, damaged in enumerate((files[place][:60], b"<html>")):
+        folder = write(tmp_path / str(number), files | {place: damaged})
+        refused(name, folder, f"{place} is not a readable JPEG, PNG, WebP, GIF or BMP image")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "GIF", "BMP", "WEBP"])
+def test_an_image_in_another_format_than_its_name_says(tmp_path, kind):
+    files = tree("indoor")
+    files["Images/bakery/bakery_0.jpg"] = image(pixels("indoor", "bakery_0.jpg"), kind)
+    prepare("indoor", write(tmp_path / "raw", files), tmp_path)
+    with Image.open(io.BytesIO(files["Images/bakery/bakery_0.jpg"])) as picture:
+        resized = picture.convert("RGB").resize((256, 256), Image.Resampling.BILINEAR)
+    first = load_labelled("indoor", tmp_path).images["test"][0]
+    assert np.array_equal(first.numpy(), np.asarray(resized).transpose(2, 0, 1))
+
+
+def test_an_extracted_folder_stands_for_an_archive_that_is_too_large(tmp_path, monkeypatch):
+    monkeypatch.setattr(raw, "MAX_TAR_BYTES", 1000)
+    images, lists = split(tree("indoor"), "Images")
+    write_tar(tmp_path / "raw/indoorCVPR_09.tar", images, top="")
+    write(tmp_path / "raw", lists)
+    refused("indoor", tmp_path / "raw", "holds more than 1,000 bytes: extract it and give the folder")
+    write(tmp_path / "raw", images)
+    prepare("indoor", tmp_path / "raw", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images.txt": b"1\n"}, "images.txt has a line that is not a number of its own and a value"),
+        ({"images.txt": b"\xff"}, "cannot read .*images.txt"),
+        ({"train_test_split.txt": b"1 1\n1 1\n"}, "train_test_split.txt has a line that is not a number of its own"),
+        ({"train_test_split.txt": b"1 1\n"}, "do not number the same images: get Bird again"),
+        ({"train_test_split.txt": b"".join(b"%d 2\n" % n for n in range(1, 19))}, "neither 0 nor 1: get Bird again"),
+        ({"image_class_labels.txt": b"".join(b"%d 1\n" % n for n in range(1, 19))}, "do not agree: get Bird again"),
+        ({"image_class_labels.txt": b"".join(b"%d %d\n" % (n, n) for n in range(1, 19))}, "do not agree: get Bird"),
+    ],
+)
+def test_lists_of_bird_that_do_not_agree(tmp_path, changes, message):
+    refused("bird", write(tmp_path / "raw", tree("bird") | changes), message)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "not a little-endian MAT-file of version 5"),
+        (mat_file({"file_list": ["a/b.jpg"]}, compress=True)[:-9], "cut short"),
+        (mat_file({"files": ["a/b.jpg"]}), "it holds no cell array file_list"),
+    ],
+)
+def test_damaged_lists_of_dog(tmp_path, data, message):
+    files = tree("dog") | {"train_list.mat": data}
+    refused("dog", write(tmp_path / "raw", files), f"cannot read .*train_list.mat: .*{message}")
+
+
+def test_a_file_outside_is_not_read(tmp_path):
+    (tmp_path / "secret.jpg").write_bytes(image(np.zeros((9, 9, 3), np.uint8)))
+    listed = [*rows("indoor")[1:], ("..", "../secret.jpg", True)]
+    refused("indoor", write(tmp_path / "raw", tree("indoor", listed)), "holds no Images/../../secret.jpg")
