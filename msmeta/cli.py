@@ -366,11 +366,12 @@ def list_results(
     table = Table(
         "data set", "setting", "method", "preset", "seed", "accuracy (%)", "iterations", "train (s)", "device"
     )
-    for result in runs.read_results("few-shot", live=live):
+    for result in (found for kind in ("few-shot", "transfer") for found in runs.read_results(kind, live=live)):
         config, metrics, origin = result["config"], result["metrics"], result["provenance"]
+        ci95 = f" ±{metrics['accuracy_ci95']:.2f}" if "accuracy_ci95" in metrics else ""
         table.add_row(
             result["data"]["title"], result["setting"], result["method"], config["preset"], str(config["seed"]),
-            f"{metrics['accuracy']:.2f} ±{metrics['accuracy_ci95']:.2f}", f"{metrics['iterations']:,}",
+            f"{metrics['accuracy']:.2f}{ci95}", f"{metrics['iterations']:,}",
             f"{origin['train_seconds']:.0f}", origin["device"],
         )  # fmt: skip
     Console().print(table)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from msmeta import ConfigError, cli, fewshot, runs, sweep
+from msmeta import ConfigError, cli, fewshot, runs, sweep, transfer
 
 RUNS = Path(__file__).resolve().parent.parent / "results" / "sweeps"
 SPEC = """
@@ -65,9 +65,20 @@ def test_the_tables_sweeps_hold_each_cell_once(name, settings):
         assert {config.preset for config in configs} == {preset}
 
 
+def test_the_transfer_sweep_holds_each_run_once():
+    for preset in ("cpu", "paper"):
+        configs = sweep.read_spec(RUNS / "transfer.yaml", preset)
+        cells = {(c.setting, c.method, c.seed) for c in configs}
+        assert len(configs) == len(cells) == 36
+        assert {c.method for c in configs if c.setting == "SGD"} == {"Scratch", "Baseline", "Multi-step"}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("experiment: vision\nruns: [{preset: smoke}]", "experiment 'vision' is unknown"),
+        ("experiment: transfer\nruns: [{preset: smoke, way: 5}]", "run 1: there is no field 'way'"),
+        ("experiment: transfer\nruns: [{preset: smoke, dataset: cifar-100}]", "run 1: estimator is missing"),
         ("- 1", "has no list `runs`"),
         ("runs: []", "has no list `runs`"),
         ("runs: [5]", "run 1: 5 is not a mapping"),
@@ -110,6 +121,18 @@ def test_runs_are_made_once_and_a_failure_is_named(spec, tmp_path):
     status, out, _ = finish(command(spec, root=tmp_path))
     assert status == 2 and "3 runs, 2 of them finished before" in out
     assert [r["provenance"]["finished"] for r in runs.read_results("few-shot", tmp_path, live=True)] == stamps
+
+
+def test_transfer_runs_are_members_too(spec, tmp_path):
+    spec.write_text("""
+experiment: transfer
+runs:
+  - {preset: smoke, dataset: glyphs-rgb, estimator: [multistep, scratch]}
+""")
+    status, out, err = finish(command(spec, root=tmp_path))
+    assert status == 0 and "2 runs, 0 of them finished before" in out, err
+    assert {r["method"] for r in runs.read_results("transfer", tmp_path, live=True)} == {"Baseline", "Scratch"}
+    assert all(transfer.run(config, tmp_path).result() for config in sweep.read_spec(spec))
 
 
 def members(root):

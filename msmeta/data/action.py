@@ -15,7 +15,7 @@ PARTS = (
     ("JPEGImages", "Stanford40_JPEGImages", "Stanford40"),
     ("ImageSplits", "Stanford40_ImageSplits", "Stanford40"),
 )
-FILES = re.compile(r"(?:.*/)?(JPEGImages/[^/]+|ImageSplits/[^/]+_(?:train|test)\.txt)")
+FILES = re.compile(r"(?:.*/)?(JPEGImages/[^/.][^/]*|ImageSplits/[^/.][^/]*_(?:train|test)\.txt)")
 LIST = re.compile(r"ImageSplits/(.+)_(train|test)\.txt")
 OBTAINED = (
     "given with `msmeta data prepare action --from DIR`, where DIR holds Stanford40_JPEGImages.zip and "

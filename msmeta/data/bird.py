@@ -13,7 +13,7 @@ WAY = 200
 COUNTS = {"train": 4_994, "validation": 1_000, "test": 5_794}
 PARTS = (("CUB_200_2011", "images"),)
 LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt")
-FILES = re.compile(rf"(?:.*/)?(images/[^/]+/[^/]+|{'|'.join(map(re.escape, LISTS))})")
+FILES = re.compile(rf"(?:.*/)?(images/[^/]+/[^/.][^/]*|{'|'.join(map(re.escape, LISTS))})")
 OBTAINED = (
     "given with `msmeta data prepare bird --from DIR`, where DIR holds CUB_200_2011.tgz (.tar.gz, .tar, .zip, or the "
     f"folder) with {', '.join(LISTS)} and images/"

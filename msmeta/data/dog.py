@@ -14,7 +14,7 @@ WAY = 120
 COUNTS = {"train": 10_800, "validation": 1_200, "test": 8_580}
 PARTS = (("Images", "images"), ("lists",))
 LISTS = ("train_list.mat", "test_list.mat")
-FILES = re.compile(rf"(?:.*/)?(Images/[^/]+/[^/]+|{'|'.join(map(re.escape, LISTS))})")
+FILES = re.compile(rf"(?:.*/)?(Images/[^/]+/[^/.][^/]*|{'|'.join(map(re.escape, LISTS))})")
 OBTAINED = (
     "given with `msmeta data prepare dog --from DIR`, where DIR holds images.tar (or the folder Images/) and lists.tar "
     "(or train_list.mat and test_list.mat)"

@@ -12,7 +12,7 @@ WAY = 67
 COUNTS = {"train": 4_360, "validation": 1_000, "test": 1_340}
 PARTS = (("Images", "indoorCVPR_09"),)
 LISTS = ("TrainImages.txt", "TestImages.txt")
-FILES = re.compile(rf"(?:.*/)?(Images/[^/]+/[^/]+|{'|'.join(map(re.escape, LISTS))})")
+FILES = re.compile(rf"(?:.*/)?(Images/[^/]+/[^/.][^/]*|{'|'.join(map(re.escape, LISTS))})")
 OBTAINED = (
     "given with `msmeta data prepare indoor --from DIR`, where DIR holds the folder Images/ extracted from "
     "indoorCVPR_09.tar, TrainImages.txt and TestImages.txt"

@@ -90,9 +90,10 @@ def open_raw(
             with readable(folder / name):
                 return (folder / name).read_bytes()
 
-        for path in folder.iterdir():
-            if path.is_file() and pattern.fullmatch(path.name):
-                files.setdefault(path.name, (read_beside, path.name))
+        with readable(folder):
+            beside = [path.name for path in folder.iterdir() if pattern.fullmatch(path.name) and path.is_file()]
+        for name in beside:
+            files.setdefault(name, (read_beside, name))
         yield Raw(title, folder, obtained, files)
 
 

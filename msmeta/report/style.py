@@ -19,6 +19,15 @@ BLIND_SAFE = sns.color_palette("colorblind")
 COLOURS = {method: BLIND_SAFE[i] for method, i in zip(METHODS, (7, 0, 2, 1, 3, 4, 5), strict=True)}
 MARKERS = dict(zip(METHODS, "ov^Ds*P", strict=True))
 
+TRANSFER_METHODS = (
+    "Scratch", "0-step", "1-step", "1-step, 2·lr", "Baseline", "Multi-step", "3-step", "3-step Est. (3)", "First-order",
+    "Replayed reverse",
+)  # fmt: skip
+"""Those of Section 5.1, in the order of the tables here; the exact and the first-order one have MAML's colours."""
+_TRANSFER_COLOURS = ((0.15, 0.15, 0.15), *(BLIND_SAFE[i] for i in (9, 6, 1, 7, 0, 5, 2, 3, 4)))
+COLOURS |= dict(zip(TRANSFER_METHODS, _TRANSFER_COLOURS, strict=True))
+MARKERS |= dict(zip(TRANSFER_METHODS, "x.1*ovD^sP", strict=True))
+
 
 def check_parameters(history: Sequence[str], known: Sequence[str]) -> None:
     """Refuses parameters that the notebook does not have; papermill itself only warns of them.

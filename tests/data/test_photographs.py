@@ -64,6 +64,7 @@ def tree(name: str, listed: list[tuple[str, str, bool]] | None = None) -> dict[s
         for label, file, test in listed:
             parts.setdefault(f"ImageSplits/{label}_{'test' if test else 'train'}.txt", []).append(file)
         everything = {"ImageSplits/train.txt": b"other\n", "ImageSplits/actions.txt": b"action_name\n"}
+        everything["__MACOSX/ImageSplits/._jumping_train.txt"] = b"\0"
         lists = {part: text(files) for part, files in parts.items()}
         return {f"JPEGImages/{file}": data for (_, file), data in pictures.items()} | lists | everything
     parts = {"Train": [], "Test": []}
