@@ -191,8 +191,8 @@ IMAGE_SIZE = {"cpu": 42, "quick": 42}
 PAPER_RGB_LR = {"multistep": {1: 0.01, 5: 0.04}, "first-order": {1: 0.1, 5: 0.04}}
 # Inner rates off the paper's protocol: for each method the best of those tried, after equal meta-iterations on classes
 # held out for it (results/few-shot-tuning). On Omniglot by ways, fewer than 20 and 20, and found with one shot; on
-# photographs by shots, one and more. Windows of 2 and 8 have the rates of the others: on Omniglot those of all windows,
-# on photographs those of windows of 4.
+# photographs by shots, one and more, where windows of 2 and 8 have the rate of windows of 4. Where MAML's rates for one
+# shot did not differ it has the windows'.
 INNER_LR = {
     "exact": (0.1, 0.2, 0.01, 0.04),
     "multistep": (0.1, 0.2, 0.01, 0.01),

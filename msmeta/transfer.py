@@ -325,7 +325,7 @@ def _metrics(config: TransferConfig, model: _Model, training: _Training, images:
 
 @torch.no_grad()
 def _meta_metrics(model: _Model, training: _Training, images: LabelledImages) -> dict[str, Any]:
-    """How far θ has moved, and the mean weights λ_st of the pairs over a batch of validation images."""
+    """How far θ has moved, and the mean weights λ_st of the pairs over random validation images."""
     start = model.l2t.init_meta()
     moved = {
         kind: math.sqrt(
@@ -334,7 +334,8 @@ def _meta_metrics(model: _Model, training: _Training, images: LabelledImages) ->
         )
         for kind in ("what", "where")
     }  # fmt: skip
-    x, _ = next(data.evaluation_batches(images, "validation", EVALUATION_BATCH))
+    count = min(EVALUATION_BATCH, len(images.labels["validation"]))
+    x, _ = MinibatchSampler(images, count, split="validation", augment=False).batch_at(0)
     batch = model.l2t.source_batch(model.source.features(x), model.sizes)
     return {
         "meta_movement": {kind: round(value, 5) for kind, value in moved.items()},

@@ -209,7 +209,8 @@ def _tuned(result: Result) -> tuple[str, float]:
 def _tuned_cell(result: Result) -> str:
     """The accuracy, bold where the rates are those of the preset."""
     config, text = result["config"], accuracy_text(result["metrics"])
-    own = fewshot.preset_config("cpu", *(config[name] for name in ("dataset", "way", "shot", "estimator")))
+    window = config["window"] if isinstance(config["window"], int) else tuple(config["window"])
+    own = fewshot.preset_config("cpu", *(config[name] for name in ("dataset", "way", "shot", "estimator")), window)
     chosen = (config["inner_lr"], config["meta_lr"]) == (own.inner_lr, own.meta_lr)
     return f"**{text}**" if chosen else text
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from msmeta.report.style import COLOURS, MARKERS, Result, markdown
-from msmeta.report.transfer import accuracies, mean_text, paired_accuracies, row_name, t_test, transfer_rows
+from msmeta.report.transfer import accuracies, mean_text, paired_accuracies, t_test, transfer_rows
 
 _TENTHS = (1, 2, 5, 10)
 """Parts of the training in which the change of the gradient is averaged."""

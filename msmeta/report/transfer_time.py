@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -43,9 +44,9 @@ def transfer_times_table(result: Result | None, setting: str, optimizer: str) ->
     An epoch is extrapolated from the time of an iteration: as many of the paper's minibatches as the training images
     give, of Bird (224x224) or CIFAR-100 (32x32).
     """
-    if result is None:
+    found = times(result, setting, optimizer) if result else {}
+    if not found:
         return _NOT_RUN
-    found = times(result, setting, optimizer)
     dataset, lines = SETTINGS[setting], []
     for method in sorted(found, key=_place):
         row = found[method]
@@ -74,7 +75,8 @@ def transfer_times_table(result: Result | None, setting: str, optimizer: str) ->
 
 def times(result: Result, setting: str, optimizer: str) -> dict[str, dict[str, Any]]:
     """Rows of the benchmark by method."""
-    return {row["method"]: row for row in result["metrics"] if (row["setting"], row["optimizer"]) == (setting, optimizer)}
+    own = [row for row in result["metrics"] if (row["setting"], row["optimizer"]) == (setting, optimizer)]
+    return {row["method"]: row for row in own}
 
 
 def epoch_seconds(row: dict[str, Any], dataset: str) -> float:
@@ -128,19 +130,21 @@ def _paper_saved() -> float:
 
 def epoch_bars(result: Result, optimizer: str = "adam") -> Figure:
     """Figure 3: seconds of an epoch of each data set, Baseline beside Multi-step, with the share that is saved."""
-    groups = {setting: [n for n in COLUMNS.values() if _setting(n) == setting] for setting in reversed(SETTINGS)}
-    widths = [len(names) for names in groups.values()]
-    figure, axes = plt.subplots(1, len(groups), figsize=(9, 3.8), width_ratios=widths, layout="constrained")
-    for axis, (setting, names) in zip(axes, groups.items(), strict=True):
+    settings = [setting for setting in reversed(SETTINGS) if times(result, setting, optimizer)]
+    groups = {setting: [n for n in COLUMNS.values() if _setting(n) == setting] for setting in settings}
+    figure, axes = plt.subplots(
+        1, len(groups), figsize=(9, 3.8), width_ratios=[len(names) for names in groups.values()], layout="constrained",
+        squeeze=False,
+    )  # fmt: skip
+    for axis, (setting, names) in zip(axes[0], groups.items(), strict=True):
         found = times(result, setting, optimizer)
         for offset, method in zip((-0.2, 0.2), ("Baseline", "Multi-step"), strict=True):
             row = found[method]
             heights = [epoch_seconds(row, name) for name in names]
             spread = statistics.stdev(row["seconds_all"]) / row["seconds"] if len(row["seconds_all"]) > 1 else 0.0
             errors = [spread * height for height in heights]
-            label = method if axis is axes[0] else None
-            places = [i + offset for i in range(len(names))]
-            axis.bar(places, heights, 0.38, yerr=errors, color=COLOURS[method], label=label, error_kw={"linewidth": 0.8})
+            style = {"color": COLOURS[method], "label": method if axis is axes[0][0] else None, "ecolor": "black"}
+            axis.bar([i + offset for i in range(len(names))], heights, 0.38, yerr=errors, **style)
         for i, name in enumerate(names):
             share = f"-{100 * saved(result, setting, optimizer):.0f} %"
             axis.annotate(
@@ -150,7 +154,7 @@ def epoch_bars(result: Result, optimizer: str = "adam") -> Figure:
         axis.set_title(f"{setting} images", fontsize="medium")
         axis.margins(y=0.15)
         axis.grid(axis="y", alpha=0.3)
-    axes[0].set_ylabel("seconds an epoch")
+    axes[0][0].set_ylabel("seconds an epoch")
     figure.legend(frameon=False, fontsize="small", ncols=2, loc="outside lower center")
     plt.close(figure)
     return figure
@@ -164,14 +168,16 @@ def epoch_table(result: Result | None, optimizer: str = "adam") -> str:
     for title, name in COLUMNS.items():
         found = times(result, _setting(name), optimizer)
         images, batch = data.TABLE_6[name]["train"], transfer.preset_config("paper", name, "multistep").batch
+        seconds = [f"{epoch_seconds(found[m], name):.1f}" for m in ("Baseline", "Multi-step") if m in found]
+        share = f"{100 * saved(result, _setting(name), optimizer):.0f} %" if found else "not run"
         lines.append(
             [
                 title,
                 _setting(name),
                 f"{images:,}",
                 f"{images // batch:,} of {batch}",
-                *(f"{epoch_seconds(found[method], name):.1f}" for method in ("Baseline", "Multi-step")),
-                f"{100 * saved(result, _setting(name), optimizer):.0f} %",
+                *(seconds or ["not run", "not run"]),
+                share,
                 f"{100 * _paper_saved():.0f} % (Table 1, SGD)" if name == "bird" else "not printed",
             ]
         )
@@ -213,9 +219,9 @@ def steps_cost(result: Result | None, optimizer: str = "adam") -> str:
     for setting in SETTINGS:
         found = times(result, setting, optimizer)
         if all(method in found for method in exact):
-            seconds = [found[method]["seconds"] for method in exact]
-            added = [1000 * (b - a) for a, b in zip(seconds, seconds[1:], strict=False)]
-            lines.append([setting, f"{1000 * seconds[0]:.0f}", *(f"+{each:.0f}" for each in added)])
+            milliseconds = [1000 * found[method]["seconds"] for method in exact]
+            added = [f"{b - a:+.0f}" for a, b in itertools.pairwise(milliseconds)]
+            lines.append([setting, f"{milliseconds[0]:.0f}", *added])
     return markdown(["Images", "T = 0 (ms)", "the first step adds", "the second", "the third"], lines)
 
 
