@@ -22,7 +22,7 @@ from msmeta.bilevel import Params, task_dot
 from msmeta.data import EpisodeSampler
 from msmeta.distributed import World
 from msmeta.meta_step import GraphedStepper
-from msmeta.models.conv4 import PRECISIONS
+from msmeta.models.layers import PRECISIONS
 
 METHODS = ("MAML", "Multi-step (2)", "Multi-step (4)", "Multi-step (8)", "FO-MAML")
 

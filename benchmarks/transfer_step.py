@@ -28,9 +28,8 @@ import torch.nn.functional as F
 from msmeta import runs, sources
 from msmeta.bilevel import Params, State
 from msmeta.models.l2t import L2T
-from msmeta.models.resnet import ResNet
-from msmeta.models.vgg9 import VGG9
 from msmeta.transfer import TransferConfig, TransferProblem, preset_config, scratch_iteration, transfer_iteration
+from msmeta.transfer_protocols import TARGETS
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,8 @@ SETTINGS = {
 REPLAYED = "Replayed reverse"
 SCRATCH = {"estimator": "scratch"}
 METHODS = {
-    "sgd": [SCRATCH, {"steps": 2, "window": 1}, {"steps": 2, "window": 2}, {"steps": 2, "estimator": "first-order"}],
+    "sgd": [SCRATCH, {"steps": 2, "window": 1}, {"steps": 2, "window": 2}, {"steps": 2, "estimator": "first-order"},
+            {"steps": 2, "window": 1, "precision": "bf16"}, {"steps": 2, "window": 2, "precision": "bf16"}],
     "adam": [SCRATCH, {"steps": 0}, {"steps": 1}, {"steps": 2, "window": 1}, {"steps": 2, "window": 2},
              {"steps": 3, "window": 1}, {"steps": 3, "window": 3}],
 }  # fmt: skip
@@ -81,7 +81,7 @@ def iteration(
 ) -> tuple[Callable[[], object], ...]:
     """(the iteration, one forward and backward pass of the target, the source's forward pass), each to be called."""
     chosen, own = config(setting, optimizer, changes), SETTINGS[setting]
-    target = VGG9(own.way) if own.side == 32 else ResNet(18, own.way)
+    target = TARGETS[chosen.target](chosen, own.way)
     source = sources.load(chosen.source, device)
     l2t = L2T(source.channels, target.channels)
     phi, statistics, theta = (
@@ -198,6 +198,31 @@ def _median(call: Callable[[], object], device: torch.device, repeats: int) -> f
     return statistics.median(times[1:])
 
 
+def summary(cell: tuple[str, str, str, dict], args: argparse.Namespace, measured: list[dict]) -> dict:
+    """One row of the result: medians over the rounds."""
+    setting, optimizer, method, changes = cell
+    chosen = config(setting, optimizer, changes)
+    return {
+        "setting": setting,
+        "optimizer": optimizer,
+        "method": method,
+        "steps": chosen.steps,
+        "window": chosen.window,
+        "precision": chosen.precision,
+        "batch": args.batch or SETTINGS[setting].batch[args.device],
+        **{column: statistics.median(each[column] for each in measured) for column in measured[0]},
+        "seconds_all": [each["seconds"] for each in measured],
+    }
+
+
+def show(metrics: list[dict]) -> None:
+    print("setting   optimizer method             precision s/iteration  x floor  memory (MB)")
+    for row in metrics:
+        labels = f"{row['setting']:9} {row['optimizer']:9} {row['method']:18} {row['precision']:9}"
+        above = row["seconds"] / row["floor_seconds"]
+        print(f"{labels} {row['seconds']:11.3f} {above:8.2f} {row['bytes'] / 1e6:12.0f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
@@ -221,20 +246,8 @@ def main() -> None:
             own += ["--batch", str(args.batch)] if args.batch else []
             child = subprocess.run([sys.executable, __file__, *own], capture_output=True, text=True, check=True)
             measured.append(json.loads(child.stdout))
-    metrics = []
-    print(f"{'setting':9} {'optimizer':9} {'method':18} {'s/iteration':>12} {'x floor':>8} {'memory (MB)':>12}")
-    for (setting, optimizer, method, changes), measured in zip(rows, found, strict=True):
-        chosen = config(setting, optimizer, changes)
-        row = {column: statistics.median(each[column] for each in measured) for column in measured[0]}
-        metrics.append(
-            {
-                "setting": setting, "optimizer": optimizer, "method": method, "steps": chosen.steps,
-                "window": chosen.window, "batch": args.batch or SETTINGS[setting].batch[args.device], **row,
-                "seconds_all": [each["seconds"] for each in measured],
-            }
-        )  # fmt: skip
-        above = row["seconds"] / row["floor_seconds"]
-        print(f"{setting:9} {optimizer:9} {method:18} {row['seconds']:12.3f} {above:8.2f} {row['bytes'] / 1e6:12.0f}")
+    metrics = [summary(row, args, measured) for row, measured in zip(rows, found, strict=True)]
+    show(metrics)
     path = runs.results_root() / "benchmarks" / f"transfer_step{'-cuda' if args.device == 'cuda' else ''}.json"
     result = {"config": vars(args), "metrics": metrics, "provenance": runs.provenance(device)}
     with runs.replacing(path) as temporary:

@@ -239,6 +239,7 @@ def train_transfer(
     rollback: Annotated[
         bool | None, typer.Option("--rollback/--no-rollback", help="Undo the inner steps after each iteration.")
     ] = None,
+    precision: Annotated[str | None, typer.Option(help="Of the target's convolutions: float32, tf32 or bf16.")] = None,
     evaluate_on: Annotated[str, typer.Option(help="test, or validation for choosing settings.")] = "test",
     seed: Annotated[int, typer.Option(help="Seed of the initial parameters and of the batches.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.")] = "auto",
@@ -254,7 +255,7 @@ def train_transfer(
     given = {
         "steps": steps, "transfer_rate": transfer_rate, "source": source, "target": target, "width": width,
         "train_images": train_images, "epochs": epochs, "batch": batch, "lr": lr, "beta": beta, "meta_lr": meta_lr,
-        "rollback": rollback,
+        "rollback": rollback, "precision": precision,
     }  # fmt: skip
     changes = {name: value for name, value in given.items() if value is not None}
     config = transfer.preset_config(

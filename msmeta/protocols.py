@@ -20,7 +20,7 @@ from msmeta.estimators import (
     MultiStep,
     Reptile,
 )
-from msmeta.models.conv4 import PRECISIONS
+from msmeta.models.layers import PRECISIONS
 
 Estimator = Callable[[Bilevel, Params], MetaGradient]
 
@@ -42,7 +42,7 @@ class FewShotConfig:
     validation classes; the best of them is tested. None: the last is.
     test_episodes, curve_episodes: tasks of the final evaluation and of each point of the learning curve (and each look
     at the validation classes); curve points lie at `curve_every` * 2^k iterations. log_every: meta-iterations averaged
-    into one point of the training log. precision: one of `msmeta.models.conv4.PRECISIONS`.
+    into one point of the training log. precision: one of `msmeta.models.layers.PRECISIONS`.
     """
 
     preset: str

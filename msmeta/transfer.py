@@ -148,6 +148,7 @@ def train(
         return finished
     started = time.perf_counter()
     chosen = runs.choose_device(device)
+    runs.set_precision(config.precision)
     runs.keep_freed_memory()
     images = data.load_labelled(config.dataset, device=chosen)
     if config.train_images is not None:

@@ -9,12 +9,13 @@ from typing import Any
 
 from msmeta.dynamics import SGD, Adam
 from msmeta.errors import ConfigError
+from msmeta.models.layers import PRECISIONS
 from msmeta.models.resnet import ResNet
 from msmeta.models.vgg9 import VGG9
 from msmeta.sources import SOURCES
 from msmeta.transfer_step import transfer_windows
 
-METHODS = ("scratch", "multistep", "first-order")
+ESTIMATORS = ("scratch", "multistep", "first-order")
 """`multistep` with `window=1` is the exact meta-gradient, the paper's baseline (L2T-ww)."""
 
 
@@ -22,14 +23,15 @@ METHODS = ("scratch", "multistep", "first-order")
 class TransferConfig:
     """Everything that defines the outcome of a run.
 
-    estimator: one of METHODS. steps: T, transfer steps before the step on the cross-entropy. window: N.
+    estimator: one of ESTIMATORS. steps: T, transfer steps before the step on the cross-entropy. window: N.
     transfer_rate: factor on the learning rate of the transfer steps. rollback: undo the inner steps after each
     iteration. source, target: keys of SOURCES and TARGETS. width: factor on VGG-9's channels. train_images: a
     stratified part of the training images; None for all.
     optimizer: of φ, `sgd` (whose momentum is `momentum`) or `adam` (whose first decay rate it is); lr: its rate in the
     first epoch, annealed by Eq. 55. beta: weight of the transfer loss. meta_lr, meta_weight_decay: of Adam on θ.
     evaluate_on: `test`, or `validation` for choosing settings. The network of the epoch that does best on the
-    validation images is the one evaluated. log_every: iterations averaged into one point of the log.
+    validation images is the one evaluated. precision: of the target's convolutions, one of
+    `msmeta.models.layers.PRECISIONS`. log_every: iterations averaged into one point of the log.
     """
 
     preset: str
@@ -53,13 +55,14 @@ class TransferConfig:
     meta_weight_decay: float = 1e-4
     beta: float = 0.5
     evaluate_on: str = "test"
+    precision: str = "float32"
     log_every: int = 25
     seed: int = 0
 
     def __post_init__(self) -> None:
         choices = {
-            "estimator": METHODS, "optimizer": OPTIMIZERS, "source": SOURCES, "target": TARGETS,
-            "evaluate_on": ("test", "validation"),
+            "estimator": ESTIMATORS, "optimizer": OPTIMIZERS, "source": SOURCES, "target": TARGETS,
+            "evaluate_on": ("test", "validation"), "precision": PRECISIONS,
         }  # fmt: skip
         for name, known in choices.items():
             if getattr(self, name) not in known:
@@ -107,8 +110,8 @@ OPTIMIZERS: dict[str, Callable[[TransferConfig, float], SGD | Adam]] = {
     "adam": lambda config, lr: Adam(lr, (config.momentum, 0.999), weight_decay=config.weight_decay),
 }
 TARGETS: dict[str, Callable[[TransferConfig, int], VGG9 | ResNet]] = {
-    "vgg9": lambda config, way: VGG9(way, config.width),
-    "resnet18": lambda config, way: ResNet(18, way),
+    "vgg9": lambda config, way: VGG9(way, config.width, config.precision),
+    "resnet18": lambda config, way: ResNet(18, way, config.precision),
 }
 
 SMALL = ("cifar-100", "stl-10", "glyphs-rgb")

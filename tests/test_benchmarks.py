@@ -44,11 +44,11 @@ def test_each_method_of_meta_transfer_is_timed(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "benchmarks" / "transfer_step.json").read_text())
-    rows = {(row["optimizer"], row["method"]) for row in result["metrics"]}
-    assert {method for optimizer, method in rows if optimizer == "sgd"} == {
+    rows = {(row["optimizer"], row["method"], row["precision"]) for row in result["metrics"]}
+    assert {method for optimizer, method, _ in rows if optimizer == "sgd"} == {
         "Scratch", "Baseline", "Multi-step", "First-order", "Replayed reverse"
     }  # fmt: skip
-    assert len(result["metrics"]) == len(rows) == 12
+    assert len(result["metrics"]) == len(rows) == 14
     assert all(row["seconds"] > 0 and row["floor_seconds"] > 0 and row["batch"] == 2 for row in result["metrics"])
 
 

@@ -158,3 +158,13 @@ def test_no_transfer_steps_no_meta_gradient(problem, state, theta):
     for steps, window in ((-1, 1), (3, 2)):
         with pytest.raises(ConfigError):
             transfer_windows(steps, window)
+
+
+def test_bf16_rounds_the_convolutions_alone(problem, state, theta):
+    """8 bits of mantissa: a meta-gradient close to float64's, of the same type, and not the same."""
+    low = TransferProblem(VGG9(3, 1 / 64, "bf16"), problem.l2t, problem.x, problem.y, problem.source)
+    exact, found = (transfer_iteration(p, state, theta, SGD(1e-3), 2, 1).meta for p in (problem, low))
+    assert found.loss.item() == pytest.approx(exact.loss.item(), rel=0.05)
+    assert all(value.dtype == F64 for value in found.grad.values())
+    flat = [torch.cat([value.flatten() for value in part.grad.values()]) for part in (exact, found)]
+    assert 0.9 < torch.nn.functional.cosine_similarity(*flat, dim=0) < 1 - 1e-9

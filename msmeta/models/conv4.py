@@ -12,8 +12,6 @@ from msmeta.bilevel import Params
 from msmeta.models.layers import conv2d
 
 BLOCKS = 4
-PRECISIONS = ("float32", "tf32", "bf16")
-"""Of the convolutions' products. For `tf32` the trainer lets a GPU round them; the tensors stay float32."""
 MANY_IMAGES = 50  # a task's images from which on a CPU is faster with channels last (the query pass)
 
 

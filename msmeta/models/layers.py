@@ -1,12 +1,23 @@
-"""A convolution whose derivatives of every order are again convolutions."""
+"""Convolutions: one whose derivatives of every order are again convolutions, and torch's in a chosen precision."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
+
+PRECISIONS = ("float32", "tf32", "bf16")
+"""Of the convolutions' products. For `tf32` the trainer lets a GPU round them; the tensors stay float32."""
+
+
+def convolution(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0, precision: str = "float32") -> Tensor:
+    """torch's 2-D convolution without bias; with `bf16` its operands are bfloat16, and the result has x's type."""
+    if precision == "bf16":
+        return F.conv2d(x.bfloat16(), weight.bfloat16(), None, stride, padding).to(x.dtype)
+    return F.conv2d(x, weight, None, stride, padding)
 
 
 def conv2d(x: Tensor, weight: Tensor, stride: int, padding: int, groups: int = 1) -> Tensor:

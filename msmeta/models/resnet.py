@@ -10,6 +10,7 @@ from torch import Tensor
 
 from msmeta.bilevel import Params
 from msmeta.errors import ConfigError
+from msmeta.models.layers import convolution
 
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 """Basic blocks of each stage, by depth."""
@@ -23,11 +24,13 @@ STATISTICS = ("running_mean", "running_var")
 class ResNet:
     """Four stages of basic blocks (He et al., 2016); parameters and statistics have torchvision's names.
 
-    depth: 18 or 34. way: classes. Raises ConfigError for another depth.
+    depth: 18 or 34. way: classes. precision: of the convolutions, one of PRECISIONS. Raises ConfigError for another
+    depth.
     """
 
     depth: int
     way: int
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         if self.depth not in STAGES:
@@ -60,18 +63,21 @@ class ResNet:
         else it uses `statistics`.
         """
 
+        def conv(name: str, x: Tensor, stride: int, padding: int) -> Tensor:
+            return convolution(x, params[f"{name}.weight"], stride, padding, self.precision)
+
         def norm(name: str, x: Tensor) -> Tensor:
             known = (None, None) if statistics is None else (statistics[f"{name}.{part}"] for part in STATISTICS)
             return F.batch_norm(x, *known, params[f"{name}.weight"], params[f"{name}.bias"], training, MOMENTUM)
 
         def block(name: str, x: Tensor, stride: int) -> Tensor:
-            y = F.relu(norm(f"{name}.bn1", F.conv2d(x, params[f"{name}.conv1.weight"], None, stride, 1)))
-            y = norm(f"{name}.bn2", F.conv2d(y, params[f"{name}.conv2.weight"], None, 1, 1))
+            y = F.relu(norm(f"{name}.bn1", conv(f"{name}.conv1", x, stride, 1)))
+            y = norm(f"{name}.bn2", conv(f"{name}.conv2", y, 1, 1))
             if f"{name}.downsample.0.weight" in params:
-                x = norm(f"{name}.downsample.1", F.conv2d(x, params[f"{name}.downsample.0.weight"], None, stride))
+                x = norm(f"{name}.downsample.1", conv(f"{name}.downsample.0", x, stride, 0))
             return F.relu(x + y)
 
-        x, features = F.relu(norm("bn1", F.conv2d(x, params["conv1.weight"], None, 2, 3))), []
+        x, features = F.relu(norm("bn1", conv("conv1", x, 2, 3))), []
         x = F.max_pool2d(x, 3, 2, 1)
         for stage, blocks in enumerate(STAGES[self.depth]):
             for number in range(blocks):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from msmeta.bilevel import Params
+from msmeta.models.layers import convolution
 
 BLOCKS = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 """Channels of the convolutions before each of the five poolings; with the head they are nine layers."""
@@ -20,11 +21,12 @@ MOMENTUM = 0.1
 class VGG9:
     """Five blocks of [3x3 convolution, batch norm, ReLU], each followed by 2x2 max-pooling, and a linear head.
 
-    way: classes. width: factor on the channels, for small tests.
+    way: classes. width: factor on the channels. precision: of the convolutions, one of PRECISIONS.
     """
 
     way: int
     width: float = 1.0
+    precision: str = "float32"
 
     @property
     def blocks(self) -> tuple[tuple[int, ...], ...]:
@@ -66,7 +68,7 @@ class VGG9:
         for number, block in enumerate(self.blocks):
             for layer in range(len(block)):
                 name = f"block{number}.{layer}"
-                x = F.conv2d(x, params[f"{name}.weight"], padding=1)
+                x = convolution(x, params[f"{name}.weight"], padding=1, precision=self.precision)
                 known = (
                     (None, None) if statistics is None else (statistics[f"{name}.mean"], statistics[f"{name}.variance"])
                 )

@@ -14,6 +14,7 @@ from typing import Any
 from msmeta import data, paper, runs, sources, transfer
 from msmeta.errors import ConfigError
 from msmeta.report.style import TRANSFER_METHODS, Result, markdown
+from msmeta.transfer_protocols import PRESETS, TransferConfig, preset_config
 
 Method = tuple[str, dict[str, Any]]  # estimator, and what of its config is not the default
 Rows = dict[str, list[Result]]  # runs by the name of their row, one a seed
@@ -33,7 +34,7 @@ TRANSFER_SPECS: dict[str, Method] = {
 TABLE_METHODS = ("Scratch", "Baseline", "Multi-step")
 TABLE_OPTIMIZERS = {2: "sgd", 3: "adam"}
 """Inner optimiser of each of the paper's tables."""
-COLUMNS = {entry.title: name for name, entry in data.LABELLED.items() if not entry.generated}
+TRANSFER_COLUMNS = {entry.title: name for name, entry in data.LABELLED.items() if not entry.generated}
 """The tables' columns, and the names of their data sets."""
 SEEDS = (0, 1, 2)
 """The paper's ± is over three models."""
@@ -75,7 +76,7 @@ def train_transfer(
     for optimizer in optimizers:
         for estimator, own in methods:
             for seed in seeds:
-                config = transfer.preset_config(preset, dataset, estimator, optimizer, seed=seed, **own, **changes)
+                config = preset_config(preset, dataset, estimator, optimizer, seed=seed, **own, **changes)
                 results.append(transfer.train(config, device, resume=not force, force=force))
                 say(describe_transfer(results[-1]))
     return results, why
@@ -83,7 +84,7 @@ def train_transfer(
 
 def _live_data(preset: str, dataset: str) -> tuple[str, str]:
     title = data.find_labelled(dataset).title
-    source = transfer.preset_config(preset, dataset, "scratch").source
+    source = preset_config(preset, dataset, "scratch").source
     if preset in runs.COMMITTED_PRESETS:
         return dataset, f"These runs used {title}, with {source} as the source network."
     if preset == "smoke":
@@ -93,7 +94,7 @@ def _live_data(preset: str, dataset: str) -> tuple[str, str]:
         dataset, why = "glyphs-rgb", f"These runs used procedurally drawn glyphs, not {title}, because {missing}."
     else:
         dataset, why = data.real_or_glyphs(dataset)
-    source = transfer.preset_config(preset, dataset, "scratch").source
+    source = preset_config(preset, dataset, "scratch").source
     untrained = ", whose weights are random: it has nothing to teach" if source.startswith("random") else ""
     return dataset, f"{why} The source network is {source}{untrained}."
 
@@ -121,7 +122,7 @@ def images_in_words(name: str) -> str:
 
 def transfer_runs(optimizer: str | None = None, dataset: str | None = None) -> list[Result]:
     """Committed runs whose config is a preset's own but for what the name of a row tells, and the seed."""
-    defaults = runs.defaults(transfer.TransferConfig)
+    defaults = runs.defaults(TransferConfig)
     stored = [{**result, "config": defaults | result["config"]} for result in runs.read_results("transfer")]
     wanted = {"optimizer": optimizer, "dataset": dataset}
     return [
@@ -134,14 +135,14 @@ def transfer_runs(optimizer: str | None = None, dataset: str | None = None) -> l
 
 def _is_preset(config: dict[str, Any]) -> bool:
     names = ("preset", "dataset", "estimator", "optimizer")
-    own = transfer.preset_config(*(config[name] for name in names), **{name: config[name] for name in _ROW})
+    own = preset_config(*(config[name] for name in names), **{name: config[name] for name in _ROW})
     return runs.plain(own) == config
 
 
 def row_name(result: Result) -> str:
     """The method, with its epochs where they are not the preset's."""
     config = result["config"]
-    usual = transfer.PRESETS[config["preset"]]["epochs"]
+    usual = PRESETS[config["preset"]]["epochs"]
     return result["method"] if config["epochs"] == usual else f"{result['method']}, {config['epochs']} epochs"
 
 
@@ -169,14 +170,14 @@ def transfer_table(results: Sequence[Result]) -> str:
 
     results: committed ones of the table's optimiser. Rows that the paper lacks, as Scratch with more epochs, are added.
     """
-    found = {title: _by_preset(results, title) for title in COLUMNS}
+    found = {title: _by_preset(results, title) for title in TRANSFER_COLUMNS}
     known = {name for by_preset in found.values() for rows in by_preset.values() for name in rows}
     names = [name for base in TABLE_METHODS for name in (base, *sorted(known)) if name.partition(", ")[0] == base]
     lines = []
     for name in dict.fromkeys(names):
         seeds = [next((r[name] for r in by_preset.values() if name in r), []) for by_preset in found.values()]
         lines.append([name, *(f"{mean_text(accuracies(s))} ({_evidence(s)})" if s else "not run" for s in seeds)])
-    return markdown(["Method", *COLUMNS], lines)
+    return markdown(["Method", *TRANSFER_COLUMNS], lines)
 
 
 def accuracies(results: Sequence[Result]) -> list[float]:
@@ -225,7 +226,7 @@ def transfer_presets(
     optimizer: str = "sgd", presets: Sequence[str] = ("paper", "cpu", "quick"), dataset: str = "cifar-100"
 ) -> str:
     """What a run of each preset is, side by side, in Markdown; the `paper` preset is the paper's protocol."""
-    configs = [transfer.preset_config(preset, dataset, "multistep", optimizer) for preset in presets]
+    configs = [preset_config(preset, dataset, "multistep", optimizer) for preset in presets]
     counts = data.TABLE_6[dataset]
     images = [config.train_images or counts["train"] for config in configs]
     lines = {
@@ -345,7 +346,7 @@ def transfer_claims(results: Sequence[Result]) -> str:
     epochs than the preset's, of which the paper says nothing, is added.
     """
     lines = []
-    for title in COLUMNS:
+    for title in TRANSFER_COLUMNS:
         for rows in _by_preset(results, title).values():
             longer = [name for name in rows if name.startswith("Scratch, ")]
             claims = [*_CLAIMS, *(_Claim("not in the paper", m, base) for base in longer for m in TABLE_METHODS[1:])]

@@ -13,24 +13,28 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from msmeta.errors import ConfigError
 from msmeta.report.style import COLOURS, MARKERS, Result, markdown
-from msmeta.report.transfer import accuracies, mean_text, paired_accuracies, t_test, transfer_rows
+from msmeta.report.transfer import accuracies, mean_text, paired_accuracies, row_name, t_test, transfer_rows
 
 _TENTHS = (1, 2, 5, 10)
 """Parts of the training in which the change of the gradient is averaged."""
 
 
-def changes(results: Sequence[Result]) -> list[Result]:
-    """The runs that measured how the gradient changes: two transfer steps or more, with a gradient each."""
-    logged = [(result, result["log"]["gradient_change"]) for result in results]
-    return [result for result, change in logged if change and None not in change]
+def change_runs(results: Sequence[Result]) -> list[Result]:
+    """The Baseline runs of the `paper` preset where there are any, else of the `cpu` preset."""
+    own = [result for result in results if row_name(result) == "Baseline"]
+    return [r for r in own if r["config"]["preset"] == "paper"] or own
 
 
 def gradient_change_figure(results: Sequence[Result]) -> Figure:
     """Figure 1: change of the transfer loss's gradient from the first to the second transfer step, over training.
 
-    One panel an inner optimiser, one thin line a seed and a thick one for their mean.
+    One panel an inner optimiser, one thin line a seed and a thick one for their mean. Raises ConfigError for a run that
+    has no two gradients of the transfer loss.
     """
+    if any(None in result["log"]["gradient_change"] for result in results):
+        raise ConfigError("the change of the gradient needs two transfer steps with a gradient each: steps=2 or more")
     groups = _by_optimizer(results)
     figure, axes = plt.subplots(1, len(groups), figsize=(4.5 * len(groups), 3.4), layout="constrained", squeeze=False)
     for axis, (setting, own) in zip(axes[0], groups.items(), strict=True):
@@ -50,17 +54,29 @@ def gradient_change_figure(results: Sequence[Result]) -> Figure:
 
 
 def gradient_change_table(results: Sequence[Result]) -> str:
-    """Means over parts of the training, the learning rate there, and the last tenth over the first, in Markdown."""
+    """Means over parts of the training, and the learning rate there, in Markdown."""
     rows = []
     for setting, own in _by_optimizer(results).items():
         parts = [[_in_tenth(result, tenth) for result in own] for tenth in _TENTHS]
-        ratios = [last / first for first, last in zip(parts[0], parts[-1], strict=True)]
-        title, n = own[0]["data"]["title"], f"{len(own)}"
-        rows.append([title, setting, n, *(mean_text(part, 3) for part in parts), mean_text(ratios), _trend(ratios)])
+        title = f"{own[0]['data']['title']}, {setting}"
+        rows.append([title, f"{len(own)}", *(mean_text(part, 3) for part in parts)])
         rates = [_rate(own[0]["config"]["epochs"], tenth) for tenth in _TENTHS]
-        rows.append([title, f"{setting}: η / η₀", "", *(f"{rate:.3f}" for rate in rates), "", ""])
-    head = ["Data", "Inner optimiser", "seeds", *(f"tenth {tenth} of 10" for tenth in _TENTHS), "last / first", ""]
-    return markdown(head, rows)
+        rows.append([f"{title}: η / η₀ (Eq. 55)", "", *(f"{rate:.3f}" for rate in rates)])
+    return markdown(["Runs", "seeds", *(f"tenth {tenth} of 10" for tenth in _TENTHS)], rows)
+
+
+def gradient_change_words(results: Sequence[Result]) -> str:
+    """What the last tenth of the training is beside the first, one line an inner optimiser."""
+    lines = []
+    for setting, own in _by_optimizer(results).items():
+        first, last = ([_in_tenth(result, tenth) for result in own] for tenth in (_TENTHS[0], _TENTHS[-1]))
+        ratios = [b / a for a, b in zip(first, last, strict=True)]
+        lines.append(
+            f"- {own[0]['data']['title']}, {setting}: the change **{_trend(ratios)}**, from {mean_text(first, 3)} in "
+            f"the first tenth of the training to {mean_text(last, 3)} in the last, {mean_text(ratios)} times as much "
+            f"(n = {len(own)})."
+        )
+    return "\n".join(lines)
 
 
 def _by_optimizer(results: Sequence[Result]) -> dict[str, list[Result]]:
@@ -175,11 +191,11 @@ def meta_movement_table(results: Sequence[Result]) -> str:
     return markdown(head, lines)
 
 
-def pair_weights_figure(results: Sequence[Result], methods: Sequence[str] = ("Baseline", "Multi-step")) -> Figure:
-    """Heat map of λ for each pair of a source and a target feature, a mean over seeds, one panel a method."""
-    rows = {n: s for n, s in transfer_rows(results).items() if s[0]["method"] in methods and s[0]["source"]}
+def pair_weights_figure(results: Sequence[Result]) -> Figure:
+    """Heat map of λ for each pair of a source and a target feature, a mean over seeds, one panel a row."""
+    rows = transfer_rows([result for result in results if result["source"]])
     weights = {name: mean_pair_weights(seeds) for name, seeds in rows.items()}
-    far = max(abs(values - 1).max() for values in weights.values())
+    far = max(abs(values - 1).max() for values in weights.values()) or 1.0
     figure, axes = plt.subplots(1, len(rows), figsize=(3.6 * len(rows) + 1, 3.4), layout="constrained", squeeze=False)
     for axis, (name, values) in zip(axes[0], weights.items(), strict=True):
         last = axis is axes[0][-1]

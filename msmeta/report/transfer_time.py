@@ -10,12 +10,13 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from msmeta import data, paper, runs, transfer
+from msmeta import data, paper, runs
 from msmeta.report.style import COLOURS, TRANSFER_METHODS, Result, markdown, stored_benchmark
-from msmeta.report.transfer import COLUMNS, row_name, transfer_rows
+from msmeta.report.transfer import TRANSFER_COLUMNS, row_name, transfer_rows
 from msmeta.report.transfer_figures import draw_by_steps
+from msmeta.transfer_protocols import PRESETS, preset_config
 
-PAPER_EPOCHS = transfer.PRESETS["paper"]["epochs"]
+PAPER_EPOCHS = PRESETS["paper"]["epochs"]
 SETTINGS = {"224x224": "bird", "32x32": "cifar-100"}
 """Sizes of images, and the data set whose epoch is given for each."""
 _NOT_RUN = "Not run: `python benchmarks/transfer_step.py`, on an idle machine or one with a GPU."
@@ -81,7 +82,7 @@ def times(result: Result, setting: str, optimizer: str) -> dict[str, dict[str, A
 
 def epoch_seconds(row: dict[str, Any], dataset: str) -> float:
     """Time of an epoch of the paper's protocol, extrapolated from an iteration's."""
-    batch = transfer.preset_config("paper", dataset, "multistep").batch
+    batch = preset_config("paper", dataset, "multistep").batch
     return row["seconds"] * (data.TABLE_6[dataset]["train"] // batch) * batch / row["batch"]
 
 
@@ -131,7 +132,7 @@ def _paper_saved() -> float:
 def epoch_bars(result: Result, optimizer: str = "adam") -> Figure:
     """Figure 3: seconds of an epoch of each data set, Baseline beside Multi-step, with the share that is saved."""
     settings = [setting for setting in reversed(SETTINGS) if times(result, setting, optimizer)]
-    groups = {setting: [n for n in COLUMNS.values() if _setting(n) == setting] for setting in settings}
+    groups = {setting: [n for n in TRANSFER_COLUMNS.values() if _setting(n) == setting] for setting in settings}
     figure, axes = plt.subplots(
         1, len(groups), figsize=(9, 3.8), width_ratios=[len(names) for names in groups.values()], layout="constrained",
         squeeze=False,
@@ -146,7 +147,7 @@ def epoch_bars(result: Result, optimizer: str = "adam") -> Figure:
             style = {"color": COLOURS[method], "label": method if axis is axes[0][0] else None, "ecolor": "black"}
             axis.bar([i + offset for i in range(len(names))], heights, 0.38, yerr=errors, **style)
         for i, name in enumerate(names):
-            share = f"-{100 * saved(result, setting, optimizer):.0f} %"
+            share = f"{-100 * saved(result, setting, optimizer):+.0f} %"
             axis.annotate(
                 share, (i, epoch_seconds(found["Baseline"], name)), (0, 6), textcoords="offset points", ha="center"
             )
@@ -165,9 +166,9 @@ def epoch_table(result: Result | None, optimizer: str = "adam") -> str:
     if result is None:
         return _NOT_RUN
     lines = []
-    for title, name in COLUMNS.items():
+    for title, name in TRANSFER_COLUMNS.items():
         found = times(result, _setting(name), optimizer)
-        images, batch = data.TABLE_6[name]["train"], transfer.preset_config("paper", name, "multistep").batch
+        images, batch = data.TABLE_6[name]["train"], preset_config("paper", name, "multistep").batch
         seconds = [f"{epoch_seconds(found[m], name):.1f}" for m in ("Baseline", "Multi-step") if m in found]
         share = f"{100 * saved(result, _setting(name), optimizer):.0f} %" if found else "not run"
         lines.append(
