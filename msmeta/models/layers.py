@@ -1,4 +1,4 @@
-"""Convolutions: one whose derivatives of every order are again convolutions, and torch's in a chosen precision."""
+"""Layers whose second derivatives are cheap: a convolution, a batch norm; and torch's convolution in a precision."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 PRECISIONS = ("float32", "tf32", "bf16")
 """Of the convolutions' products. For `tf32` the trainer lets a GPU round them; the tensors stay float32."""
@@ -81,3 +82,99 @@ class _ConvGradients(Function):
                 *ctx.geometry, by_x, by_w,
             )  # fmt: skip
         return (sum(terms) if terms else None, grad_x, grad_w, *(None,) * 5)
+
+
+def batch_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running: tuple[Tensor, Tensor] | None = None,
+    training: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Batch norm of x (n, C, H, W), weight and bias (C,), as torch.nn.functional.batch_norm.
+
+    If `training` by the batch's statistics, and `running` (mean, variance) is moved in place where it is given; else by
+    `running`. In training, the second derivatives take a few passes over the batch, where torch's take some thirty;
+    there are no third derivatives.
+    """
+    if not training:
+        return F.batch_norm(x, *running, weight, bias, False, momentum, eps)
+    return _Norm.apply(x, weight, bias, *(running or (None, None)), momentum, eps)
+
+
+class _Norm(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor | None,
+        variance: Tensor | None,
+        momentum: float,
+        eps: float,
+    ) -> Tensor:
+        y, mu, rate = torch.native_batch_norm(x, weight, bias, mean, variance, True, momentum, eps)
+        ctx.save_for_backward(x, weight, mu, rate)
+        ctx.eps = eps
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return (*_NormGradients.apply(grad, *ctx.saved_tensors, ctx.eps), None, None, None, None)
+
+
+class _NormGradients(Function):
+    """(∂/∂x, ∂/∂weight, ∂/∂bias) of ⟨g, batch_norm(x)⟩, and once more by g, x and weight.
+
+    With x̂ = (x - μ) r, r = 1/√(σ² + ε) and P(v) = v - mean v - x̂ mean(v x̂), symmetric, the first derivatives are
+    γ r P(g), Σ g x̂ and Σ g. The derivatives of their inner product with (u, a, b) are γ r P(u) + a x̂ + b by g and
+    a r P(g) - γ r² [S x̂ + mean(g x̂) P(u) + mean(u x̂) P(g)] by x, where S = mean(u P(g)), and r Σ u P(g) by γ.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, mu: Tensor, rate: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        by_x, by_weight, by_bias = _norm_backward(grad, x, weight, mu, rate, eps)
+        ctx.save_for_backward(grad, x, weight, mu, rate, by_weight, by_bias)
+        ctx.eps = eps
+        ctx.set_materialize_grads(False)
+        return by_x, by_weight, by_bias
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, u: Tensor | None, a: Tensor | None, b: Tensor | None) -> tuple[Tensor | None, ...]:
+        grad, x, weight, mu, rate, by_weight, by_bias = ctx.saved_tensors
+        count = x.numel() / len(weight)
+        u = torch.zeros_like(x) if u is None else u
+        a = torch.zeros_like(weight) if a is None else a
+        b = torch.zeros_like(weight) if b is None else b
+        projected, u_x, u_sum = _norm_backward(u, x, weight, mu, rate, ctx.eps)  # γ r P(u), Σ u x̂, Σ u
+        by_grad = by_x = by_gamma = None
+        if ctx.needs_input_grad[0]:  # a x̂ = a r x - a r μ
+            by_grad = torch.addcmul(projected, x, _wide(a * rate)).add_(_wide(b - a * rate * mu))
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+            mean_g, mean_u, g_x, u_x = by_bias / count, u_sum / count, by_weight / count, u_x / count
+            s = (u * grad).sum((0, 2, 3)) / count - mean_u * mean_g - u_x * g_x
+            by_gamma = rate * count * s
+        if ctx.needs_input_grad[1]:
+            c_g = a * rate - weight * rate**2 * u_x  # of P(g) = g - mean g - x̂ mean(g x̂)
+            c_x = rate * (-weight * rate**2 * s - c_g * g_x)  # of x, by x̂ = r (x - μ)
+            by_x = torch.addcmul(_wide(-c_g * mean_g - c_x * mu), grad, _wide(c_g))
+            by_x = by_x.addcmul_(x, _wide(c_x)).addcmul_(projected, _wide(-rate * g_x))
+        return by_grad, by_x, by_gamma, None, None, None
+
+
+def _norm_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, mu: Tensor, rate: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.ops.aten.native_batch_norm_backward(
+        grad, x, weight, None, None, mu, rate, True, eps, [True, True, True]
+    )
+
+
+def _wide(channels: Tensor) -> Tensor:
+    return channels[:, None, None]

@@ -10,13 +10,11 @@ from torch import Tensor
 
 from msmeta.bilevel import Params
 from msmeta.errors import ConfigError
-from msmeta.models.layers import convolution
+from msmeta.models.layers import batch_norm, convolution
 
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 """Basic blocks of each stage, by depth."""
 WIDTHS = (64, 128, 256, 512)
-MOMENTUM = 0.1
-"""Share of a batch in the running statistics."""
 STATISTICS = ("running_mean", "running_var")
 
 
@@ -67,8 +65,8 @@ class ResNet:
             return convolution(x, params[f"{name}.weight"], stride, padding, self.precision)
 
         def norm(name: str, x: Tensor) -> Tensor:
-            known = (None, None) if statistics is None else (statistics[f"{name}.{part}"] for part in STATISTICS)
-            return F.batch_norm(x, *known, params[f"{name}.weight"], params[f"{name}.bias"], training, MOMENTUM)
+            known = None if statistics is None else tuple(statistics[f"{name}.{part}"] for part in STATISTICS)
+            return batch_norm(x, params[f"{name}.weight"], params[f"{name}.bias"], known, training)
 
         def block(name: str, x: Tensor, stride: int) -> Tensor:
             y = F.relu(norm(f"{name}.bn1", conv(f"{name}.conv1", x, stride, 1)))

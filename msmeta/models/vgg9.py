@@ -9,12 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from msmeta.bilevel import Params
-from msmeta.models.layers import convolution
+from msmeta.models.layers import batch_norm, convolution
 
 BLOCKS = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 """Channels of the convolutions before each of the five poolings; with the head they are nine layers."""
-MOMENTUM = 0.1
-"""Share of a batch in the running statistics."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +67,11 @@ class VGG9:
             for layer in range(len(block)):
                 name = f"block{number}.{layer}"
                 x = convolution(x, params[f"{name}.weight"], padding=1, precision=self.precision)
-                known = (
-                    (None, None) if statistics is None else (statistics[f"{name}.mean"], statistics[f"{name}.variance"])
-                )
-                x = F.relu(
-                    F.batch_norm(x, *known, params[f"{name}.scale"], params[f"{name}.shift"], training, MOMENTUM)
-                )
+                known = None
+                if statistics is not None:
+                    known = statistics[f"{name}.mean"], statistics[f"{name}.variance"]
+                x = batch_norm(x, params[f"{name}.scale"], params[f"{name}.shift"], known, training)
+                x = F.relu(x)
             features.append(x)
             x = F.max_pool2d(x, 2)
         return F.linear(x.flatten(1), params["head.weight"], params["head.bias"]), features

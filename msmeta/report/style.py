@@ -24,9 +24,9 @@ TRANSFER_METHODS = (
     "Replayed reverse",
 )  # fmt: skip
 """Those of Section 5.1, in the order of the tables here; the exact and the first-order one have MAML's colours."""
-_TRANSFER_COLOURS = ((0.15, 0.15, 0.15), *(BLIND_SAFE[i] for i in (9, 6, 1, 7, 0, 5, 2, 3, 4)))
+_TRANSFER_COLOURS = ((0.15, 0.15, 0.15), *(BLIND_SAFE[i] for i in (9, 4, 1, 7, 0, 5, 2, 3, 6)))
 COLOURS |= dict(zip(TRANSFER_METHODS, _TRANSFER_COLOURS, strict=True))
-MARKERS |= dict(zip(TRANSFER_METHODS, "x.1*ovD^sP", strict=True))
+MARKERS |= dict(zip(TRANSFER_METHODS, "xph*ovD^sP", strict=True))
 
 
 def check_parameters(history: Sequence[str], known: Sequence[str]) -> None:

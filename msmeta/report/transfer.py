@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from msmeta import data, paper, runs, sources, transfer
+from msmeta.data.registry import find_labelled
 from msmeta.errors import ConfigError
 from msmeta.report.style import TRANSFER_METHODS, Result, markdown
 from msmeta.transfer_protocols import PRESETS, TransferConfig, preset_config
@@ -83,7 +84,7 @@ def train_transfer(
 
 
 def _live_data(preset: str, dataset: str) -> tuple[str, str]:
-    title = data.find_labelled(dataset).title
+    title = find_labelled(dataset).title
     source = preset_config(preset, dataset, "scratch").source
     if preset in runs.COMMITTED_PRESETS:
         return dataset, f"These runs used {title}, with {source} as the source network."
@@ -115,8 +116,8 @@ def images_in_words(name: str) -> str:
     train, validation, test = (f"{len(images.labels[split]):,}" for split in ("train", "validation", "test"))
     return (
         f"**{entry.title}**: {images.way} classes; {train} images for training, {validation} for validation, {test} "
-        f"for the test, {images.side}x{images.side} pixels. Source: {entry.source} Licence: {entry.licence} SHA-256: "
-        f"`{images.hash[:16]}`."
+        f"for the test, {images.side}x{images.side} pixels. Source: {entry.source}. Licence: {entry.licence}. "
+        f"SHA-256 of the arrays: `{images.hash[:16]}`."
     )
 
 
@@ -190,7 +191,7 @@ def _evidence(seeds: Sequence[Result]) -> str:
 
 
 def mean_text(values: Sequence[float], digits: int = 2) -> str:
-    """Mean and standard deviation; the value where there is one."""
+    """Mean and standard deviation; the value alone where there is one."""
     spread = f" ±{statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.{digits}f}{spread}"
 
@@ -250,41 +251,47 @@ def _network(target: str, width: float) -> str:
 
 
 def transfer_conditions(results: Sequence[Result]) -> str:
-    """What each run was run with, in Markdown: all that is known to move accuracy by points."""
-    rows = []
+    """What each row was run with, in Markdown: all that is known to move accuracy by points. ± is over seeds."""
+    groups: dict[tuple[str, str, str], list[Result]] = {}
     for result in results:
-        config, metrics, where = result["config"], result["metrics"], result["provenance"]
-        counts = metrics["images"]
-        rows.append(
-            [
-                f"{result['data']['title']}, {result['setting']}, {row_name(result)}",
-                config["preset"],
-                config["seed"],
-                f"{counts['train']:,} / {counts['validation']:,} / {counts['test']:,}",
-                config["source"] if result["source"] else "-",
-                _network(config["target"], config["width"]),
-                f"{config['steps']} / {config['window']}" if result["source"] else "-",
-                f"{config['lr']:g} / {config['momentum']:g} / {config['weight_decay']:g}",
-                f"{config['meta_lr']:g}" if result["source"] else "-",
-                config["batch"],
-                config["epochs"],
-                f"{metrics['iterations']:,}",
-                metrics["selected_epoch"],
-                f"{metrics['validation_accuracy']:.2f}",
-                f"{metrics['accuracy']:.2f}",
-                f"{metrics['last_accuracy']:.2f}",
-                f"{where['train_seconds']:.0f}",
-                f"{where['device']}, {where['threads']} threads",
-                f"torch {where['torch']}, {(where['commit'] or 'no commit')[:7]}",
-            ]
-        )
+        groups.setdefault((result["data"]["title"], result["setting"], result["config"]["preset"]), []).append(result)
+    lines = []
+    for (title, setting, preset), own in groups.items():
+        for name, seeds in transfer_rows(own).items():
+            config, transfers, metrics = seeds[0]["config"], seeds[0]["source"], [r["metrics"] for r in seeds]
+            where = [result["provenance"] for result in seeds]
+            lines.append(
+                [
+                    f"{title}, {setting}, {name}",
+                    preset,
+                    _listed(r["config"]["seed"] for r in seeds),
+                    " / ".join(f"{count:,}" for count in metrics[0]["images"].values()),
+                    config["source"] if transfers else "-",
+                    _network(config["target"], config["width"]),
+                    f"{config['steps']} / {config['window']}" if transfers else "-",
+                    f"{config['lr']:g} / {config['momentum']:g} / {config['weight_decay']:g}",
+                    f"{config['meta_lr']:g}" if transfers else "-",
+                    config["batch"],
+                    config["epochs"],
+                    f"{metrics[0]['iterations']:,}",
+                    _listed(m["selected_epoch"] for m in metrics),
+                    *(mean_text([m[k] for m in metrics]) for k in ("validation_accuracy", "accuracy", "last_accuracy")),
+                    mean_text([w["train_seconds"] for w in where], 0),
+                    _listed(dict.fromkeys(f"{w['device']}, {w['threads']} threads" for w in where)),
+                    _listed(dict.fromkeys(f"torch {w['torch']}, {(w['commit'] or 'no commit')[:7]}" for w in where)),
+                ]
+            )
     head = [
-        "Run", "preset", "seed", "images for training / validation / test", "source", "target", "T / N",
-        "lr / momentum or β₁ / weight decay", "meta lr", "minibatch", "epochs", "iterations", "epoch selected",
-        "its validation accuracy (%)", "its test accuracy (%)", "last epoch's test accuracy (%)", "training (s)",
+        "Run", "preset", "seeds", "images for training / validation / test", "source", "target", "T / N",
+        "lr / momentum or β₁ / weight decay", "meta lr", "minibatch", "epochs", "iterations", "epochs selected",
+        "their validation accuracy (%)", "their test accuracy (%)", "last epoch's test accuracy (%)", "training (s)",
         "device", "code",
     ]  # fmt: skip
-    return markdown(head, rows)
+    return markdown(head, lines)
+
+
+def _listed(values: Iterable[Any]) -> str:
+    return ", ".join(map(str, values))
 
 
 def live_transfer_table(results: Sequence[Result]) -> str:
@@ -358,7 +365,7 @@ def transfer_claims(results: Sequence[Result]) -> str:
                         title,
                         claim.words,
                         f"{claim.method} less {claim.base}",
-                        f"> {claim.bound:+g}",
+                        f"> {claim.bound:g}",
                         f"{reported[0].value - reported[1].value:+.2f}" if all(reported) else "-",
                         tested(paired_accuracies(rows, claim.method, claim.base), claim.bound),
                     ]
@@ -382,8 +389,12 @@ def tested(differences: Sequence[float], bound: float) -> str:
     mean, spread = statistics.mean(differences), statistics.stdev(differences)
     p = t_test(differences, bound)
     verdict = "undecided" if p >= 0.05 else "holds" if mean > bound else "does not hold"
-    small = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-    return f"{mean:+.2f} ±{spread:.2f}, n = {len(differences)}, {small}: {verdict}"
+    return f"{mean:+.2f} ±{spread:.2f}, n = {len(differences)}, {p_text(p)}: {verdict}"
+
+
+def p_text(p: float) -> str:
+    """A p-value to three digits."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def t_test(values: Sequence[float], bound: float) -> float:

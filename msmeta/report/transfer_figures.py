@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from msmeta.errors import ConfigError
 from msmeta.report.style import COLOURS, MARKERS, Result, markdown
-from msmeta.report.transfer import accuracies, mean_text, paired_accuracies, row_name, t_test, transfer_rows
+from msmeta.report.transfer import accuracies, mean_text, p_text, paired_accuracies, row_name, t_test, transfer_rows
 
 _TENTHS = (1, 2, 5, 10)
 """Parts of the training in which the change of the gradient is averaged."""
@@ -108,18 +108,24 @@ def _trend(ratios: Sequence[float]) -> str:
 
 
 def transfer_curves(results: Sequence[Result], title: str) -> Figure:
-    """Validation accuracy against epochs and against training time: one line a row, the mean over seeds and its
-    standard deviation."""
+    """Validation accuracy against epochs, as far as all rows reach, and against training time: one line a row.
+
+    Points are means over seeds, bars standard deviations.
+    """
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
-    for name, seeds in transfer_rows(results).items():
+    rows = transfer_rows(results)
+    for name, seeds in rows.items():
         curves = [result["curve"] for result in seeds]
         accuracy, seconds = ([curve[column] for curve in curves] for column in ("accuracy", "seconds"))
         spread = np.std(accuracy, axis=0, ddof=1) if len(seeds) > 1 else None
+        every = -(-len(curves[0]["epoch"]) // 12)
         style = transfer_line(seeds[0]["method"]) | {"linestyle": "--" if "epochs" in name else "-"}
+        style |= {"markevery": every, "errorevery": every}
         for axis, x in zip(axes, (curves[0]["epoch"], np.mean(seconds, axis=0)), strict=True):
             label = name if axis is axes[0] else None
             axis.errorbar(x, np.mean(accuracy, axis=0), spread, elinewidth=0.7, label=label, **style)
-    axes[0].set(xlabel="epochs", ylabel="validation accuracy (%)")
+    common = min(seeds[0]["config"]["epochs"] for seeds in rows.values())
+    axes[0].set(xlabel="epochs", ylabel="validation accuracy (%)", xlim=(0, 1.05 * common))
     axes[1].set(xlabel="training time (s)", xlim=(0, None))
     for axis in axes:
         axis.grid(alpha=0.3)
@@ -177,7 +183,7 @@ def _difference(differences: Sequence[float]) -> str:
     if len(differences) < 2:
         return f"{differences[0]:+.2f}" if differences else "-"
     mean, spread = statistics.mean(differences), statistics.stdev(differences)
-    return f"{mean:+.2f} ±{spread:.2f}, p = {t_test(differences, 0):.3f}"
+    return f"{mean:+.2f} ±{spread:.2f}, {p_text(t_test(differences, 0))}"
 
 
 def meta_movement_table(results: Sequence[Result]) -> str:
@@ -205,6 +211,7 @@ def pair_weights_figure(results: Sequence[Result]) -> Figure:
         )  # fmt: skip
         axis.set_title(f"{name}, mean of {len(rows[name])}", fontsize="medium")
         axis.set(xlabel="source feature", ylabel="target feature")
+        axis.tick_params(axis="y", labelrotation=0)
     plt.close(figure)
     return figure
 
@@ -237,7 +244,8 @@ def draw_by_steps(axis: Axes, values: dict[str, tuple[int, Sequence[float]]]) ->
             axis.axhline(statistics.mean(own), color=colour, linestyle="--", linewidth=1, label=name)
             continue
         x = steps + (0 if _exact(name) else -0.14 if name == "First-order" else 0.14)
-        axis.plot([x + 0.04] * len(own), own, linestyle="none", marker=".", markersize=3, color=colour)
+        if len(own) > 1:
+            axis.plot([x + 0.04] * len(own), own, linestyle="none", marker=".", markersize=3, color=colour)
         style = {"marker": MARKERS.get(name, "o"), "markersize": 7, "linestyle": "none", "elinewidth": 1}
         axis.errorbar([x], [statistics.mean(own)], [spread], color=colour, label=name, **style)
     axis.set(xlabel="transfer steps T", xticks=sorted({steps for steps, _ in values.values()}))

@@ -1,0 +1,63 @@
+"""Second derivatives of the layers against torch's own and against finite differences, in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from problems import F64
+from torch.autograd import gradcheck, gradgradcheck
+
+from msmeta.models.layers import batch_norm, convolution
+
+
+@pytest.fixture
+def inputs():
+    torch.manual_seed(0)
+    x = 2 + 3 * torch.randn(4, 3, 5, 2, dtype=F64)
+    return [value.requires_grad_() for value in (x, torch.randn(3, dtype=F64), torch.randn(3, dtype=F64))]
+
+
+def test_batch_norm_is_torchs_with_its_running_statistics(inputs):
+    own, expected = ((torch.zeros(3, dtype=F64), torch.ones(3, dtype=F64)) for _ in range(2))
+    found = batch_norm(*inputs, own, momentum=0.3)
+    torch.testing.assert_close(
+        found, F.batch_norm(inputs[0], *expected, *inputs[1:], True, 0.3), rtol=1e-12, atol=1e-12
+    )
+    torch.testing.assert_close(own, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_batch_norms_derivatives_are_finite_differences(inputs):
+    assert gradcheck(batch_norm, inputs) and gradgradcheck(batch_norm, inputs)
+
+
+@pytest.mark.parametrize("among", [(0,), (1,), (2,), (0, 1, 2)])
+def test_batch_norms_second_derivatives_are_torchs(inputs, among):
+    """Of a function of some of the first derivatives, so that the others' multipliers are missing."""
+    torch.manual_seed(1)
+    weights = [torch.randn_like(value) for value in inputs]
+
+    def second(norm):
+        first = torch.autograd.grad(norm(*inputs).pow(3).sum(), inputs, create_graph=True)
+        value = sum((first[i] * weights[i]).sum() for i in among)
+        return torch.autograd.grad(value, inputs, allow_unused=True)
+
+    expected = second(lambda x, weight, bias: F.batch_norm(x, None, None, weight, bias, True))
+    for own, other in zip(second(batch_norm), expected, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-10, atol=1e-10)  # the same sums in another order
+
+
+def test_batch_norm_leaves_out_what_is_not_asked_for(inputs):
+    """As the first window of Algorithm 1, whose state does not depend on theta: by the multiplier alone."""
+    x, weight, bias = (value.detach() for value in inputs)
+    scale = torch.tensor(2.0, dtype=F64, requires_grad=True)
+    x.requires_grad_()
+    (first,) = torch.autograd.grad((scale * batch_norm(x, weight, bias).pow(2)).sum(), x, create_graph=True)
+    (found,) = torch.autograd.grad(first.pow(2).sum(), scale)
+    assert found.item() == pytest.approx(first.detach().pow(2).sum().item(), rel=1e-12)  # 2 f² / scale
+
+
+def test_convolution_in_bf16_has_the_inputs_type():
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 3, 6, 6), torch.randn(4, 3, 3, 3)
+    full, low = (convolution(x, weight, 2, 1, precision) for precision in ("float32", "bf16"))
+    assert torch.equal(full, F.conv2d(x, weight, None, 2, 1)) and low.dtype == torch.float32
+    assert 1e-4 < ((low - full).norm() / full.norm()).item() < 2e-2  # 8 bits of mantissa
