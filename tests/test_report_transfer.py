@@ -7,7 +7,7 @@ import pytest
 
 from msmeta import ConfigError, UserError, data, report, runs, transfer
 from msmeta.report.transfer import TRANSFER_SPECS, t_test
-from msmeta.report.transfer_time import epoch_seconds, saved
+from msmeta.report.transfer_time import epoch_seconds, saved, times
 
 
 def result(method="Baseline", accuracy=40.0, seed=0, preset="cpu", dataset="cifar-100", optimizer="sgd", **changes):
@@ -227,7 +227,7 @@ def test_what_the_meta_networks_learn_is_a_mean_over_seeds():
     assert cell(report.meta_movement_table(results), "Baseline", "‖θ - θ₀‖, what") == "3.00 ±1.00"
     assert cell(report.meta_movement_table(results), "Baseline", "λ, smallest and largest pair") == "1.00 to 1.25"
     axes = report.pair_weights_figure(results).axes
-    assert [axis.get_title() for axis in axes[:2]] == ["Baseline, mean of 3", "Multi-step, mean of 3"]
+    assert [axis.get_title() for axis in axes[:2]] == ["Baseline (3 seeds)", "Multi-step (3 seeds)"]
     assert [text.get_text() for text in axes[0].texts[:3]] == ["1.00", "1.00", "1.25"]
     report.pair_weights_figure([result("0-step")])
 
@@ -269,6 +269,7 @@ def test_change_of_the_gradient_is_compared_in_parts_of_the_training(store):
     assert "CIFAR-100, SGD: the change **falls**, from 0.510 ±0.010" in words and "to 0.150 ±0.010 in the last" in words
     rising = [entry | {"log": entry["log"] | {"gradient_change": [0.1 * i for i in range(1, 11)]}} for entry in chosen]
     assert "**rises**, from 0.100 ±0.000" in report.gradient_change_words(rising)
+    assert words.endswith("It is largest, 0.510, in tenth 1 of 10.")
     assert "**falls with some seeds, rises with others**" in report.gradient_change_words([chosen[0], rising[1]])
     table = report.gradient_change_table(chosen)
     assert cell(table, "CIFAR-100, SGD", "tenth 5 of 10") == "0.350 ±0.010"
@@ -304,13 +305,15 @@ def times_result():
     rows = [
         {
             "setting": setting, "optimizer": optimizer, "method": method, "steps": steps, "window": window,
-            "batch": batch, "seconds": seconds, "seconds_all": [seconds - 0.1, seconds, seconds + 0.1],
-            "bytes": 5e8, "floor_seconds": seconds / 2,
+            "precision": "float32", "batch": batch, "seconds": seconds,
+            "seconds_all": [seconds - 0.1, seconds, seconds + 0.1], "bytes": 5e8, "floor_seconds": seconds / 2,
         }
         for setting, batch in (("32x32", 128), ("224x224", 8))
         for optimizer in ("sgd", "adam")
         for method, (steps, window, seconds) in methods.items()
     ]  # fmt: skip
+    baselines = [row for row in rows if row["method"] == "Baseline"]
+    rows += [row | {"precision": "bf16", "seconds": 1.5, "seconds_all": [1.5]} for row in baselines]
     origin = {"device": "a processor, 2 cores", "threads": 2, "torch": "2", "commit": "abcdefghi"}
     return {"config": {}, "metrics": rows, "provenance": origin}
 
@@ -338,12 +341,11 @@ def test_an_epoch_is_extrapolated_from_the_papers_minibatches():
     assert cell(table, "Baseline", "seconds an epoch of Bird") == f"{epoch:.1f}"
     assert cell(table, "Baseline", "hours for 200 epochs") == f"{epoch * 200 / 3600:.1f}"
     assert cell(table, "Multi-step", "ratio to the Baseline") == "0.80"
-    assert cell(table, "Multi-step", "T / N") == "2 / 2" and cell(table, "0-step", "T / N") == "0"
+    assert cell(table, "Multi-step", "T / N") == "2 / 2" and cell(table, "Scratch", "T / N") == "-"
     assert cell(table, "Multi-step", "ms an iteration") == "2400 ±100"
+    assert cell(table, "Baseline, bf16", "ratio to the Baseline") == "0.50"
     assert cell(table, "Multi-step", "times the floor") == "2.0" and cell(table, "Multi-step", "memory (MB)") == "500"
-    (row,) = [row for row in result["metrics"] if (row["setting"], row["optimizer"], row["method"]) ==
-              ("32x32", "adam", "Baseline")]  # fmt: skip
-    assert epoch_seconds(row, "cifar-100") == pytest.approx(3.0 * (45000 // 128))
+    assert epoch_seconds(times(result, "32x32", "adam")["Baseline"], "cifar-100") == pytest.approx(3.0 * (45000 // 128))
     assert report.transfer_times_table({**result, "metrics": []}, "224x224", "sgd").startswith("Not run")
 
 

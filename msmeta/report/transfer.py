@@ -85,12 +85,11 @@ def train_transfer(
 
 def _live_data(preset: str, dataset: str) -> tuple[str, str]:
     title = find_labelled(dataset).title
-    source = preset_config(preset, dataset, "scratch").source
-    if preset in runs.COMMITTED_PRESETS:
-        return dataset, f"These runs used {title}, with {source} as the source network."
     if preset == "smoke":
         dataset, why = "glyphs-rgb", f"The smoke preset always uses procedurally drawn glyphs, not {title}."
-    elif not sources.available(source):
+    elif preset in runs.COMMITTED_PRESETS:
+        why = f"These runs used {title}."
+    elif not sources.available(source := preset_config(preset, dataset, "scratch").source):
         missing = f"the weights of the source network {source} are not in the data folder"
         dataset, why = "glyphs-rgb", f"These runs used procedurally drawn glyphs, not {title}, because {missing}."
     else:

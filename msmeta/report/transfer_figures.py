@@ -11,14 +11,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from msmeta.errors import ConfigError
 from msmeta.report.style import COLOURS, MARKERS, Result, markdown
 from msmeta.report.transfer import accuracies, mean_text, p_text, paired_accuracies, row_name, t_test, transfer_rows
 
-_TENTHS = (1, 2, 5, 10)
-"""Parts of the training in which the change of the gradient is averaged."""
+_TENTHS = (1, 2, 3, 5, 7, 10)
+"""Parts of the training for which the change of the gradient is listed."""
 
 
 def change_runs(results: Sequence[Result]) -> list[Result]:
@@ -66,15 +67,16 @@ def gradient_change_table(results: Sequence[Result]) -> str:
 
 
 def gradient_change_words(results: Sequence[Result]) -> str:
-    """What the last tenth of the training is beside the first, one line an inner optimiser."""
+    """The last tenth of the training beside the first, and the largest, in words: one line an inner optimiser."""
     lines = []
     for setting, own in _by_optimizer(results).items():
-        first, last = ([_in_tenth(result, tenth) for result in own] for tenth in (_TENTHS[0], _TENTHS[-1]))
+        tenths = [[_in_tenth(result, tenth) for result in own] for tenth in range(1, 11)]
+        first, last, means = tenths[0], tenths[-1], [statistics.mean(tenth) for tenth in tenths]
         ratios = [b / a for a, b in zip(first, last, strict=True)]
         lines.append(
             f"- {own[0]['data']['title']}, {setting}: the change **{_trend(ratios)}**, from {mean_text(first, 3)} in "
             f"the first tenth of the training to {mean_text(last, 3)} in the last, {mean_text(ratios)} times as much "
-            f"(n = {len(own)})."
+            f"(n = {len(own)}). It is largest, {max(means):.3f}, in tenth {1 + means.index(max(means))} of 10."
         )
     return "\n".join(lines)
 
@@ -198,18 +200,18 @@ def meta_movement_table(results: Sequence[Result]) -> str:
 
 
 def pair_weights_figure(results: Sequence[Result]) -> Figure:
-    """Heat map of λ for each pair of a source and a target feature, a mean over seeds, one panel a row."""
+    """Heat map of λ for each pair of a source and a target feature, a mean over seeds, one panel a row; white is 1."""
     rows = transfer_rows([result for result in results if result["source"]])
     weights = {name: mean_pair_weights(seeds) for name, seeds in rows.items()}
-    far = max(abs(values - 1).max() for values in weights.values()) or 1.0
+    norm = TwoSlopeNorm(1.0, 0.0, max(2.0, *(values.max() for values in weights.values())))
     figure, axes = plt.subplots(1, len(rows), figsize=(3.6 * len(rows) + 1, 3.4), layout="constrained", squeeze=False)
     for axis, (name, values) in zip(axes[0], weights.items(), strict=True):
         last = axis is axes[0][-1]
         sns.heatmap(
-            values, ax=axis, cmap="vlag", vmin=1 - far, vmax=1 + far, annot=True, fmt=".2f", cbar=last,
+            values, ax=axis, cmap="vlag", norm=norm, annot=True, fmt=".2f", cbar=last,
             xticklabels=range(1, values.shape[1] + 1), yticklabels=range(1, values.shape[0] + 1),
         )  # fmt: skip
-        axis.set_title(f"{name}, mean of {len(rows[name])}", fontsize="medium")
+        axis.set_title(f"{name} ({len(rows[name])} seed{'s' if len(rows[name]) > 1 else ''})", fontsize="medium")
         axis.set(xlabel="source feature", ylabel="target feature")
         axis.tick_params(axis="y", labelrotation=0)
     plt.close(figure)

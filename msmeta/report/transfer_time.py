@@ -45,24 +45,24 @@ def transfer_times_table(result: Result | None, setting: str, optimizer: str) ->
     An epoch is extrapolated from the time of an iteration: as many of the paper's minibatches as the training images
     give, of Bird (224x224) or CIFAR-100 (32x32).
     """
-    found = times(result, setting, optimizer) if result else {}
-    if not found:
+    own = [row for row in (result or {"metrics": []})["metrics"]
+           if (row["setting"], row["optimizer"]) == (setting, optimizer)]  # fmt: skip
+    if not own:
         return _NOT_RUN
     dataset, lines = SETTINGS[setting], []
-    for method in sorted(found, key=_place):
-        row = found[method]
-        epoch, ratio = epoch_seconds(row, dataset), row["seconds"] / found["Baseline"]["seconds"]
-        transfers = method not in ("Scratch", "0-step")
+    base = times(result, setting, optimizer)["Baseline"]
+    for row in sorted(own, key=lambda row: (_place(row["method"]), row["precision"] != "float32")):
+        epoch = epoch_seconds(row, dataset)
         lines.append(
             [
-                method,
-                "-" if method == "Scratch" else f"{row['steps']} / {row['window']}" if transfers else row["steps"],
+                row["method"] if row["precision"] == "float32" else f"{row['method']}, {row['precision']}",
+                "-" if row["method"] == "Scratch" else f"{row['steps']} / {row['window']}",
                 row["batch"],
                 f"{1000 * row['seconds']:.0f}{_spread(row, 1000)}",
                 f"{epoch:.1f}",
                 f"{epoch * PAPER_EPOCHS / 3600:.1f}",
-                f"{ratio:.2f}",
-                f"{row['seconds'] / row['floor_seconds']:.1f}" if row.get("floor_seconds") else "-",
+                f"{row['seconds'] / base['seconds']:.2f}",
+                f"{row['seconds'] / row['floor_seconds']:.1f}",
                 f"{row['bytes'] / 1e6:.0f}",
             ]
         )
@@ -75,8 +75,9 @@ def transfer_times_table(result: Result | None, setting: str, optimizer: str) ->
 
 
 def times(result: Result, setting: str, optimizer: str) -> dict[str, dict[str, Any]]:
-    """Rows of the benchmark by method."""
-    own = [row for row in result["metrics"] if (row["setting"], row["optimizer"]) == (setting, optimizer)]
+    """Rows of the benchmark in float32, by method."""
+    wanted = (setting, optimizer, "float32")
+    own = [row for row in result["metrics"] if (row["setting"], row["optimizer"], row["precision"]) == wanted]
     return {row["method"]: row for row in own}
 
 
