@@ -1,4 +1,4 @@
-"""The command line: `msmeta data`, `msmeta train`, `msmeta tune`, `msmeta sweep`, `msmeta results`.
+"""The command line: `msmeta data`, `train`, `tune`, `sweep`, `bench` and `results`.
 
 A user's mistake ends in one line on standard error and exit status 2; a diverged run in status 3, Ctrl-C in 130.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -355,6 +356,27 @@ def sweep_command(
         _fail("interrupted: the same command goes on where the runs stopped", 130)
     if failed:
         raise UserError(f"{len(failed)} of {len(configs)} runs failed, as said above")
+
+
+@app.command("bench", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def bench(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="Benchmark; without it, list them. Its options follow.")] = None,
+) -> None:
+    """Measure time and memory with a script of benchmarks/, which stores its result. Run it on an idle machine."""
+    from msmeta import runs
+
+    folder = (runs.repository() or Path()) / "benchmarks"
+    scripts = {path.stem: path for path in sorted(folder.glob("*.py"))}
+    if not scripts:
+        raise ConfigError("there are no benchmarks here: they are in the checkout, not in the installed package")
+    if name is None:
+        print("\n".join(scripts))
+        return
+    if name not in scripts:
+        raise ConfigError(f"benchmark {name!r} is unknown: choose from {', '.join(scripts)}")
+    if status := subprocess.run([sys.executable, scripts[name], *context.args]).returncode:
+        raise UserError(f"benchmark {name} ended with status {status}")
 
 
 @app.command("results")

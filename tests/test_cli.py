@@ -91,6 +91,16 @@ def test_data_commands(msmeta):
         assert status == 2 and len([line for line in err.splitlines() if line.strip()]) == 1
 
 
+def test_benchmarks_are_listed_and_given_their_options(msmeta):
+    status, out, _ = msmeta("bench")
+    assert status == 0 and {"few_shot_step", "transfer_step"} <= set(out.split())
+    status, out, _ = msmeta("bench", "transfer_step", "--help")
+    assert status == 0 and "--settings" in out
+    for arguments, message in ((["speed"], "is unknown"), (["transfer_step", "--speed"], "ended with status 2")):
+        status, _, err = msmeta("bench", *arguments)
+        assert status == 2 and message in err.splitlines()[-1]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_in_a_checkpoint_that_resume_takes_up(tmp_path, number):
     # Frequent checkpoints tell this test when training has begun. A shell's background jobs ignore Ctrl-C: undone here.

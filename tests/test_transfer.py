@@ -187,5 +187,6 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     assert call("--preset", "smoke", "--dataset", "glyphs-rgb", "--window", "2")[1].out.startswith("this run has")
     status, printed = call("--preset", "smoke", "--dataset", "omniglot")
     assert status == 2 and len(printed.err.strip().splitlines()) == 1
-    status, printed = call("--preset", "smoke", "--dataset", "glyphs-rgb", "--window", "3")
-    assert status == 2 and len(printed.err.strip().splitlines()) == 1
+    for mistake in (["--window", "3"], ["--width", "10000"], ["--batch", "300"], ["--train-images", "5"]):
+        status, printed = call("--preset", "smoke", "--dataset", "glyphs-rgb", *mistake)
+        assert status == 2 and len(printed.err.strip().splitlines()) == 1
