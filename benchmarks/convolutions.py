@@ -9,7 +9,6 @@ results/benchmarks/convolutions-DEVICE-PRECISION.json. Run it on an idle machine
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 
@@ -111,9 +110,7 @@ def main() -> None:
         rows.append({"formulation": name, **row})
         print(f"{name:30} first order {1000 * row['first']:8.2f} ms, second order {1000 * row['second']:8.2f} ms")
     result = {"config": vars(args), "metrics": rows, "provenance": runs.provenance(device)}
-    path = runs.results_root() / "benchmarks" / f"convolutions-{device.type}-{args.precision}.json"
-    with runs.replacing(path) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
+    path = runs.save_measurement(f"benchmarks/convolutions-{device.type}-{args.precision}.json", result)
     print(f"result: {path}")
 
 

@@ -7,7 +7,6 @@ each cell is a process of its own (`msmeta.costs`).
 """
 
 import argparse
-import json
 
 from msmeta import costs, runs
 
@@ -20,9 +19,7 @@ def main() -> None:
     given = parser.parse_args()
     result = costs.live("paper", None, None, None, given.device, given.filters, given.tasks)
     suffix = "" if given.device == "cpu" else "-cuda"
-    path = runs.results_root() / "benchmarks" / f"few_shot_costs{suffix}.json"
-    with runs.replacing(path) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
+    path = runs.save_measurement(f"benchmarks/few_shot_costs{suffix}.json", result)
     print(f"result: {path}")
 
 

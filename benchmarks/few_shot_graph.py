@@ -9,7 +9,6 @@ from float32's. Writes results/benchmarks/few_shot_graph-DEVICE.json. On a CPU, 
 """
 
 import argparse
-import json
 import statistics
 import time
 from dataclasses import replace
@@ -89,9 +88,7 @@ def main() -> None:
                 flush=True,
             )
     result = {"config": vars(args), "machine": speeds, "metrics": rows, "provenance": runs.provenance(device)}
-    path = runs.results_root() / "benchmarks" / f"few_shot_graph-{device.type}.json"
-    with runs.replacing(path) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
+    path = runs.save_measurement(f"benchmarks/few_shot_graph-{device.type}.json", result)
     print(f"result: {path}")
 
 

@@ -153,9 +153,7 @@ def main() -> None:
         "runs": found,
         "provenance": runs.provenance(torch.device("cpu")),
     }
-    path = runs.results_root() / "benchmarks" / "few_shot_step.json"
-    with runs.replacing(path) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
+    path = runs.save_measurement("benchmarks/few_shot_step.json", result)
     print(f"result: {path}")
 
 

@@ -11,7 +11,6 @@ results/meta-gradients/PROBLEM.json. Time it on an idle machine. Omniglot must h
 """
 
 import argparse
-import json
 import math
 import statistics
 import subprocess
@@ -231,9 +230,7 @@ def main() -> None:
         "metrics": rows,
         "provenance": runs.provenance(torch.device("cpu")),
     }
-    path = runs.results_root() / "meta-gradients" / f"{args.problem}.json"
-    with runs.replacing(path) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
+    path = runs.save_measurement(f"meta-gradients/{args.problem}.json", result)
     print(f"result: {path}")
 
 

@@ -74,9 +74,7 @@ def main() -> None:
         "metrics": rows,
         "provenance": runs.provenance(torch.device(args.device)),
     }
-    path = runs.results_root() / "benchmarks" / "steps_memory.json"
-    with runs.replacing(path) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
+    path = runs.save_measurement("benchmarks/steps_memory.json", result)
     print(f"result: {path}")
 
 

@@ -248,10 +248,9 @@ def main() -> None:
             measured.append(json.loads(child.stdout))
     metrics = [summary(row, args, measured) for row, measured in zip(rows, found, strict=True)]
     show(metrics)
-    path = runs.results_root() / "benchmarks" / f"transfer_step{'-cuda' if args.device == 'cuda' else ''}.json"
     result = {"config": vars(args), "metrics": metrics, "provenance": runs.provenance(device)}
-    with runs.replacing(path) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
+    suffix = "-cuda" if args.device == "cuda" else ""
+    path = runs.save_measurement(f"benchmarks/transfer_step{suffix}.json", result)
     print(f"result: {path}")
 
 

@@ -10,8 +10,9 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -20,6 +21,9 @@ from rich.table import Table
 
 from msmeta.errors import ConfigError, DivergedError, UserError
 
+if TYPE_CHECKING:  # torch is slow to import, and most commands end before they need it
+    from msmeta.runs import Run
+
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Multi-step estimation for gradient-based meta-learning."
 )
@@ -27,9 +31,16 @@ data_app = typer.Typer(no_args_is_help=True, help="Prepare and check data sets."
 train_app = typer.Typer(no_args_is_help=True, help="Train one run and store its result.")
 app.add_typer(data_app, name="data")
 app.add_typer(train_app, name="train")
-INTERRUPTED = "interrupted: the same command with --resume goes on from the checkpoint"
 tune_app = typer.Typer(no_args_is_help=True, help="Choose the inner rate on validation classes.")
 app.add_typer(tune_app, name="tune")
+
+Preset = Annotated[str, typer.Option(help="smoke, quick, cpu or paper.")]
+EvaluateOn = Annotated[str, typer.Option(help="test, or validation for choosing settings.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, if there is one.")]
+Force = Annotated[bool, typer.Option("--force", help="Repeat the run even if it has finished.")]
+TimeBudget = Annotated[str | None, typer.Option(help="Stop with a checkpoint after this time: 90s, 25m, 2h.")]
+INTERRUPTED = "interrupted: the same command with --resume goes on from the checkpoint"
 
 
 def main() -> NoReturn:
@@ -136,7 +147,7 @@ def train_few_shot(
     estimator: Annotated[str, typer.Option(help=_ESTIMATORS)] = "multistep",
     window: Annotated[str, typer.Option(help=_WINDOW)] = "1",
     steps: Annotated[int | None, typer.Option(help="Inner steps T.")] = None,
-    preset: Annotated[str, typer.Option(help="smoke, quick, cpu or paper.")] = "quick",
+    preset: Preset = "quick",
     inner_lr: Annotated[float | None, typer.Option(help="Inner learning rate.")] = None,
     momentum: Annotated[float | None, typer.Option(help="Inner momentum.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Inner weight decay.")] = None,
@@ -156,15 +167,13 @@ def train_few_shot(
     cg_steps: Annotated[int | None, typer.Option(help="Conjugate-gradient steps of implicit.")] = None,
     samples: Annotated[int | None, typer.Option(help="Directions of estimators that draw them.")] = None,
     precision: Annotated[str | None, typer.Option(help="Of the convolutions: float32, tf32 or bf16.")] = None,
-    evaluate_on: Annotated[str, typer.Option(help="test, or validation for choosing settings.")] = "test",
+    evaluate_on: EvaluateOn = "test",
     seed: Annotated[int, typer.Option(help="Seed of the initial parameters and of the training tasks.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.")] = "auto",
+    device: Device = "auto",
     task_chunk: Annotated[int | None, typer.Option(help="Tasks processed together; less takes less memory.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, if there is one.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Repeat the run even if it has finished.")] = False,
-    time_budget: Annotated[
-        str | None, typer.Option(help="Stop with a checkpoint after this time: 90s, 25m, 2h.")
-    ] = None,
+    resume: Resume = False,
+    force: Force = False,
+    time_budget: TimeBudget = None,
 ) -> None:
     """Meta-train on few-shot tasks, evaluate on new classes and store one JSON result.
 
@@ -205,18 +214,11 @@ def train_few_shot(
             distributed.leave()
     if not first:
         return
-    if result is None:
-        print(f"stopped at the time budget: the same command with --resume goes on from {place.checkpoint_path}")
-        return
-    metrics, origin = result["metrics"], result["provenance"]
-    if known:
-        print("this run has finished before (--force repeats it)")
-    print(
-        f"{result['method']}, {result['data']['title']} {result['setting']}: {metrics['accuracy']:.2f} "
-        f"+-{metrics['accuracy_ci95']:.2f} % on {config.test_episodes} {config.evaluate_on} episodes, after "
-        f"{metrics['iterations']:,} iterations in {origin['train_seconds']:.0f} s"
-    )
-    print(f"result: {place.result_path}")
+    _announce(
+        place, result, known,
+        lambda metrics: f"{result['method']}, {result['data']['title']} {result['setting']}: {metrics['accuracy']:.2f} "
+        f"+-{metrics['accuracy_ci95']:.2f} % on {config.test_episodes} {config.evaluate_on} episodes",
+    )  # fmt: skip
 
 
 @train_app.command("transfer")
@@ -227,7 +229,7 @@ def train_transfer(
     window: Annotated[int, typer.Option(help="Steps that share one gradient; 1 is the exact baseline.")] = 1,
     transfer_rate: Annotated[float | None, typer.Option(help="Factor on the transfer steps' learning rate.")] = None,
     optimizer: Annotated[str, typer.Option(help="Of the target network: sgd or adam.")] = "sgd",
-    preset: Annotated[str, typer.Option(help="smoke, quick, cpu or paper.")] = "quick",
+    preset: Preset = "quick",
     source: Annotated[str | None, typer.Option(help="Frozen source network.")] = None,
     target: Annotated[str | None, typer.Option(help="Target network: vgg9 or resnet18.")] = None,
     width: Annotated[float | None, typer.Option(help="Factor on the channels of vgg9.")] = None,
@@ -241,14 +243,12 @@ def train_transfer(
         bool | None, typer.Option("--rollback/--no-rollback", help="Undo the inner steps after each iteration.")
     ] = None,
     precision: Annotated[str | None, typer.Option(help="Of the target's convolutions: float32, tf32 or bf16.")] = None,
-    evaluate_on: Annotated[str, typer.Option(help="test, or validation for choosing settings.")] = "test",
+    evaluate_on: EvaluateOn = "test",
     seed: Annotated[int, typer.Option(help="Seed of the initial parameters and of the batches.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.")] = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, if there is one.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Repeat the run even if it has finished.")] = False,
-    time_budget: Annotated[
-        str | None, typer.Option(help="Stop with a checkpoint after this time: 90s, 25m, 2h.")
-    ] = None,
+    device: Device = "auto",
+    resume: Resume = False,
+    force: Force = False,
+    time_budget: TimeBudget = None,
 ) -> None:
     """Train a target network with meta-transfer (Algorithm 1), evaluate it and store one JSON result."""
     from msmeta import transfer
@@ -280,17 +280,11 @@ def train_transfer(
         except KeyboardInterrupt:
             bar.stop()
             _fail(INTERRUPTED, 130)
-    if result is None:
-        print(f"stopped at the time budget: the same command with --resume goes on from {place.checkpoint_path}")
-        return
-    metrics, origin = result["metrics"], result["provenance"]
-    if known:
-        print("this run has finished before (--force repeats it)")
-    print(
-        f"{result['method']} ({result['setting']}), {result['data']['title']}: {metrics['accuracy']:.2f} % of the "
-        f"{evaluate_on} images, after {metrics['iterations']:,} iterations in {origin['train_seconds']:.0f} s"
-    )
-    print(f"result: {place.result_path}")
+    _announce(
+        place, result, known,
+        lambda metrics: f"{result['method']} ({result['setting']}), {result['data']['title']}: "
+        f"{metrics['accuracy']:.2f} % of the {evaluate_on} images",
+    )  # fmt: skip
 
 
 @tune_app.command("few-shot")
@@ -301,11 +295,11 @@ def tune_few_shot(
     estimator: Annotated[str, typer.Option(help=_ESTIMATORS)] = "multistep",
     window: Annotated[str, typer.Option(help=_WINDOW)] = "1",
     rates: Annotated[str, typer.Option(help="Inner rates to try.")] = "0.1,0.04,0.01,0.004",
-    preset: Annotated[str, typer.Option(help="smoke, quick, cpu or paper.")] = "cpu",
+    preset: Preset = "cpu",
     iterations: Annotated[int | None, typer.Option(help="Meta-iterations of each run, however long.")] = None,
     test_episodes: Annotated[int | None, typer.Option(help="Validation tasks of each run.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the initial parameters and of the training tasks.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.")] = "auto",
+    device: Device = "auto",
     force: Annotated[bool, typer.Option("--force", help="Repeat runs even if they have finished.")] = False,
 ) -> None:
     """Choose the inner rate on validation classes, by a grid search as in Appendix F of the paper."""
@@ -399,6 +393,20 @@ def list_results(
         )  # fmt: skip
     Console().print(table)
     print(f"results folder: {runs.results_root()}")
+
+
+def _announce(
+    place: Run, result: dict[str, Any] | None, known: bool, accuracy: Callable[[dict[str, Any]], str]
+) -> None:
+    """How a training ended. known: whether it had finished before. accuracy: words on the metrics."""
+    if result is None:
+        print(f"stopped at the time budget: the same command with --resume goes on from {place.checkpoint_path}")
+        return
+    metrics, seconds = result["metrics"], result["provenance"]["train_seconds"]
+    if known:
+        print("this run has finished before (--force repeats it)")
+    print(f"{accuracy(metrics)}, after {metrics['iterations']:,} iterations in {seconds:.0f} s")
+    print(f"result: {place.result_path}")
 
 
 def parse_window(text: str) -> int | tuple[int, ...]:

@@ -141,6 +141,14 @@ def memory_errors(message: str) -> Iterator[None]:
         raise
 
 
+def save_measurement(name: str, measured: dict[str, Any]) -> Path:
+    """Writes what a benchmark measured to `name` in the results folder, whole or not at all, and returns its place."""
+    path = results_root() / name
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(measured, indent=1) + "\n")
+    return path
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` that takes its place if the block ends well and vanishes if it does not."""

@@ -25,8 +25,11 @@ from msmeta.fewshot import FewShotConfig
 from msmeta.transfer import TransferConfig
 
 Config = FewShotConfig | TransferConfig
-EXPERIMENTS = {"few-shot": FewShotConfig, "transfer": TransferConfig}
-_MODULES: dict[type, ModuleType] = {FewShotConfig: fewshot, TransferConfig: transfer}
+EXPERIMENTS: dict[str, tuple[type[Config], ModuleType]] = {
+    "few-shot": (FewShotConfig, fewshot),
+    "transfer": (TransferConfig, transfer),
+}
+"""The config of each experiment, and the module with its `preset_config`, `run` and `train`."""
 EXECUTORS = ("local", "slurm")
 POLL_SECONDS = 0.5
 DEFAULT_MINUTES = 24 * 60
@@ -55,7 +58,7 @@ def read_spec(path: Path, preset: str | None = None) -> list[Config]:
         chosen = {} if preset is None else {"preset": preset}
         for values in _combinations(shared | entry | chosen):
             try:
-                configs[_config(EXPERIMENTS[experiment], values)] = None
+                configs[_config(*EXPERIMENTS[experiment], values)] = None
             except ConfigError as error:
                 raise ConfigError(f"{path}, run {number}: {error}") from None
     return list(configs)
@@ -92,8 +95,8 @@ def _number(value: Any) -> Any:
         return value
 
 
-def _config(kind: type[Config], values: dict[str, Any]) -> Config:
-    build = _MODULES[kind].preset_config
+def _config(kind: type[Config], module: ModuleType, values: dict[str, Any]) -> Config:
+    build = module.preset_config
     known = {field.name for field in fields(kind)}
     required = [name for name, parameter in signature(build).parameters.items()
                 if parameter.default is Parameter.empty and parameter.kind is not Parameter.VAR_KEYWORD]  # fmt: skip
@@ -109,7 +112,11 @@ def _config(kind: type[Config], values: dict[str, Any]) -> Config:
 
 def place(config: Config, root: Path | None = None) -> runs.Run:
     """The place of this config's result and checkpoint."""
-    return _MODULES[type(config)].run(config, root)
+    return _module(config).run(config, root)
+
+
+def _module(config: Config) -> ModuleType:
+    return next(module for kind, module in EXPERIMENTS.values() if isinstance(config, kind))
 
 
 @dataclass(frozen=True)
@@ -127,7 +134,7 @@ class Member:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         try:
-            _MODULES[type(self.config)].train(self.config, resume=True, results_root=self.root)
+            _module(self.config).train(self.config, resume=True, results_root=self.root)
         except UserError as error:
             return str(error)
         return None

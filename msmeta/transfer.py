@@ -247,7 +247,7 @@ def _loop(
         began = time.perf_counter()
         if began > deadline:
             return False
-        _iterate(config, model, training, *next(batches), epoch=training.iteration // sampler.batches)
+        loss = _iterate(config, model, training, *next(batches), epoch=training.iteration // sampler.batches)
         training.seconds += time.perf_counter() - began
         _log(config, training)
         if training.iteration % sampler.batches == 0:
@@ -255,15 +255,14 @@ def _loop(
         if time.perf_counter() - last_checkpoint > CHECKPOINT_SECONDS:
             place.save_checkpoint(training.saved())
             last_checkpoint = time.perf_counter()
-        loss = (training.recent or [[training.log["total_loss"][-1]]])[-1][0]
         accuracy = training.curve["accuracy"][-1] if training.curve["accuracy"] else None
         speed = training.iteration / training.seconds
         on_step(Progress(training.iteration, training.iteration / total, speed, loss, accuracy))
     return True
 
 
-def _iterate(config: TransferConfig, model: _Model, training: _Training, x: Tensor, y: Tensor, epoch: int) -> None:
-    """One iteration of Algorithm 1, and the step on θ."""
+def _iterate(config: TransferConfig, model: _Model, training: _Training, x: Tensor, y: Tensor, epoch: int) -> float:
+    """One iteration of Algorithm 1, and the step on θ; the total loss."""
     statistics = {name: value.clone() for name, value in training.statistics.items()}
     dynamics = config.dynamics(epoch)
     if model.l2t is None:
@@ -285,6 +284,7 @@ def _iterate(config: TransferConfig, model: _Model, training: _Training, x: Tens
     training.state, training.statistics = found.state, statistics
     training.iteration += 1
     training.recent.append((found.total.item(), outer, change))
+    return training.recent[-1][0]
 
 
 def _log(config: TransferConfig, training: _Training) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from msmeta.data.registry import find_labelled
 from msmeta.dynamics import SGD, Adam
 from msmeta.errors import ConfigError
 from msmeta.models.layers import PRECISIONS
@@ -114,8 +115,6 @@ TARGETS: dict[str, Callable[[TransferConfig, int], VGG9 | ResNet]] = {
     "resnet18": lambda config, way: ResNet(18, way, config.precision),
 }
 
-SMALL = ("cifar-100", "stl-10", "glyphs-rgb")
-"""Data sets with images of 32x32; those of the others are 224x224."""
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"epochs": 200, "log_every": 100},
     # Two cores: a quarter of VGG-9's channels and a part of the images.
@@ -128,11 +127,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 def preset_config(preset: str, dataset: str, estimator: str, optimizer: str = "sgd", **changes: Any) -> TransferConfig:
     """The config of a preset (`smoke`, `quick`, `cpu`, `paper`), with `changes` to any of its fields.
 
-    Raises ConfigError for an unknown preset, estimator or field value.
+    Raises ConfigError for an unknown preset, data set, estimator or field value.
     """
     if preset not in PRESETS:
         raise ConfigError(f"preset {preset!r} is unknown: choose from {', '.join(PRESETS)}")
-    small = dataset in SMALL
+    small = find_labelled(dataset).side == 32
     values = {
         "source": "tinyimagenet-resnet32" if small else "imagenet-resnet34",
         "target": "vgg9" if small else "resnet18",

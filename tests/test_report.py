@@ -30,20 +30,6 @@ def result(method_window=("multistep", 4), preset="cpu", way=5, seed=0, dataset=
     }  # fmt: skip
 
 
-@pytest.fixture
-def store(tmp_path, monkeypatch):
-    monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
-
-    def put(*results):
-        for entry in results:
-            config = entry["config"]
-            runs.Run("few-shot", "r", config["preset"], config, tmp_path).save_result(
-                {k: v for k, v in entry.items() if k != "config"}
-            )
-
-    return put
-
-
 def cell(table, method, column):
     lines = [[part.strip() for part in line.strip("|").split("|")] for line in table.splitlines()]
     (row,) = [line for line in lines if line[0] == method]

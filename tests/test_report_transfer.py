@@ -54,19 +54,6 @@ def committed(**changes):
     return [result(m, a, seed, **changes) for m, own in accuracies.items() for seed, a in enumerate(own)]
 
 
-@pytest.fixture
-def store(tmp_path, monkeypatch):
-    monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
-
-    def put(*results):
-        for entry in results:
-            config = entry["config"]
-            place = runs.Run("transfer", "r", config["preset"], config, tmp_path)
-            place.save_result({k: v for k, v in entry.items() if k not in ("kind", "config")})
-
-    return put
-
-
 def cell(table, row, column):
     lines = [[part.strip() for part in line.strip("|").split("|")] for line in table.splitlines()]
     (found,) = [line for line in lines if line[0] == row]

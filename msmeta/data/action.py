@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from msmeta.data.dataset import LabelledDataset, Labels, Progress, RawFile
+from msmeta.data.dataset import LabelledDataset, Labels, Progress, not_published
 from msmeta.data.photographs import SIDE, STORED, Photograph, fill, open_raw
 from msmeta.errors import DataError
 
@@ -21,11 +21,6 @@ OBTAINED = (
     "given with `msmeta data prepare action --from DIR`, where DIR holds Stanford40_JPEGImages.zip and "
     "Stanford40_ImageSplits.zip (or the folders JPEGImages/ and ImageSplits/)"
 )
-
-
-def raw_files() -> tuple[RawFile, ...]:
-    """None: there is no published checksum."""
-    return ()
 
 
 def build(folder: Path | None, images: np.ndarray, progress: Progress) -> Labels:
@@ -53,7 +48,7 @@ DATASET = LabelledDataset(
     "vision.stanford.edu/Datasets/40actions.html",
     citation="yao2011action",
     obtained=OBTAINED,
-    raw_files=raw_files,
+    raw_files=not_published,  # there is no published checksum
     way=WAY,
     stored=STORED,
     side=SIDE,

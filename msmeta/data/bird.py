@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from msmeta.data.dataset import LabelledDataset, Labels, Progress, RawFile
+from msmeta.data.dataset import LabelledDataset, Labels, Progress, not_published
 from msmeta.data.photographs import SIDE, STORED, Photograph, fill, open_raw
 from msmeta.errors import DataError
 
@@ -18,11 +18,6 @@ OBTAINED = (
     "given with `msmeta data prepare bird --from DIR`, where DIR holds CUB_200_2011.tgz (.tar.gz, .tar, .zip, or the "
     f"folder) with {', '.join(LISTS)} and images/"
 )
-
-
-def raw_files() -> tuple[RawFile, ...]:
-    """None: its place has moved more than once."""
-    return ()
 
 
 def build(folder: Path | None, images: np.ndarray, progress: Progress) -> Labels:
@@ -51,7 +46,7 @@ DATASET = LabelledDataset(
     "www.vision.caltech.edu/datasets/cub_200_2011",
     citation="wah2011cub",
     obtained=OBTAINED,
-    raw_files=raw_files,
+    raw_files=not_published,  # its place has moved more than once
     way=WAY,
     stored=STORED,
     side=SIDE,

@@ -19,6 +19,11 @@ class RawFile:
     md5: str
 
 
+def not_published() -> tuple[RawFile, ...]:
+    """The official archives of a data set that cannot be downloaded: none."""
+    return ()
+
+
 @dataclass(frozen=True)
 class Arrays:
     """A data set in memory: `images` uint8 (classes, samples, channels, height, width) and one name a class."""

@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from msmeta.data.dataset import LabelledDataset, Labels, Progress, RawFile
+from msmeta.data.dataset import LabelledDataset, Labels, Progress, not_published
 from msmeta.data.mat import read_texts
 from msmeta.data.photographs import SIDE, STORED, Photograph, fill, open_raw
 from msmeta.data.raw import readable
@@ -19,11 +19,6 @@ OBTAINED = (
     "given with `msmeta data prepare dog --from DIR`, where DIR holds images.tar (or the folder Images/) and lists.tar "
     "(or train_list.mat and test_list.mat)"
 )
-
-
-def raw_files() -> tuple[RawFile, ...]:
-    """None: there is no published checksum."""
-    return ()
 
 
 def build(folder: Path | None, images: np.ndarray, progress: Progress) -> Labels:
@@ -48,7 +43,7 @@ DATASET = LabelledDataset(
     "vision.stanford.edu/aditya86/ImageNetDogs",
     citation="khosla2011dog",
     obtained=OBTAINED,
-    raw_files=raw_files,
+    raw_files=not_published,  # there is no published checksum
     way=WAY,
     stored=STORED,
     side=SIDE,

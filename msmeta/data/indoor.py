@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from msmeta.data.dataset import LabelledDataset, Labels, Progress, RawFile
+from msmeta.data.dataset import LabelledDataset, Labels, Progress, not_published
 from msmeta.data.photographs import SIDE, STORED, Photograph, fill, open_raw
 
 WAY = 67
@@ -17,11 +17,6 @@ OBTAINED = (
     "given with `msmeta data prepare indoor --from DIR`, where DIR holds the folder Images/ extracted from "
     "indoorCVPR_09.tar, TrainImages.txt and TestImages.txt"
 )
-
-
-def raw_files() -> tuple[RawFile, ...]:
-    """None: there is no published checksum."""
-    return ()
 
 
 def build(folder: Path | None, images: np.ndarray, progress: Progress) -> Labels:
@@ -42,7 +37,7 @@ DATASET = LabelledDataset(
     source="MIT Indoor Scenes: A. Quattoni, A. Torralba: web.mit.edu/torralba/www/indoor.html",
     citation="quattoni2009indoor",
     obtained=OBTAINED,
-    raw_files=raw_files,
+    raw_files=not_published,  # there is no published checksum
     way=WAY,
     stored=STORED,
     side=SIDE,

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from msmeta.data.dataset import Arrays, Dataset, Progress, RawFile
+from msmeta.data.dataset import Arrays, Dataset, Progress, not_published
 from msmeta.data.raw import (
     PickledArray,
     ReadFile,
@@ -31,11 +31,6 @@ OBTAINED = (
     "or that folder) with train.csv, val.csv, test.csv and images/, or mini-imagenet-cache-train.pkl, -val.pkl and "
     "-test.pkl"
 )
-
-
-def raw_files() -> tuple[RawFile, ...]:
-    """None: ImageNet's licence leaves no place to download it from."""
-    return ()
 
 
 def build(folder: Path | None, progress: Progress) -> Arrays:
@@ -174,6 +169,6 @@ DATASET = Dataset(
         "tune": range(0, 64),
     },
     rotations=1,
-    raw_files=raw_files,
+    raw_files=not_published,  # ImageNet's licence leaves no place to download it from
     build=build,
 )

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 from msmeta import data, paper, runs, sources, transfer
@@ -149,12 +146,13 @@ def row_name(result: Result) -> str:
 def transfer_rows(results: Sequence[Result]) -> Rows:
     """Runs of one data set, optimiser and preset by row, in the tables' order; of a row in the order of their seeds."""
     rows: Rows = {}
-    for result in sorted(results, key=lambda r: (_place(r["method"]), r["config"]["epochs"], r["config"]["seed"])):
+    for result in sorted(results, key=lambda r: (place_of(r["method"]), r["config"]["epochs"], r["config"]["seed"])):
         rows.setdefault(row_name(result), []).append(result)
     return rows
 
 
-def _place(method: str) -> int:
+def place_of(method: str) -> int:
+    """Where a method stands in the tables."""
     return TRANSFER_METHODS.index(method) if method in TRANSFER_METHODS else len(TRANSFER_METHODS)
 
 
@@ -416,12 +414,7 @@ def _student(t: float, freedom: int) -> float:
 
 def text_numbers() -> str:
     """What the paper gives in its text alone, on Bird: accuracy and time without inner steps, and first-order."""
-    without, first_order = _reported("appendix_H_T0"), _reported("section_5_1_first_order")["values"][0]
-    accuracy, seconds = ("{:g} ±{:g}".format(*without[name]) for name in ("accuracy", "seconds_per_epoch"))
-    rows = [["T = 0, Adam", accuracy, seconds], ["First-order", "{:g} ±{:g}".format(*first_order), "-"]]
+    cells = [*paper.without_transfer_steps().values(), paper.first_order_accuracy()]
+    accuracy, seconds, first_order = (f"{cell.value:g} ±{cell.spread:g}" for cell in cells)
+    rows = [["T = 0, Adam", accuracy, seconds], ["First-order", first_order, "-"]]
     return markdown(["Method", "Accuracy (%)", "Seconds an epoch"], rows)
-
-
-@cache
-def _reported(name: str) -> dict[str, Any]:
-    return json.loads(files("msmeta").joinpath("paper_results.json").read_text())[name]

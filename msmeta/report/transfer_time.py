@@ -11,8 +11,8 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from msmeta import data, paper, runs
-from msmeta.report.style import COLOURS, TRANSFER_METHODS, Result, markdown, stored_benchmark
-from msmeta.report.transfer import TRANSFER_COLUMNS, row_name, transfer_rows
+from msmeta.report.style import COLOURS, Result, markdown, stored_benchmark
+from msmeta.report.transfer import TRANSFER_COLUMNS, place_of, row_name, transfer_rows
 from msmeta.report.transfer_figures import draw_by_steps
 from msmeta.transfer_protocols import PRESETS, preset_config
 
@@ -51,7 +51,7 @@ def transfer_times_table(result: Result | None, setting: str, optimizer: str) ->
         return _NOT_RUN
     dataset, lines = SETTINGS[setting], []
     base = times(result, setting, optimizer)["Baseline"]
-    for row in sorted(own, key=lambda row: (_place(row["method"]), row["precision"] != "float32")):
+    for row in sorted(own, key=lambda row: (place_of(row["method"]), row["precision"] != "float32")):
         epoch = epoch_seconds(row, dataset)
         lines.append(
             [
@@ -85,10 +85,6 @@ def epoch_seconds(row: dict[str, Any], dataset: str) -> float:
     """Time of an epoch of the paper's protocol, extrapolated from an iteration's."""
     batch = preset_config("paper", dataset, "multistep").batch
     return row["seconds"] * (data.TABLE_6[dataset]["train"] // batch) * batch / row["batch"]
-
-
-def _place(method: str) -> int:
-    return TRANSFER_METHODS.index(method) if method in TRANSFER_METHODS else len(TRANSFER_METHODS)
 
 
 def _spread(row: dict[str, Any], scale: float) -> str:
@@ -201,7 +197,7 @@ def time_by_steps(result: Result, optimizer: str = "adam") -> Figure:
     figure, axes = plt.subplots(1, len(settings), figsize=(4.6 * len(settings), 4), layout="constrained", squeeze=False)
     for axis, setting in zip(axes[0], settings, strict=True):
         found = times(result, setting, optimizer)
-        ordered = sorted((m for m in found if m != "Replayed reverse"), key=_place)
+        ordered = sorted((m for m in found if m != "Replayed reverse"), key=place_of)
         draw_by_steps(axis, {m: (found[m]["steps"], [1000 * found[m]["seconds"]]) for m in ordered})
         batch = found["Baseline"]["batch"]
         axis.set_title(f"{setting}, minibatches of {batch}", fontsize="medium")

@@ -25,6 +25,13 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
+def flip(path: Path, place: int) -> None:
+    """Changes one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
 def write_tar(path: Path, files: dict[str, bytes], top: str | None = None) -> Path:
     """An archive of the files in a folder, called as the archive unless `top` says how."""
     top = path.name.split(".")[0] + "/" if top is None else top

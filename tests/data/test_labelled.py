@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made import flip
 from torchvision.transforms.v2 import functional as transforms
 
 from msmeta import cli
@@ -196,12 +197,6 @@ def test_absent(tmp_path):
         prepare("bird", None, tmp_path)
     with pytest.raises(ConfigError, match="glyphs-rgb needs no preparation"):
         prepare("glyphs-rgb")
-
-
-def flip(path, place):
-    content = bytearray(path.read_bytes())
-    content[place] ^= 1
-    path.write_bytes(content)
 
 
 DAMAGES = {

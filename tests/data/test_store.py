@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from made import flip
 
 from msmeta.data import DATASETS, Arrays, data_root, load, prepare, status, verify
 from msmeta.errors import ConfigError, DataError
@@ -164,12 +165,6 @@ def test_absent(tmp_path):
         with pytest.raises(DataError) as error:
             call("omniglot", tmp_path)
         assert_one_line(error, f"not prepared in {tmp_path}", "`msmeta data prepare omniglot`", "--from DIR")
-
-
-def flip(path, place):
-    data = bytearray(path.read_bytes())
-    data[place] ^= 1
-    path.write_bytes(data)
 
 
 DAMAGES = {
