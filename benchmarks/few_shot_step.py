@@ -93,18 +93,7 @@ def machine_speed(device: torch.device, dtype: torch.dtype = torch.float32, repe
     """Operations a second of a large matrix product, and bytes a second of a copy (read and written)."""
     a, b = (torch.rand(2048, 2048, device=device).to(dtype) for _ in range(2))
     x, y = (torch.rand(1 << 26, device=device) for _ in range(2))
-
-    def fastest(call) -> float:
-        times = []
-        for _ in range(1 + repeats):
-            start = time.perf_counter()
-            call()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - start)
-        return min(times[1:])
-
-    product, copy = fastest(lambda: torch.mm(a, b)), fastest(lambda: y.copy_(x))
+    product, copy = (min(costs.timed(call, device, repeats)) for call in (lambda: torch.mm(a, b), lambda: y.copy_(x)))
     return {"flops_per_second": 2 * 2048**3 / product, "bytes_per_second": 2 * x.nbytes / copy}
 
 

@@ -18,14 +18,13 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
-from msmeta import runs, sources
+from msmeta import costs, runs, sources
 from msmeta.bilevel import Params, State
 from msmeta.models.l2t import L2T
 from msmeta.transfer import TransferConfig, TransferProblem, preset_config, scratch_iteration, transfer_iteration
@@ -175,27 +174,16 @@ def measure(row: tuple[str, str, str, dict], device: torch.device, batch: int | 
     run, one_pass, source = iteration(*row, device, batch)
     runs.reset_peak_memory(device)
     before = runs.peak_memory(device)
-    seconds = _median(run, device, repeats)
+    seconds = statistics.median(costs.timed(run, device, repeats))
     memory = runs.peak_memory(device) - before
     chosen = config(setting, optimizer, changes)
     source_runs = {"Scratch": 0, REPLAYED: 2 * chosen.steps + 1}.get(method, 1)
-    floor = passes(method, chosen.steps, chosen.window) * _median(one_pass, device, repeats)
+    floor = passes(method, chosen.steps, chosen.window) * statistics.median(costs.timed(one_pass, device, repeats))
     return {
         "seconds": seconds,
         "bytes": memory,
-        "floor_seconds": floor + source_runs * _median(source, device, repeats),
+        "floor_seconds": floor + source_runs * statistics.median(costs.timed(source, device, repeats)),
     }
-
-
-def _median(call: Callable[[], object], device: torch.device, repeats: int) -> float:
-    times = []
-    for _ in range(1 + repeats):
-        start = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
 
 
 def summary(cell: tuple[str, str, str, dict], args: argparse.Namespace, measured: list[dict]) -> dict:

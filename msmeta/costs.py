@@ -81,6 +81,18 @@ def measure(cell: Cell, device: str = "auto") -> dict[str, float]:
         ) from error
 
 
+def timed(call: Callable[[], object], device: torch.device, repeats: int) -> list[float]:
+    """Seconds of each of `repeats` calls, after one that warms up; a GPU is waited for."""
+    times = []
+    for _ in range(1 + repeats):
+        start = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return times[1:]
+
+
 @cache
 def _fresh_processes() -> ProcessPoolExecutor:
     """A new process for each measurement, forked from one that has imported this module and done nothing else."""
