@@ -217,14 +217,19 @@ def test_what_the_meta_networks_learn_is_a_mean_over_seeds():
     assert [axis.get_title() for axis in axes[:2]] == ["Baseline (3 seeds)", "Multi-step (3 seeds)"]
     assert [text.get_text() for text in axes[0].texts[:3]] == ["1.00", "1.00", "1.25"]
     report.pair_weights_figure([result("0-step")])
+    for entry, pairs in zip(results[3:], (0, 1, 2), strict=False):  # the Baseline's, one pair off with each seed more
+        entry["metrics"]["pair_weights"] = [[0.0] * pairs + [1.0] * (3 - pairs), [1.0] * 3]
+    assert cell(report.meta_movement_table(results[3:6]), "Baseline", "pairs that are off") == "1.0 ±1.0 of 6"
 
 
 def test_conditions_name_all_that_moves_accuracy():
     table = report.transfer_conditions([result(seed=1), result(accuracy=42.0), result("Scratch")])
     scratch, baseline = table.splitlines()[2:]
+    own = result()["config"]
     values = (
-        "0, 1", "2,500 / 5,000 / 10,000", "tinyimagenet-resnet32", "vgg9, channels x", "2 / 1", "0.1 / 0.9 / 0.0001",
-        "0.001", "42.00 ±1.41", "41.00 ±1.41", "40.00 ±1.41", "a processor, 2 threads |", "torch 2, abc |",
+        "0, 1", "2,500 / 5,000 / 10,000", "tinyimagenet-resnet32", "vgg9, channels x", "2 / 1",
+        f"{own['lr']:g} / 0.9 / 0.0001", f"{own['meta_lr']:g} |", "42.00 ±1.41", "41.00 ±1.41", "40.00 ±1.41",
+        "a processor, 2 threads |", "torch 2, abc |",
     )  # fmt: skip
     for value in values:
         assert f"| {value}" in baseline, value
@@ -238,6 +243,26 @@ def test_presets_stand_side_by_side_with_the_papers_protocol():
     assert cell(table, "iterations", "`paper`") == f"{200 * (45000 // 128):,}"
     assert cell(table, "iterations", "`cpu`") == f"{cpu.epochs * (cpu.train_images // cpu.batch):,}"
     assert cell(table, "first rate of φ, annealed by Eq. 55", "`paper`") == "0.001, weight decay 0.0001"
+
+
+def test_rates_tried_stand_by_method_and_the_presets_own_are_bold(store):
+    tried = {"lr": 0.5, "meta_lr": 0.25, "evaluate_on": "validation"}
+    entries = [
+        result("Scratch", 50), result("Scratch", 40, lr=0.5), result("Baseline", 61), result("Multi-step", 63, **tried),
+        result("Multi-step", 62, lr=0.5), result("Multi-step", 99, optimizer="adam"),
+    ]  # fmt: skip
+    store(*(entry | {"kind": "transfer-tuning"} for entry in entries))
+    own, scratch = result()["config"], result("Scratch")["config"]["lr"]
+    table = report.transfer_tuning_table("sgd")
+    assert cell(table, "Scratch", f"{scratch:g}") == "**50.00**" and cell(table, "Scratch", "0.5") == "40.00"
+    assert line(table, "Scratch")[1] == "-"
+    assert cell(table, "Baseline", f"{own['lr']:g}") == "**61.00**" and cell(table, "Baseline", "0.5") == "-"
+    rows = {
+        row[1]: row
+        for row in ([c.strip() for c in text.strip("|").split("|")] for text in table.splitlines())
+        if row[0] == "Multi-step"
+    }
+    assert rows["0.25"][-1] == "63.00" and rows[f"{own['meta_lr']:g}"][-1] == "62.00" and "99" not in table
 
 
 def test_live_glyphs_stand_beside_no_number_of_the_paper():
@@ -262,7 +287,8 @@ def test_change_of_the_gradient_is_compared_in_parts_of_the_training(store):
     assert cell(table, "CIFAR-100, SGD", "tenth 5 of 10") == "0.350 ±0.010"
     epochs = chosen[0]["config"]["epochs"]
     assert cell(table, "CIFAR-100, SGD: η / η₀ (Eq. 55)", "tenth 1 of 10") == "1.000"
-    last = transfer.preset_config("cpu", "cifar-100", "multistep").dynamics(int(0.95 * epochs)).lr / 0.1
+    preset = transfer.preset_config("cpu", "cifar-100", "multistep")
+    last = preset.dynamics(int(0.95 * epochs)).lr / preset.lr
     assert cell(table, "CIFAR-100, SGD: η / η₀ (Eq. 55)", "tenth 10 of 10") == f"{last:.3f}"
     figure = report.gradient_change_figure([*chosen, result(optimizer="adam")])
     assert [axis.get_title() for axis in figure.axes] == ["CIFAR-100, SGD", "CIFAR-100, Adam"]

@@ -112,10 +112,10 @@ def test_a_time_budget_leaves_a_checkpoint(train, tmp_path):
 def test_learning_rate_is_annealed_by_the_cosine():
     config = smoke(epochs=4)
     assert [config.dynamics(epoch).lr for epoch in range(4)] == pytest.approx(
-        [0.1 * (1 + math.cos(math.pi * t / 4)) / 2 for t in range(4)]
+        [config.lr * (1 + math.cos(math.pi * t / 4)) / 2 for t in range(4)]
     )
-    assert config.dynamics(0) == SGD(0.1, 0.9, 1e-4)
-    assert smoke(optimizer="adam").dynamics(0) == Adam(1e-3, (0.9, 0.999), weight_decay=1e-4)
+    assert smoke(lr=0.2).dynamics(0) == SGD(0.2, 0.9, 1e-4)
+    assert smoke(optimizer="adam", lr=0.2).dynamics(0) == Adam(0.2, (0.9, 0.999), weight_decay=1e-4)
 
 
 def test_paper_preset_is_the_papers():

@@ -54,6 +54,7 @@ from msmeta.report.transfer import (
     transfer_runs,
     transfer_steps_methods,
     transfer_table,
+    transfer_tuning_table,
 )
 from msmeta.report.transfer_figures import (
     accuracy_by_steps,
@@ -158,5 +159,6 @@ __all__ = [
     "transfer_table",
     "transfer_times",
     "transfer_times_table",
+    "transfer_tuning_table",
     "tuning_table",
 ]

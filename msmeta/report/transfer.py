@@ -119,15 +119,19 @@ def images_in_words(name: str) -> str:
 
 def transfer_runs(optimizer: str | None = None, dataset: str | None = None) -> list[Result]:
     """Committed runs whose config is a preset's own but for what the name of a row tells, and the seed."""
-    defaults = runs.defaults(TransferConfig)
-    stored = [{**result, "config": defaults | result["config"]} for result in runs.read_results("transfer")]
     wanted = {"optimizer": optimizer, "dataset": dataset}
     return [
         result
-        for result in stored
+        for result in _stored("transfer")
         if all(value in (None, result["config"][name]) for name, value in wanted.items())
         and _is_preset(result["config"])
     ]
+
+
+def _stored(kind: str) -> list[Result]:
+    """Committed results of a kind, each with its whole config."""
+    defaults = runs.defaults(TransferConfig)
+    return [{**result, "config": defaults | result["config"]} for result in runs.read_results(kind)]
 
 
 def _is_preset(config: dict[str, Any]) -> bool:
@@ -225,6 +229,7 @@ def transfer_presets(
 ) -> str:
     """What a run of each preset is, side by side, in Markdown; the `paper` preset is the paper's protocol."""
     configs = [preset_config(preset, dataset, "multistep", optimizer) for preset in presets]
+    scratch = [preset_config(preset, dataset, "scratch", optimizer) for preset in presets]
     counts = data.TABLE_6[dataset]
     images = [config.train_images or counts["train"] for config in configs]
     lines = {
@@ -237,6 +242,7 @@ def transfer_presets(
         "epochs": [str(config.epochs) for config in configs],
         "iterations": [f"{config.epochs * (n // config.batch):,}" for config, n in zip(configs, images, strict=True)],
         "first rate of φ, annealed by Eq. 55": [f"{c.lr:g}, weight decay {c.weight_decay:g}" for c in configs],
+        "first rate of φ, Scratch": [f"{config.lr:g}" for config in scratch],
         "rate of θ (Adam)": [f"{config.meta_lr:g}, weight decay {config.meta_weight_decay:g}" for config in configs],
         "β": [f"{config.beta:g}" for config in configs],
     }
@@ -245,6 +251,33 @@ def transfer_presets(
 
 def _network(target: str, width: float) -> str:
     return target if width == 1 else f"{target}, channels x {width:g}"
+
+
+def transfer_tuning_table(optimizer: str) -> str:
+    """How the `cpu` preset's first rates of φ and θ were chosen: accuracy (%) on validation images, in Markdown.
+
+    One row a method and rate of θ, one column a rate of φ; the rates that the preset has are bold.
+    """
+    tried: dict[str, dict[float, dict[float, Result]]] = {}
+    for result in _stored("transfer-tuning"):
+        config = result["config"]
+        if config["optimizer"] == optimizer:
+            tried.setdefault(result["method"], {}).setdefault(config["meta_lr"], {})[config["lr"]] = result
+    rates = sorted({lr for rows in tried.values() for row in rows.values() for lr in row})
+    lines = [
+        [name, "-" if name == "Scratch" else f"{meta_lr:g}", *(_tuning_cell(row.get(lr)) for lr in rates)]
+        for name in sorted(tried, key=place_of)
+        for meta_lr, row in sorted(tried[name].items())
+    ]
+    return markdown(["Method", "rate of θ", *(f"{lr:g}" for lr in rates)], lines)
+
+
+def _tuning_cell(result: Result | None) -> str:
+    if result is None:
+        return "-"
+    config, accuracy = result["config"], f"{result['metrics']['accuracy']:.2f}"
+    own = preset_config(*(config[name] for name in ("preset", "dataset", "estimator", "optimizer")))
+    return f"**{accuracy}**" if (own.lr, own.meta_lr) == (config["lr"], config["meta_lr"]) else accuracy
 
 
 def transfer_conditions(results: Sequence[Result]) -> str:

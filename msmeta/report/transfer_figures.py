@@ -189,13 +189,20 @@ def _difference(differences: Sequence[float]) -> str:
 
 
 def meta_movement_table(results: Sequence[Result]) -> str:
-    """How far the meta-networks of each row are from their start, and the weights λ of the pairs, in Markdown."""
+    """How far the meta-networks of each row are from their start, and the weights λ of the pairs, in Markdown.
+
+    A pair is off where λ is less than 0.01: ReLU6 passes it no gradient, so that it hardly comes back.
+    """
     lines = []
     for name, seeds in transfer_rows([r for r in results if "meta_movement" in r["metrics"]]).items():
         moved = [[r["metrics"]["meta_movement"][kind] for r in seeds] for kind in ("what", "where")]
         weights = mean_pair_weights(seeds)
-        lines.append([name, len(seeds), *(mean_text(m) for m in moved), f"{weights.min():.2f} to {weights.max():.2f}"])
-    head = ["Method", "seeds", "‖θ - θ₀‖, what", "‖θ - θ₀‖, where", "λ, smallest and largest pair"]
+        off = [sum(weight < 0.01 for row in r["metrics"]["pair_weights"] for weight in row) for r in seeds]
+        span = f"{weights.min():.2f} to {weights.max():.2f}"
+        lines.append([name, len(seeds), *(mean_text(m) for m in moved), span, f"{mean_text(off, 1)} of {weights.size}"])
+    head = [
+        "Method", "seeds", "‖θ - θ₀‖, what", "‖θ - θ₀‖, where", "λ, smallest and largest pair", "pairs that are off"
+    ]  # fmt: skip
     return markdown(head, lines)
 
 
