@@ -251,12 +251,13 @@ def test_rates_tried_stand_by_method_and_the_presets_own_are_bold(store):
         result("Scratch", 50), result("Scratch", 40, lr=0.5), result("Baseline", 61), result("Multi-step", 63, **tried),
         result("Multi-step", 62, lr=0.5), result("Multi-step", 99, optimizer="adam"),
     ]  # fmt: skip
+    entries[3]["metrics"]["pair_weights"] = [[0.005, 0.01, 1.0]]
     store(*(entry | {"kind": "transfer-tuning"} for entry in entries))
     own, scratch = result()["config"], result("Scratch")["config"]["lr"]
     table = report.transfer_tuning_table("sgd")
     assert cell(table, "Scratch", f"{scratch:g}") == "**50.00**" and cell(table, "Scratch", "0.5") == "40.00"
     assert line(table, "Scratch")[1] == "-"
-    assert cell(table, "Baseline", f"{own['lr']:g}") == "**61.00**" and cell(table, "Baseline", "0.5") == "-"
+    assert cell(table, "Baseline", f"{own['lr']:g}") == "**61.00** (0 off)" and cell(table, "Baseline", "0.5") == "-"
     rows = {
         row[1]: row
         for row in ([c.strip() for c in text.strip("|").split("|")] for text in table.splitlines())

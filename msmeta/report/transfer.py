@@ -256,7 +256,8 @@ def _network(target: str, width: float) -> str:
 def transfer_tuning_table(optimizer: str) -> str:
     """How the `cpu` preset's first rates of φ and θ were chosen: accuracy (%) on validation images, in Markdown.
 
-    One row a method and rate of θ, one column a rate of φ; the rates that the preset has are bold.
+    One row a method and rate of θ, one column a rate of φ, with the number of pairs that are off; the rates that the
+    preset has are bold.
     """
     tried: dict[str, dict[float, dict[float, Result]]] = {}
     for result in _stored("transfer-tuning"):
@@ -277,7 +278,13 @@ def _tuning_cell(result: Result | None) -> str:
         return "-"
     config, accuracy = result["config"], f"{result['metrics']['accuracy']:.2f}"
     own = preset_config(*(config[name] for name in ("preset", "dataset", "estimator", "optimizer")))
-    return f"**{accuracy}**" if (own.lr, own.meta_lr) == (config["lr"], config["meta_lr"]) else accuracy
+    off = f" ({pairs_off(result)} off)" if result["source"] else ""
+    return (f"**{accuracy}**" if (own.lr, own.meta_lr) == (config["lr"], config["meta_lr"]) else accuracy) + off
+
+
+def pairs_off(result: Result) -> int:
+    """Pairs with λ under 0.01: they take no part, and ReLU6 passes them hardly any gradient to come back."""
+    return sum(weight < 0.01 for row in result["metrics"]["pair_weights"] for weight in row)
 
 
 def transfer_conditions(results: Sequence[Result]) -> str:

@@ -16,7 +16,16 @@ from matplotlib.figure import Figure
 
 from msmeta.errors import ConfigError
 from msmeta.report.style import COLOURS, MARKERS, Result, markdown
-from msmeta.report.transfer import accuracies, mean_text, p_text, paired_accuracies, row_name, t_test, transfer_rows
+from msmeta.report.transfer import (
+    accuracies,
+    mean_text,
+    p_text,
+    paired_accuracies,
+    pairs_off,
+    row_name,
+    t_test,
+    transfer_rows,
+)
 
 _TENTHS = (1, 2, 3, 5, 7, 10)
 """Parts of the training for which the change of the gradient is listed."""
@@ -189,15 +198,12 @@ def _difference(differences: Sequence[float]) -> str:
 
 
 def meta_movement_table(results: Sequence[Result]) -> str:
-    """How far the meta-networks of each row are from their start, and the weights λ of the pairs, in Markdown.
-
-    A pair is off where λ is less than 0.01: ReLU6 passes it no gradient, so that it hardly comes back.
-    """
+    """How far the meta-networks of each row are from their start, and the weights λ of the pairs, in Markdown."""
     lines = []
     for name, seeds in transfer_rows([r for r in results if "meta_movement" in r["metrics"]]).items():
         moved = [[r["metrics"]["meta_movement"][kind] for r in seeds] for kind in ("what", "where")]
         weights = mean_pair_weights(seeds)
-        off = [sum(weight < 0.01 for row in r["metrics"]["pair_weights"] for weight in row) for r in seeds]
+        off = [pairs_off(r) for r in seeds]
         span = f"{weights.min():.2f} to {weights.max():.2f}"
         lines.append([name, len(seeds), *(mean_text(m) for m in moved), span, f"{mean_text(off, 1)} of {weights.size}"])
     head = [
