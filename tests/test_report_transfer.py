@@ -215,7 +215,11 @@ def test_comparison_is_at_equal_epochs_and_in_equal_time():
 def test_what_the_meta_networks_learn_is_a_mean_over_seeds():
     results = committed()
     assert cell(report.meta_movement_table(results), "Baseline", "‖θ - θ₀‖, what") == "3.00 ±1.00"
-    assert cell(report.meta_movement_table(results), "Baseline", "λ, smallest and largest pair") == "1.00 to 1.25"
+    assert cell(report.meta_movement_table(results), "Baseline", "smallest and largest pair") == "1.00 to 1.25"
+    means = [(1 + 0.5 + seed / 2 + 1.25) / 3 for seed in range(3)]
+    text = f"{means[1]:.2f} ±{statistics.stdev(means):.2f}"
+    assert cell(report.meta_movement_table(results), "Baseline", "λ, mean over pairs") == text
+    assert cell(report.meta_movement_table(results), "Baseline", "test accuracy (%)") == "41.00 ±1.00"
     axes = report.pair_weights_figure(results).axes
     assert [axis.get_title() for axis in axes[:2]] == ["Baseline (3 seeds)", "Multi-step (3 seeds)"]
     assert [text.get_text() for text in axes[0].texts[:3]] == ["1.00", "1.00", "1.25"]

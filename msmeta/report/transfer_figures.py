@@ -201,13 +201,21 @@ def meta_movement_table(results: Sequence[Result]) -> str:
     """How far the meta-networks of each row are from their start, and the weights λ of the pairs, in Markdown."""
     lines = []
     for name, seeds in transfer_rows([r for r in results if "meta_movement" in r["metrics"]]).items():
-        moved = [[r["metrics"]["meta_movement"][kind] for r in seeds] for kind in ("what", "where")]
         weights = mean_pair_weights(seeds)
-        off = [pairs_off(r) for r in seeds]
-        span = f"{weights.min():.2f} to {weights.max():.2f}"
-        lines.append([name, len(seeds), *(mean_text(m) for m in moved), span, f"{mean_text(off, 1)} of {weights.size}"])
+        lines.append(
+            [
+                name,
+                len(seeds),
+                *(mean_text([r["metrics"]["meta_movement"][kind] for r in seeds]) for kind in ("what", "where")),
+                mean_text([mean_pair_weights([r]).mean() for r in seeds]),
+                f"{weights.min():.2f} to {weights.max():.2f}",
+                f"{mean_text([pairs_off(r) for r in seeds], 1)} of {weights.size}",
+                mean_text(accuracies(seeds)),
+            ]
+        )
     head = [
-        "Method", "seeds", "‖θ - θ₀‖, what", "‖θ - θ₀‖, where", "λ, smallest and largest pair", "pairs that are off"
+        "Method", "seeds", "‖θ - θ₀‖, what", "‖θ - θ₀‖, where", "λ, mean over pairs", "smallest and largest pair",
+        "pairs that are off", "test accuracy (%)",
     ]  # fmt: skip
     return markdown(head, lines)
 
