@@ -75,8 +75,8 @@ class Iteration:
 
     state: φ and the optimiser's buffers with which the next iteration begins. total: the loss of line 5, 0-d. meta:
     outer loss, meta-gradient and adapted φ; None where nothing depends on θ (T = 0, or no transfer). gradient_change:
-    ‖g₁ - g₀‖ / ‖g₁‖ of the transfer loss's gradients at the first two transfer steps (Figure 1), 0-d; None where they
-    share one.
+    ‖g₁ - g₀‖ / ‖g₁‖ of the transfer loss's gradients at the first two transfer steps (Figure 1), 0-d, and 0 where
+    both vanish, as when θ has turned every pair off; None where they share one.
     """
 
     state: State
@@ -160,7 +160,8 @@ class _InnerLoop:
     def gradient_change(self) -> Tensor:
         first, second = self.grads[:2]
         difference = {name: second[name] - first[name] for name in first}
-        return (task_dot(difference, difference, 0) / task_dot(second, second, 0)).sqrt()
+        apart, size = task_dot(difference, difference, 0), task_dot(second, second, 0)
+        return (apart / size).sqrt().where(apart > 0, 0.0)
 
 
 def _step(loss: Callable[[Params], Tensor], state: State, dynamics: SGD | Adam) -> tuple[Tensor, State]:

@@ -152,6 +152,20 @@ def test_first_order_is_the_total_losss_own_gradient(problem, state, theta):
     assert relative_error(found.meta.grad, expected) < 1e-12
 
 
+def test_change_of_the_gradient_is_that_of_the_first_two_steps(problem, state, theta):
+    found = transfer_iteration(problem, state, theta, SGD_, 2, 1)
+    first = gradient(problem.transfer((start := require_grad(found.state)).phi, theta), start.phi)
+    after = require_grad(SGD_.window(start, first, 1))
+    second = gradient(problem.transfer(after.phi, theta), after.phi)
+    vectors = [torch.cat([g.detach().flatten() for g in grads.values()]) for grads in (first, second)]
+    expected = (vectors[1] - vectors[0]).norm() / vectors[1].norm()
+    assert found.gradient_change.item() == pytest.approx(expected.item(), rel=1e-12)
+    off = theta | {
+        name: torch.full_like(v, -9.0) for name, v in theta.items() if name.startswith("where") and "bias" in name
+    }
+    assert transfer_iteration(problem, state, off, SGD_, 2, 1).gradient_change == 0
+
+
 def test_no_transfer_steps_no_meta_gradient(problem, state, theta):
     assert transfer_iteration(problem, state, theta, SGD_, 0).meta is None
     assert transfer_windows(0, 1) == (1,) and transfer_windows(4, 2) == (2, 2, 1)
