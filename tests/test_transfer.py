@@ -44,7 +44,7 @@ def test_result_holds_what_a_reader_needs(train, tmp_path):
 
 def test_scratch_learns_drawings(train):
     """20 classes, so chance is 5 %: far above it after 40 iterations, and the loss falls."""
-    result = train(smoke("scratch", epochs=10, width=0.25))
+    result = train(smoke("scratch", epochs=10, width=0.25, lr=0.1))
     assert result["metrics"]["accuracy"] > 50
     assert result["log"]["total_loss"][-1] < result["log"]["total_loss"][0]
     assert result["source"] is None and "pair_weights" not in result["metrics"]
