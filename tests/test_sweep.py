@@ -178,11 +178,11 @@ def test_a_killed_member_is_started_again(spec, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sweep_leaves_checkpoints_and_goes_on(spec, tmp_path, number):
     """Ctrl-C reaches the whole process group, as a terminal has it; a termination signal the sweep alone."""
-    spec.write_text(SPEC + "iterations: 1000\n")
+    spec.write_text(SPEC + "iterations: 600\n")
     process = command(spec, root=tmp_path)
     (log,) = wait_for(lambda: list((tmp_path / "checkpoints" / "jobs").glob("*_log.out")))
     wait_for(lambda: "Loading pickle" in log.read_text())
-    time.sleep(6)  # imports take seconds, and 1000 iterations more than that
+    time.sleep(6)  # imports take seconds, and 600 iterations twice that
     if number == signal.SIGINT:
         os.killpg(process.pid, number)
     else:
