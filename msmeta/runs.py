@@ -121,6 +121,12 @@ def read_results(kind: str, root: Path | None = None, live: bool = False) -> lis
     return [read_result(path) for path in sorted(folder.glob("*.json"))]
 
 
+def results_with_defaults(kind: str, config: type) -> list[dict[str, Any]]:
+    """Committed results of a kind; fields that its config dataclass got since then have their defaults."""
+    own = defaults(config)
+    return [{**result, "config": own | result["config"]} for result in read_results(kind)]
+
+
 def require_resume(saved: dict[str, Any] | None, resume: bool) -> None:
     """Raises ConfigError where a checkpoint was found and the user did not ask to go on from it."""
     if saved is not None and not resume:

@@ -226,15 +226,16 @@ class _Jobs:
             taken = [gpu for _, gpu in self.running.values()]
             gpu = min(range(self._gpus), key=taken.count)
             self._executor.update_parameters(local_visible_gpus=(gpu,), gpus_per_node=1)
-        # Ctrl-C reaches all processes of a terminal. The members are to end by `cancel`, once they wrote a checkpoint.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # Ctrl-C reaches all processes of a terminal. The members, which inherit the blocking, are to end by `cancel`,
+        # once they wrote a checkpoint. For this process it only waits until the job is one that `cancel` ends.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             job = self._executor.submit(Member(config, self._threads, self._root))
+            self.running[job] = config, gpu
         except (self._failed_submission, OSError) as error:
             raise UserError(f"a job could not be started: {str(error).splitlines()[0]}") from error
         finally:
-            signal.signal(signal.SIGINT, before)
-        self.running[job] = config, gpu
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def ended(self) -> list[tuple[Config, str | None, bool]]:
         """Those that ended since the last call: config, what went wrong, and whether the job died without a word."""

@@ -196,6 +196,21 @@ def test_an_interrupted_sweep_leaves_checkpoints_and_goes_on(spec, tmp_path, num
     assert [r["provenance"]["resumed"] for r in results].count(True) == 1 and len(results) == 3
 
 
+def test_an_interrupt_while_a_job_starts_is_not_lost(spec, tmp_path, monkeypatch):
+    """It arrives once the job is known, so that the job is asked to stop as well."""
+    known = []
+    monkeypatch.setattr(sweep._Jobs, "cancel", lambda jobs: known.extend(jobs.running))
+
+    def submit(executor, member):
+        os.kill(os.getpid(), signal.SIGINT)
+        return "the job"
+
+    monkeypatch.setattr("submitit.AutoExecutor.submit", submit)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.sweep(sweep.read_spec(spec), root=tmp_path, say=lambda _: None)
+    assert known == ["the job"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -82,13 +82,8 @@ def data_in_words(name: str) -> str:
 
 def committed(dataset: str = "omniglot") -> list[Result]:
     """Committed few-shot results whose config is a preset's own, so that a row's name says what was run."""
-    return [r for r in _stored("few-shot") if r["config"]["dataset"] == dataset and _is_preset(r["config"])]
-
-
-def _stored(kind: str) -> list[Result]:
-    """Committed results; fields that a config got since then have their defaults."""
-    defaults = runs.defaults(fewshot.FewShotConfig)
-    return [{**result, "config": defaults | result["config"]} for result in runs.read_results(kind)]
+    stored = runs.results_with_defaults("few-shot", fewshot.FewShotConfig)
+    return [r for r in stored if r["config"]["dataset"] == dataset and _is_preset(r["config"])]
 
 
 def paper_table(number: int) -> str:
@@ -186,7 +181,8 @@ def tuning_table(dataset: str = "omniglot") -> str:
 
     The rates that the preset has are bold.
     """
-    results = [r for r in _stored("few-shot-tuning") if r["config"]["dataset"] == dataset]
+    stored = runs.results_with_defaults("few-shot-tuning", fewshot.FewShotConfig)
+    results = [r for r in stored if r["config"]["dataset"] == dataset]
     rates = sorted({result["config"]["inner_lr"] for result in results})
     rows = []
     for setting, group in by_setting(results).items():

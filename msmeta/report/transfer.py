@@ -122,16 +122,10 @@ def transfer_runs(optimizer: str | None = None, dataset: str | None = None) -> l
     wanted = {"optimizer": optimizer, "dataset": dataset}
     return [
         result
-        for result in _stored("transfer")
+        for result in runs.results_with_defaults("transfer", TransferConfig)
         if all(value in (None, result["config"][name]) for name, value in wanted.items())
         and _is_preset(result["config"])
     ]
-
-
-def _stored(kind: str) -> list[Result]:
-    """Committed results of a kind, each with its whole config."""
-    defaults = runs.defaults(TransferConfig)
-    return [{**result, "config": defaults | result["config"]} for result in runs.read_results(kind)]
 
 
 def _is_preset(config: dict[str, Any]) -> bool:
@@ -260,7 +254,7 @@ def transfer_tuning_table(optimizer: str) -> str:
     preset has are bold.
     """
     tried: dict[str, dict[float, dict[float, Result]]] = {}
-    for result in _stored("transfer-tuning"):
+    for result in runs.results_with_defaults("transfer-tuning", TransferConfig):
         config = result["config"]
         if config["optimizer"] == optimizer:
             tried.setdefault(result["method"], {}).setdefault(config["meta_lr"], {})[config["lr"]] = result
@@ -276,10 +270,11 @@ def transfer_tuning_table(optimizer: str) -> str:
 def _tuning_cell(result: Result | None) -> str:
     if result is None:
         return "-"
-    config, accuracy = result["config"], f"{result['metrics']['accuracy']:.2f}"
+    config, text = result["config"], f"{result['metrics']['accuracy']:.2f}"
     own = preset_config(*(config[name] for name in ("preset", "dataset", "estimator", "optimizer")))
-    off = f" ({pairs_off(result)} off)" if result["source"] else ""
-    return (f"**{accuracy}**" if (own.lr, own.meta_lr) == (config["lr"], config["meta_lr"]) else accuracy) + off
+    if (config["lr"], config["meta_lr"]) == (own.lr, own.meta_lr):
+        text = f"**{text}**"
+    return f"{text} ({pairs_off(result)} off)" if result["source"] else text
 
 
 def pairs_off(result: Result) -> int:

@@ -207,7 +207,7 @@ def meta_movement_table(results: Sequence[Result]) -> str:
                 name,
                 len(seeds),
                 *(mean_text([r["metrics"]["meta_movement"][kind] for r in seeds]) for kind in ("what", "where")),
-                mean_text([mean_pair_weights([r]).mean() for r in seeds]),
+                mean_text([np.mean(r["metrics"]["pair_weights"]) for r in seeds]),
                 f"{weights.min():.2f} to {weights.max():.2f}",
                 f"{mean_text([pairs_off(r) for r in seeds], 1)} of {weights.size}",
                 mean_text(accuracies(seeds)),
