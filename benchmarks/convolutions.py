@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from msmeta import runs
+from msmeta import machine, runs
 from msmeta.models.layers import conv2d
 
 Convolution = Callable[[Tensor, Tensor], Tensor]
@@ -98,9 +98,9 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=4)
     parser.add_argument("--filters", type=int, default=64)
     args = parser.parse_args()
-    device = runs.choose_device(args.device)
-    runs.set_precision(args.precision)
-    runs.keep_freed_memory()
+    device = machine.choose_device(args.device)
+    machine.set_precision(args.precision)
+    machine.keep_freed_memory()
     low = torch.bfloat16 if args.precision == "bf16" else torch.float32
     rows = []
     for name, convolution in FORMULATIONS.items():

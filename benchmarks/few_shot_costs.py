@@ -3,12 +3,13 @@
     python benchmarks/few_shot_costs.py [--device cuda] [--filters 64] [--tasks 2]
 
 Writes results/benchmarks/few_shot_costs.json (on a GPU few_shot_costs-cuda.json). Run it on an idle machine; on a CPU
-each cell is a process of its own (`msmeta.costs`).
+each cell is a process of its own (`msmeta.experiments.few_shot.costs`).
 """
 
 import argparse
 
-from msmeta import costs, runs
+from msmeta import runs
+from msmeta.experiments.few_shot import costs
 
 
 def main() -> None:

@@ -16,11 +16,13 @@ from dataclasses import replace
 import torch
 from few_shot_step import machine_speed
 
-from msmeta import costs, data, fewshot, runs
+from msmeta import data, machine, runs
 from msmeta.bilevel import Params, task_dot
 from msmeta.data import EpisodeSampler
-from msmeta.distributed import World
-from msmeta.meta_step import GraphedStepper
+from msmeta.experiments import few_shot
+from msmeta.experiments.distributed import World
+from msmeta.experiments.few_shot import costs
+from msmeta.experiments.few_shot.step import GraphedStepper
 from msmeta.models.layers import PRECISIONS
 
 METHODS = ("MAML", "Multi-step (2)", "Multi-step (4)", "Multi-step (8)", "FO-MAML")
@@ -28,15 +30,15 @@ METHODS = ("MAML", "Multi-step (2)", "Multi-step (4)", "Multi-step (8)", "FO-MAM
 
 def measure(cell: costs.Cell, precision: str, images: data.ClassImages, device: torch.device, blocks: int) -> dict:
     config = replace(cell.config(), precision=precision)
-    runs.set_precision(precision)
-    model = fewshot.build_model(config, images)
+    machine.set_precision(precision)
+    model = few_shot.build_model(config, images)
     theta = {name: torch.nn.Parameter(value.to(device)) for name, value in model.init(0).items()}
     optimizer = torch.optim.Adam(theta.values(), lr=1e-3, capturable=device.type == "cuda")
     sampler = EpisodeSampler(images, "train", config.way, config.shot, config.query, 0)
     agreement = difference(first_gradient(config, theta, images, sampler, precision),
                            first_gradient(config, theta, images, sampler, "float32"))  # fmt: skip
-    runs.set_precision(precision)
-    runs.reset_peak_memory(device)
+    machine.set_precision(precision)
+    machine.reset_peak_memory(device)
     steps = GraphedStepper(config, model, theta, optimizer, sampler, config.tasks, World())
     steps.run(0, steps.block, 1.0)
     times = []
@@ -45,14 +47,14 @@ def measure(cell: costs.Cell, precision: str, images: data.ClassImages, device: 
         steps.run(block * steps.block, steps.block, 1.0)
         times.append((time.perf_counter() - start) / steps.block)
     return {"method": cell.method, "precision": precision, "seconds": statistics.median(times),
-            "bytes": runs.peak_memory(device), **agreement}  # fmt: skip
+            "bytes": machine.peak_memory(device), **agreement}  # fmt: skip
 
 
 def first_gradient(config, theta: Params, images: data.ClassImages, sampler: EpisodeSampler, precision: str) -> Params:
-    runs.set_precision(precision)
-    model = fewshot.build_model(replace(config, precision=precision), images)
+    machine.set_precision(precision)
+    model = few_shot.build_model(replace(config, precision=precision), images)
     episodes = sampler.sample(0, config.tasks)
-    return fewshot.meta_gradient(config.build_estimator(None), model, theta, episodes, config.tasks)[2]
+    return few_shot.meta_gradient(config.build_estimator(None), model, theta, episodes, config.tasks)[2]
 
 
 def difference(found: Params, exact: Params) -> dict[str, float]:
@@ -69,10 +71,10 @@ def main() -> None:
     for name, default in (("way", 5), ("shot", 1), ("tasks", 32), ("filters", 64), ("blocks", 4)):
         parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
-    device, rows, speeds = runs.choose_device(args.device), [], {}
+    device, rows, speeds = machine.choose_device(args.device), [], {}
     images = data.load("glyphs", device=device)
     for precision in PRECISIONS:
-        runs.set_precision(precision)
+        machine.set_precision(precision)
         speeds[precision] = machine_speed(device, torch.bfloat16 if precision == "bf16" else torch.float32)
         for method in METHODS:
             cell = costs.Cell(method, args.way, args.shot, 8, args.filters, args.tasks)

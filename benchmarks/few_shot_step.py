@@ -21,8 +21,10 @@ import time
 import torch
 import torch.nn.functional as F
 
-from msmeta import SGD, FirstOrder, MultiStep, costs, fewshot, runs
+from msmeta import SGD, FirstOrder, MultiStep, machine, runs
 from msmeta.data import Episodes
+from msmeta.experiments import few_shot
+from msmeta.experiments.few_shot import costs
 from msmeta.models import Conv4
 
 WAY, QUERY, STEPS, LR = 5, 15, 8, 0.04
@@ -75,18 +77,18 @@ def measure(method: str, filters: int, tasks: int, chunk: int | None, repeats: i
     estimator = FirstOrder(SGD(LR), STEPS) if window is None else MultiStep(SGD(LR), STEPS, window)
     if chunk is None:
         own = {"estimator": "first-order"} if window is None else {"estimator": "multistep", "window": window}
-        config = fewshot.preset_config("paper", "omniglot", WAY, 1, tasks=tasks, filters=filters, **own)
-        chunk = fewshot.default_chunk(config, cpu)
-    runs.reset_peak_memory(cpu)
-    before, times = runs.peak_memory(cpu), []
+        config = few_shot.preset_config("paper", "omniglot", WAY, 1, tasks=tasks, filters=filters, **own)
+        chunk = few_shot.default_chunk(config, cpu)
+    machine.reset_peak_memory(cpu)
+    before, times = machine.peak_memory(cpu), []
     for _ in range(1 + repeats):
         start = time.perf_counter()
         if kind == "plain":
             plain_meta_gradient(theta, batch, window)
         else:
-            fewshot.meta_gradient(estimator, model, theta, batch, chunk)
+            few_shot.meta_gradient(estimator, model, theta, batch, chunk)
         times.append(time.perf_counter() - start)
-    return {"seconds": min(times[1:]), "bytes": runs.peak_memory(cpu) - before}
+    return {"seconds": min(times[1:]), "bytes": machine.peak_memory(cpu) - before}
 
 
 def machine_speed(device: torch.device, dtype: torch.dtype = torch.float32, repeats: int = 5) -> dict[str, float]:

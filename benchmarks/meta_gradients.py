@@ -34,11 +34,12 @@ from msmeta import (
     MultiStep,
     Reptile,
     data,
-    fewshot,
+    machine,
     runs,
 )
 from msmeta.bilevel import Params
 from msmeta.data import EpisodeSampler
+from msmeta.experiments import few_shot
 from msmeta.models import Conv4
 
 STEPS, TASKS = 8, 8
@@ -119,13 +120,13 @@ def sine() -> Iterator[Stage]:
 
 def omniglot() -> Iterator[Stage]:
     """5-way 1-shot tasks and the network of the `cpu` preset."""
-    config = fewshot.preset_config("cpu", "omniglot", 5, 1, "multistep")
+    config = few_shot.preset_config("cpu", "omniglot", 5, 1, "multistep")
     images = data.load("omniglot")
     sampler = EpisodeSampler(images, "train", 5, 1, 15, seed=1)
     model = Conv4(5, filters=config.filters)
 
     def problem(batch: int) -> Bilevel:
-        return fewshot.episode_problem(model, sampler.sample(batch, TASKS))
+        return few_shot.episode_problem(model, sampler.sample(batch, TASKS))
 
     yield from _train(model.init(0), problem, MultiStep(config.dynamics(), STEPS), (0, 50, 400), "exact")
     yield from _train(model.init(0), problem, MultiStep(config.dynamics(), STEPS, 4), (400,), "N = 4")
@@ -202,10 +203,10 @@ def memory(name: str) -> int:
     """Bytes by which the largest resident set grows while one estimator does its work on Omniglot."""
     _, theta, problem = next(iter(omniglot()))
     cpu, estimator, bilevel = torch.device("cpu"), estimators(DYNAMICS["omniglot"]["with momentum"])[name], problem(0)
-    runs.reset_peak_memory(cpu)
-    before = runs.peak_memory(cpu)
+    machine.reset_peak_memory(cpu)
+    before = machine.peak_memory(cpu)
     estimator(bilevel, theta)
-    return runs.peak_memory(cpu) - before
+    return machine.peak_memory(cpu) - before
 
 
 def main() -> None:

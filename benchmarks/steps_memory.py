@@ -15,8 +15,9 @@ import time
 
 import torch
 
-from msmeta import SGD, MultiStep, fewshot, runs
+from msmeta import SGD, MultiStep, machine, runs
 from msmeta.data import Episodes
+from msmeta.experiments import few_shot
 from msmeta.models import Conv4
 
 STEPS = (1, 2, 4, 8, 16, 32, 64)
@@ -29,18 +30,18 @@ def measure(args: argparse.Namespace, steps: int, window: int, backward: str) ->
     generator, labels = torch.Generator().manual_seed(0), torch.arange(WAY, device=device)
     images = [torch.rand(args.tasks, WAY * n, 1, 28, 28, generator=generator).to(device) for n in (args.shot, QUERY)]
     answers = [labels.repeat_interleave(n).repeat(args.tasks, 1) for n in (args.shot, QUERY)]
-    problem_of = fewshot.episode_problem
+    problem_of = few_shot.episode_problem
     model = Conv4(WAY, filters=args.filters)
     theta = {name: value.to(device) for name, value in model.init(0).items()}
     problem = problem_of(model, Episodes(images[0], answers[0], images[1], answers[1]))
     estimator = MultiStep(SGD(0.01, 0.9, 1e-4), steps, window, backward)
-    runs.reset_peak_memory(device)
-    before = runs.peak_memory(device)
+    machine.reset_peak_memory(device)
+    before = machine.peak_memory(device)
     for _ in range(2):
         start = time.perf_counter()
         estimator(problem, theta).loss.item()
         seconds = time.perf_counter() - start
-    return {"bytes": runs.peak_memory(device) - before, "seconds": seconds}
+    return {"bytes": machine.peak_memory(device) - before, "seconds": seconds}
 
 
 def main() -> None:

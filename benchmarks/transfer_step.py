@@ -4,7 +4,7 @@
 
 Work: ResNet-32 -> VGG-9 at 32x32, batch 128, 100 classes, and ResNet-34 -> ResNet-18 at 224x224, 200 classes, batch 64
 on a GPU and 8 on a CPU; random images and weights, on which the time does not depend. "Replayed reverse" is how the
-algorithm was published, as derived anew in tests/test_transfer_step.py: states are kept on the way, each step is run
+algorithm was published, as derived anew in tests/experiments/transfer/test_step.py: states are kept on the way, each step is run
 again on the way back and differentiated by φ and θ, and the source network is run anew for each transfer loss. Each
 measurement is a process of its own, so that peak memory is its own; methods take turns in rounds, so that a drift of
 the machine's speed falls on all of them. The floor counts passes: a gradient of the target network is one forward and
@@ -24,11 +24,20 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from msmeta import costs, runs, sources
+from msmeta import machine, runs
 from msmeta.bilevel import Params, State
+from msmeta.experiments.few_shot import costs
+from msmeta.experiments.transfer import (
+    TransferConfig,
+    TransferProblem,
+    label,
+    preset_config,
+    scratch_iteration,
+    sources,
+    transfer_iteration,
+)
+from msmeta.experiments.transfer.config import TARGETS
 from msmeta.models.l2t import L2T
-from msmeta.transfer import TransferConfig, TransferProblem, preset_config, scratch_iteration, transfer_iteration
-from msmeta.transfer_protocols import TARGETS
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,7 @@ def cells(settings: list[str]) -> list[tuple[str, str, str, dict]]:
     for setting in settings:
         rows = [(optimizer, changes) for optimizer, methods in METHODS.items() for changes in methods]
         found += [
-            (setting, optimizer, config(setting, optimizer, changes).method, changes) for optimizer, changes in rows
+            (setting, optimizer, label(config(setting, optimizer, changes)), changes) for optimizer, changes in rows
         ]
         found.append((setting, "sgd", REPLAYED, {"steps": 2, "window": 1}))
     return found
@@ -169,13 +178,13 @@ def passes(method: str, steps: int, window: int) -> float:
 
 def measure(row: tuple[str, str, str, dict], device: torch.device, batch: int | None, repeats: int) -> dict[str, float]:
     """Median of `repeats` iterations after a warm-up (s), memory (bytes) beyond that before the first, and floor."""
-    runs.keep_freed_memory()
+    machine.keep_freed_memory()
     setting, optimizer, method, changes = row
     run, one_pass, source = iteration(*row, device, batch)
-    runs.reset_peak_memory(device)
-    before = runs.peak_memory(device)
+    machine.reset_peak_memory(device)
+    before = machine.peak_memory(device)
     seconds = statistics.median(costs.timed(run, device, repeats))
-    memory = runs.peak_memory(device) - before
+    memory = machine.peak_memory(device) - before
     chosen = config(setting, optimizer, changes)
     source_runs = {"Scratch": 0, REPLAYED: 2 * chosen.steps + 1}.get(method, 1)
     floor = passes(method, chosen.steps, chosen.window) * statistics.median(costs.timed(one_pass, device, repeats))

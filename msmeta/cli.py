@@ -148,7 +148,7 @@ def train_few_shot(
     window: Annotated[str, typer.Option(help=_WINDOW)] = "1",
     steps: Annotated[int | None, typer.Option(help="Inner steps T.")] = None,
     preset: Preset = "quick",
-    inner_lr: Annotated[float | None, typer.Option(help="Inner learning rate.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Inner learning rate.")] = None,
     momentum: Annotated[float | None, typer.Option(help="Inner momentum.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Inner weight decay.")] = None,
     meta_lr: Annotated[float | None, typer.Option(help="Learning rate of Adam on the meta-parameters.")] = None,
@@ -179,34 +179,34 @@ def train_few_shot(
 
     Under torchrun the processes share each meta-batch, and the first one writes the result.
     """
-    from msmeta import distributed, fewshot
+    from msmeta.experiments import distributed, few_shot
 
     given = {
-        "query": query, "steps": steps, "inner_lr": inner_lr, "momentum": momentum, "weight_decay": weight_decay,
+        "query": query, "steps": steps, "lr": lr, "momentum": momentum, "weight_decay": weight_decay,
         "meta_lr": meta_lr, "filters": filters, "tasks": tasks, "iterations": iterations,
         "train_seconds": train_seconds, "test_episodes": test_episodes, "curve_episodes": curve_episodes,
         "test_steps": test_steps, "select_every": select_every, "proximal": proximal, "cg_steps": cg_steps,
         "samples": samples, "precision": precision, "image_size": image_size,
     }  # fmt: skip
     changes = {name: value for name, value in given.items() if value is not None}
-    config = fewshot.preset_config(
+    config = few_shot.preset_config(
         preset, dataset, way, shot, estimator, parse_window(window), evaluate_on=evaluate_on, seed=seed, **changes
     )
-    place = fewshot.run(config)
+    place = few_shot.run(config)
     known = place.result_path.exists() and not force
     columns = "loss {task.fields[loss]:.3f}  accuracy {task.fields[accuracy]:5.1f} %  {task.fields[speed]:.2f} it/s"
     with _bar(f"iteration {{task.fields[iteration]}}  {columns}") as bar:
         task = bar.add_task("", total=1.0, visible=False, iteration=0, loss=0.0, accuracy=0.0, speed=0.0)
         first = distributed.is_first()
 
-        def show(step: fewshot.Progress) -> None:
+        def show(step: few_shot.Progress) -> None:
             bar.update(
                 task, completed=step.fraction, visible=first, iteration=step.iteration, loss=step.loss,
                 accuracy=100 * step.accuracy, speed=step.speed,
             )  # fmt: skip
 
         try:
-            result = fewshot.train(config, device, task_chunk, resume, force, parse_seconds(time_budget), on_step=show)
+            result = few_shot.train(config, device, task_chunk, resume, force, parse_seconds(time_budget), on_step=show)
         except KeyboardInterrupt:
             bar.stop()
             _fail(INTERRUPTED, 130)
@@ -251,7 +251,7 @@ def train_transfer(
     time_budget: TimeBudget = None,
 ) -> None:
     """Train a target network with meta-transfer (Algorithm 1), evaluate it and store one JSON result."""
-    from msmeta import transfer
+    from msmeta.experiments import transfer
 
     given = {
         "steps": steps, "transfer_rate": transfer_rate, "source": source, "target": target, "width": width,
@@ -303,22 +303,22 @@ def tune_few_shot(
     force: Annotated[bool, typer.Option("--force", help="Repeat runs even if they have finished.")] = False,
 ) -> None:
     """Choose the inner rate on validation classes, by a grid search as in Appendix F of the paper."""
-    from msmeta import fewshot
+    from msmeta.experiments import few_shot
 
     changes = {} if iterations is None else {"iterations": iterations, "train_seconds": None}
     if test_episodes is not None:
         changes["test_episodes"] = test_episodes
-    config = fewshot.preset_config(preset, dataset, way, shot, estimator, parse_window(window), seed=seed, **changes)
+    config = few_shot.preset_config(preset, dataset, way, shot, estimator, parse_window(window), seed=seed, **changes)
 
     def say(result: dict[str, Any]) -> None:
         metrics = result["metrics"]
         print(
-            f"inner rate {result['config']['inner_lr']:g}: {metrics['accuracy']:.2f} "
+            f"inner rate {result['config']['lr']:g}: {metrics['accuracy']:.2f} "
             f"+-{metrics['accuracy_ci95']:.2f} % on validation classes after {metrics['iterations']:,} iterations"
         )
 
-    best = fewshot.tune(config, parse_rates(rates), say, device=device, resume=not force, force=force)[0]
-    print(f"best: --inner-lr {best['config']['inner_lr']:g}")
+    best = few_shot.tune(config, parse_rates(rates), say, device=device, resume=not force, force=force)[0]
+    print(f"best: --lr {best['config']['lr']:g}")
 
 
 @app.command("sweep")
@@ -335,7 +335,7 @@ def sweep_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs that have not finished.")] = False,
 ) -> None:
     """Train a grid of runs, each a job of its own; what has finished is not repeated."""
-    from msmeta import sweep
+    from msmeta.experiments import sweep
 
     configs = sweep.read_spec(spec, preset)
     if dry_run:
@@ -358,9 +358,9 @@ def bench(
     name: Annotated[str | None, typer.Argument(help="Benchmark; without it, list them. Its options follow.")] = None,
 ) -> None:
     """Measure time and memory with a script of benchmarks/, which stores its result. Run it on an idle machine."""
-    from msmeta import runs
+    from msmeta import machine
 
-    folder = (runs.repository() or Path()) / "benchmarks"
+    folder = (machine.repository() or Path()) / "benchmarks"
     scripts = {path.stem: path for path in sorted(folder.glob("*.py"))}
     if not scripts:
         raise ConfigError("there are no benchmarks here: they are in the checkout, not in the installed package")

@@ -5,43 +5,32 @@ A result is found again by its config: its file name ends in a hash of the confi
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import hashlib
 import json
 import os
 import platform
 import re
-import resource
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from msmeta import machine
 from msmeta.errors import ConfigError, UserError
 
 COMMITTED_PRESETS = ("cpu", "paper")
 """Presets whose results are evidence and belong in version control; those of the others are kept apart, in `live/`."""
 
 
-def repository() -> Path | None:
-    """The checkout that holds this package, or None where the package is installed by itself."""
-    folder = Path(__file__).resolve().parent.parent
-    return folder if (folder / "pyproject.toml").is_file() else None
-
-
 def results_root() -> Path:
     """`$MSMETA_RESULTS`, else `results/` of the checkout, else `results/` here."""
-    if chosen := os.environ.get("MSMETA_RESULTS"):
-        return Path(chosen).expanduser()
-    return (repository() or Path.cwd()) / "results"
+    return machine.root("MSMETA_RESULTS", "results")
 
 
 @dataclass(frozen=True)
@@ -136,17 +125,6 @@ def require_resume(saved: dict[str, Any] | None, resume: bool) -> None:
         )
 
 
-@contextmanager
-def memory_errors(message: str) -> Iterator[None]:
-    """Turns the several ways in which torch runs out of memory into a UserError with this line."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
-            raise UserError(message) from error
-        raise
-
-
 def save_measurement(name: str, measured: dict[str, Any]) -> Path:
     """Writes what a benchmark measured to `name` in the results folder, whole or not at all, and returns its place."""
     path = results_root() / name
@@ -174,75 +152,13 @@ def provenance(device: torch.device) -> dict[str, Any]:
     """Commit, device and versions that a number was measured with."""
     return {
         "commit": _commit(),
-        "device": device_name(device),
+        "device": machine.device_name(device),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": f"{platform.system()} {platform.machine()}",
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-
-
-def device_name(device: torch.device) -> str:
-    """The accelerator's or the processor's name and, for a processor, how many of its cores are here."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
-    return f"{found[1] if found else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto` is the GPU if there is one. Raises ConfigError for a device that is not here."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {name!r} is not available here: use cpu, or auto") from error
-    return device
-
-
-def set_precision(name: str) -> None:
-    """Lets a GPU round the operands of float32 products to TF32 if `name` is `tf32`, and not otherwise."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
-
-
-def reset_peak_memory(device: torch.device) -> None:
-    """Starts a new measurement of `peak_memory`."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # resets the resident set's high-water mark
-    except OSError:
-        return
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: what torch allocated at the most on a GPU, else the process's largest resident set."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.exists() else None
-    if found:
-        return int(found[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-@cache
-def keep_freed_memory() -> None:
-    """Lets glibc keep memory that is freed for this process: to map its pages anew costs a fifth of a CPU's time.
-
-    The resident set then stays at its peak. Does nothing where the C library is another.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt:
-        m_mmap_max, m_trim_threshold = -4, -1
-        mallopt(m_mmap_max, 0)
-        mallopt(m_trim_threshold, 2**31 - 1)
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -258,7 +174,7 @@ def defaults(kind: type) -> dict[str, Any]:
 
 def _commit() -> str | None:
     """The checkout's commit, marked where the package differs from it; None outside a checkout."""
-    folder = repository()
+    folder = machine.repository()
     if folder is None or not (folder / ".git").exists():
         return None
     try:

@@ -12,9 +12,9 @@ import torch
 from problems import F64, relative_error
 
 from msmeta import SGD, State
+from msmeta.experiments.transfer import TransferProblem, transfer_iteration
 from msmeta.models.l2t import L2T
 from msmeta.models.vgg9 import VGG9
-from msmeta.transfer import TransferProblem, transfer_iteration
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 

@@ -14,7 +14,7 @@ import nbformat
 import pytest
 import yaml
 
-from msmeta.protocols import FILTERS, PRESETS
+from msmeta.experiments.few_shot.presets import FILTERS, PRESETS
 
 ROOT = Path(__file__).parent.parent
 _spec = importlib.util.spec_from_file_location("build", ROOT / "book" / "build.py")

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from msmeta import ConfigError, UserError, runs
+from msmeta import ConfigError, UserError, machine, runs
 
 
 def _run(root, preset="cpu", **config):
@@ -67,24 +67,24 @@ def test_an_unwritable_store_is_one_line(tmp_path):
 def test_peak_memory_sees_an_allocation_and_can_be_reset():
     """In a process of its own, since another test's peak would hide it."""
     code = (
-        "import torch; from msmeta import runs; cpu = torch.device('cpu');"
-        "runs.reset_peak_memory(cpu); before = runs.peak_memory(cpu);"
-        "x = torch.ones(50_000_000); del x; print(runs.peak_memory(cpu) - before)"
+        "import torch; from msmeta import machine; cpu = torch.device('cpu');"
+        "machine.reset_peak_memory(cpu); before = machine.peak_memory(cpu);"
+        "x = torch.ones(50_000_000); del x; print(machine.peak_memory(cpu) - before)"
     )
     grown = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     assert 190e6 < grown < 260e6  # 200 MB of float32
 
 
 def test_devices():
-    assert runs.choose_device("cpu") == torch.device("cpu")
-    assert runs.choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert machine.choose_device("cpu") == torch.device("cpu")
+    assert machine.choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     for name in ("cuda:99", "abacus"):
         with pytest.raises(ConfigError, match=f"device '{name}' is not available"):
-            runs.choose_device(name)
+            machine.choose_device(name)
 
 
 def test_provenance_names_the_commit_and_the_device():
     found = runs.provenance(torch.device("cpu"))
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=runs.repository(), capture_output=True, text=True)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=machine.repository(), capture_output=True, text=True)
     assert found["commit"].removesuffix("-dirty") == head.stdout.strip()
     assert found["device"].endswith("cores") and found["threads"] == torch.get_num_threads()

@@ -9,7 +9,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from msmeta import costs, runs
+from msmeta import runs
+from msmeta.experiments.few_shot import costs
 from msmeta.report.style import COLOURS, MARKERS, METHODS, Result, markdown, stored_benchmark
 
 

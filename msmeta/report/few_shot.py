@@ -9,7 +9,9 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from msmeta import data, fewshot, paper, runs
+from msmeta import data, runs
+from msmeta.experiments import few_shot
+from msmeta.report import paper
 from msmeta.report.style import COLOURS, MARKERS, METHODS, Result, accuracy_text, markdown
 
 Method = tuple[str, int | tuple[int, ...]]  # estimator and window
@@ -52,8 +54,8 @@ def train_live(
     for way in ways:
         for shot in shots:
             for estimator, window in methods:
-                config = fewshot.preset_config(preset, dataset, way, shot, estimator, window, seed=seed, **changes)
-                results.append(fewshot.train(config, device, resume=not force, force=force))
+                config = few_shot.preset_config(preset, dataset, way, shot, estimator, window, seed=seed, **changes)
+                results.append(few_shot.train(config, device, resume=not force, force=force))
                 say(describe(results[-1]))
     return results, why
 
@@ -82,7 +84,7 @@ def data_in_words(name: str) -> str:
 
 def committed(dataset: str = "omniglot") -> list[Result]:
     """Committed few-shot results whose config is a preset's own, so that a row's name says what was run."""
-    stored = runs.results_with_defaults("few-shot", fewshot.FewShotConfig)
+    stored = runs.results_with_defaults("few-shot", few_shot.FewShotConfig)
     return [r for r in stored if r["config"]["dataset"] == dataset and _is_preset(r["config"])]
 
 
@@ -167,7 +169,7 @@ def missing_commands(preset: str, number: int, dataset: str | None = None) -> st
     for setting in paper.table(number).columns:
         way, shot = (int(part.split("-")[0]) for part in setting.split())
         for estimator, window in few_shot_methods():
-            method = fewshot.preset_config(preset, dataset, way, shot, estimator, window).method
+            method = few_shot.label(few_shot.preset_config(preset, dataset, way, shot, estimator, window))
             if not any(_is(result, method, setting, preset) for result in results):
                 lines.append(
                     f"msmeta train few-shot --dataset {dataset} --way {way} --shot {shot} --estimator {estimator} "
@@ -181,14 +183,14 @@ def tuning_table(dataset: str = "omniglot") -> str:
 
     The rates that the preset has are bold.
     """
-    stored = runs.results_with_defaults("few-shot-tuning", fewshot.FewShotConfig)
+    stored = runs.results_with_defaults("few-shot-tuning", few_shot.FewShotConfig)
     results = [r for r in stored if r["config"]["dataset"] == dataset]
-    rates = sorted({result["config"]["inner_lr"] for result in results})
+    rates = sorted({result["config"]["lr"] for result in results})
     rows = []
     for setting, group in by_setting(results).items():
         names = [_tuned(result)[0] for result in group]
         for name, meta_lr in sorted(set(map(_tuned, group)), key=lambda each: (names.index(each[0]), each[1])):
-            line = {r["config"]["inner_lr"]: r for r in group if _tuned(r) == (name, meta_lr)}
+            line = {r["config"]["lr"]: r for r in group if _tuned(r) == (name, meta_lr)}
             iterations = {f"{r['metrics']['iterations']:,}" for r in line.values()}
             cells = [_tuned_cell(line[rate]) if rate in line else "-" for rate in rates]
             rows.append([setting, name, ", ".join(sorted(iterations)), f"{meta_lr:g}", *cells])
@@ -206,8 +208,8 @@ def _tuned_cell(result: Result) -> str:
     """The accuracy, bold where the rates are those of the preset."""
     config, text = result["config"], accuracy_text(result["metrics"])
     window = config["window"] if isinstance(config["window"], int) else tuple(config["window"])
-    own = fewshot.preset_config("cpu", *(config[name] for name in ("dataset", "way", "shot", "estimator")), window)
-    chosen = (config["inner_lr"], config["meta_lr"]) == (own.inner_lr, own.meta_lr)
+    own = few_shot.preset_config("cpu", *(config[name] for name in ("dataset", "way", "shot", "estimator")), window)
+    chosen = (config["lr"], config["meta_lr"]) == (own.lr, own.meta_lr)
     return f"**{text}**" if chosen else text
 
 
@@ -248,8 +250,7 @@ def conditions(results: Sequence[Result]) -> str:
                 f"{config['filters']}" + (f" at {size}x{size}" if (size := config["image_size"]) else ""),
                 config["tasks"],
                 f"{config['steps']} / {config['test_steps'] or config['steps']}",
-                f"{config['inner_optimizer']} {config['inner_lr']:g} / {config['momentum']:g} / "
-                f"{config['weight_decay']:g}",
+                f"{config['optimizer']} {config['lr']:g} / {config['momentum']:g} / {config['weight_decay']:g}",
                 f"{config['meta_optimizer']} {config['meta_lr']:g}",
                 f"{metrics['iterations']:,}",
                 "the last" if selected is None else f"{selected:,}",
@@ -361,7 +362,7 @@ def _line(method: str) -> dict[str, Any]:
 def _is_preset(config: dict[str, Any]) -> bool:
     names = ("preset", "dataset", "way", "shot", "estimator")
     window = tuple(config["window"]) if isinstance(config["window"], list) else config["window"]
-    own = fewshot.preset_config(*(config[name] for name in names), window, seed=config["seed"])
+    own = few_shot.preset_config(*(config[name] for name in names), window, seed=config["seed"])
     return runs.plain(own) == config
 
 

@@ -8,11 +8,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from msmeta import data, paper, runs, sources, transfer
+from msmeta import data, runs
 from msmeta.data.registry import find_labelled
 from msmeta.errors import ConfigError
+from msmeta.experiments import transfer
+from msmeta.experiments.transfer import sources
+from msmeta.experiments.transfer.config import TransferConfig
+from msmeta.experiments.transfer.presets import PRESETS, preset_config
+from msmeta.report import paper
 from msmeta.report.style import TRANSFER_METHODS, Result, markdown
-from msmeta.transfer_protocols import PRESETS, TransferConfig, preset_config
 
 Method = tuple[str, dict[str, Any]]  # estimator, and what of its config is not the default
 Rows = dict[str, list[Result]]  # runs by the name of their row, one a seed

@@ -10,11 +10,12 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from msmeta import data, paper, runs
+from msmeta import data, runs
+from msmeta.experiments.transfer.presets import PRESETS, preset_config
+from msmeta.report import paper
 from msmeta.report.style import COLOURS, Result, markdown, stored_benchmark
 from msmeta.report.transfer import TRANSFER_COLUMNS, place_of, row_name, transfer_rows
 from msmeta.report.transfer_figures import draw_by_steps
-from msmeta.transfer_protocols import PRESETS, preset_config
 
 PAPER_EPOCHS = PRESETS["paper"]["epochs"]
 SETTINGS = {"224x224": "bird", "32x32": "cifar-100"}

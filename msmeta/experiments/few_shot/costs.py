@@ -1,0 +1,292 @@
+"""Time and memory of one meta-iteration (Figures 2 and 5), measured, and predicted by counting.
+
+On a GPU memory is what torch allocated at the most; on a CPU it is how much the largest resident set of a process of
+its own grows by. The images are random: neither time nor memory depends on them.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from msmeta import machine, runs
+from msmeta.data import Episodes
+from msmeta.errors import ConfigError, UserError
+from msmeta.experiments.few_shot.config import FewShotConfig
+from msmeta.experiments.few_shot.presets import preset_config
+from msmeta.experiments.few_shot.step import default_chunk, meta_gradient
+from msmeta.models import Conv4
+from msmeta.models.conv4 import BLOCKS
+
+WINDOWS = (2, 4, 8)
+METHODS = ("MAML", *(f"Multi-step ({window})" for window in WINDOWS), "FO-MAML", "iMAML", "Reptile")
+WARM_UP, REPEATS = 1, 3
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement. filters, tasks: of the network and the meta-batch. steps: T."""
+
+    method: str
+    way: int
+    shot: int
+    steps: int
+    filters: int = 64
+    tasks: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("way", "shot", "steps", "filters", "tasks"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: it must be at least 1")
+
+    def config(self) -> FewShotConfig:
+        """Omniglot's protocol with this many steps; where N does not divide T the last window is shorter."""
+        estimators = {"MAML": "multistep", "FO-MAML": "first-order", "iMAML": "implicit", "Reptile": "reptile"}
+        if self.method not in METHODS:
+            raise ConfigError(f"method {self.method!r} is unknown: choose from {', '.join(METHODS)}")
+        changes = {"steps": self.steps, "filters": self.filters, "tasks": self.tasks}
+        estimator = estimators.get(self.method, "multistep")
+        window = 1 if self.method in estimators else int(self.method.split("(")[1].rstrip(")"))
+        whole, rest = divmod(self.steps, window)
+        windows = (window,) * whole + ((rest,) if rest else ())
+        return preset_config(
+            "paper", "omniglot", self.way, self.shot, estimator, 1 if window == 1 else windows, **changes
+        )
+
+
+def measure(cell: Cell, device: str = "auto") -> dict[str, float]:
+    """Median seconds of a meta-iteration, bytes, and tasks in memory at once; on a CPU in a process of its own.
+
+    Raises UserError, in one line, if the device is not there or the memory does not suffice.
+    """
+    chosen = machine.choose_device(device)
+    if chosen.type == "cuda":
+        return _measure_here(cell, chosen)
+    try:
+        return _fresh_processes().submit(_measure_here, cell, chosen).result()
+    except BrokenProcessPool as error:
+        _fresh_processes.cache_clear()
+        raise UserError(
+            f"{cell.method} with {cell.steps} steps could not be measured: its process was killed, for want of memory "
+            "perhaps"
+        ) from error
+
+
+def timed(call: Callable[[], object], device: torch.device, repeats: int) -> list[float]:
+    """Seconds of each of `repeats` calls, after one that warms up; a GPU is waited for."""
+    times = []
+    for _ in range(1 + repeats):
+        start = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return times[1:]
+
+
+@cache
+def _fresh_processes() -> ProcessPoolExecutor:
+    """A new process for each measurement, forked from one that has imported this module and done nothing else."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return ProcessPoolExecutor(1, context, max_tasks_per_child=1)
+
+
+def _measure_here(cell: Cell, device: torch.device) -> dict[str, float]:
+    config = cell.config()
+    model, episodes = Conv4(cell.way, filters=cell.filters), random_episodes(config, device)
+    theta = {name: value.to(device).requires_grad_() for name, value in model.init(0).items()}
+    estimator, chunk = config.build_estimator(None), default_chunk(config, device)
+
+    def step() -> float:
+        start = time.perf_counter()
+        loss, _, _ = meta_gradient(estimator, model, theta, episodes, chunk, config.inner_shot)
+        loss.item()  # waits for a GPU
+        return time.perf_counter() - start
+
+    machine.reset_peak_memory(device)
+    before = torch.cuda.memory_allocated(device) if device.type == "cuda" else machine.peak_memory(device)
+    times = [step() for _ in range(WARM_UP + REPEATS)][WARM_UP:]
+    at_once = chunk if device.type == "cuda" else min(cell.tasks, chunk * torch.get_num_threads())
+    return {
+        "seconds": statistics.median(times),
+        "bytes": machine.peak_memory(device) - before,
+        "tasks_at_once": at_once,
+    }
+
+
+def random_episodes(config: FewShotConfig, device: torch.device) -> Episodes:
+    """A meta-batch of the config's shapes."""
+    generator, labels = torch.Generator().manual_seed(0), torch.arange(config.way)
+
+    def part(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        x = torch.rand(config.tasks, config.way * count, 1, 28, 28, generator=generator)
+        return x.to(device), labels.repeat_interleave(count).repeat(config.tasks, 1).to(device)
+
+    return Episodes(*part(config.shot), *part(config.query))
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one task costs in images: through a gradient (support or query), through a Hessian-vector product; images
+    whose activations are held for one backward pass, and for two, at the worst moment; and states held."""
+
+    gradient: float
+    product: float
+    held_once: float
+    held_twice: float
+    states: float
+
+
+def counts(cell: Cell) -> Counts:
+    """The cost model: K gradients and K products for windows, T gradients for first-order methods, and so on."""
+    config = cell.config()
+    support, query, steps = cell.way * cell.shot, cell.way * config.query, cell.steps
+    if config.estimator == "multistep":
+        windows = 1 if config.window == () else len(_windows(config))
+        return Counts(windows * support + query, windows * support, query, windows * support, 2 * windows)
+    if config.estimator == "first-order":
+        return Counts(steps * support + query, 0, max(query, support), 0, 2)
+    if config.estimator == "implicit":
+        cg = config.cg_steps
+        return Counts((steps + 1) * support + query, cg * support, max(query, support), support, 6)
+    batch = cell.way * min(config.inner_shot or cell.shot, cell.shot + config.query)
+    return Counts(steps * batch + support / 3, 0, batch, 0, 2)
+
+
+def work(cell: Cell) -> tuple[float, float]:
+    """Floating-point operations and bytes of a meta-iteration that these convolutions take at the least.
+
+    With F operations of an image's forward pass, f of them in the first layer, whose input needs no gradient: a
+    gradient takes 3F - f and a Hessian-vector product by double backward another 6F - 4f. Bytes: each convolution's
+    output and its gradient are written once and read twice in a gradient, and as often again, twice, in a product.
+    """
+    forward, first, activations = _image_work(Conv4(cell.way, filters=cell.filters))
+    found = counts(cell)
+    flops = found.gradient * (3 * forward - first) + found.product * (6 * forward - 4 * first)
+    passes = 6 * found.gradient + 12 * found.product
+    return cell.tasks * flops, cell.tasks * passes * activations * 4
+
+
+def _image_work(model: Conv4) -> tuple[int, int, int]:
+    """Of one image: operations of the forward pass and of its first layer, and values that convolutions put out."""
+    size, channels, operations, activations = model.size, model.channels, [], 0
+    for _ in range(BLOCKS):
+        out = size if model.pool else (size + 1) // 2
+        operations.append(2 * out * out * 9 * channels * model.filters)
+        activations += out * out * model.filters
+        size, channels = out // 2 if model.pool else out, model.filters
+    return sum(operations) + 2 * model.features * model.way, operations[0], activations
+
+
+def _windows(config: FewShotConfig) -> tuple[int, ...]:
+    return (1,) * config.steps if config.window == 1 else tuple(config.window)
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Seconds = gradient images x `per_gradient` + product images x `per_product`, all of a meta-batch; bytes likewise
+    from images held for one backward pass and for two, plus the states held, whose size is known."""
+
+    per_gradient: float
+    per_product: float
+    per_held_once: float
+    per_held_twice: float
+
+    def seconds(self, cell: Cell) -> float:
+        """Predicted time of a meta-iteration."""
+        found = counts(cell)
+        return cell.tasks * (self.per_gradient * found.gradient + self.per_product * found.product)
+
+    def bytes(self, cell: Cell, tasks_at_once: int) -> float:
+        """Predicted peak memory where so many tasks are in memory at once."""
+        found = counts(cell)
+        held = self.per_held_once * found.held_once + self.per_held_twice * found.held_twice
+        return tasks_at_once * (held + found.states * state_bytes(cell))
+
+
+def fit(cells: Sequence[Cell], measured: Sequence[dict[str, float]]) -> CostModel:
+    """Two constants for time and two for memory, by least squares of the relative errors."""
+    found = [counts(cell) for cell in cells]
+    times = np.array([row["seconds"] for row in measured]) / np.array([cell.tasks for cell in cells])
+    held = np.array([row["bytes"] for row in measured]) / np.array([row["tasks_at_once"] for row in measured])
+    held = held - np.array([c.states * state_bytes(cell) for c, cell in zip(found, cells, strict=True)])
+    per = _relative_least_squares([(c.gradient, c.product) for c in found], times)
+    per_held = _relative_least_squares([(c.held_once, c.held_twice) for c in found], held)
+    return CostModel(*per, *per_held)
+
+
+def state_bytes(cell: Cell) -> int:
+    """Parameters of one task, float32."""
+    return 4 * sum(value.numel() for value in Conv4(cell.way, filters=cell.filters).init(0).values())
+
+
+def _relative_least_squares(columns: Sequence[tuple[float, float]], values: np.ndarray) -> tuple[float, float]:
+    """The two constants, neither of them negative."""
+    matrix = np.array(columns, dtype=float) / values[:, None]
+    solution, *_ = np.linalg.lstsq(matrix, np.ones(len(values)), rcond=None)
+    if solution.min() >= 0:
+        return float(solution[0]), float(solution[1])
+    alone = matrix[:, 0]  # the second says nothing here, as where few images are held twice
+    return float(alone.sum() / (alone @ alone)), 0.0
+
+
+def sweep(
+    settings: Sequence[tuple[int, int]],
+    steps: Sequence[int],
+    methods: Sequence[str] = METHODS,
+    device: str = "auto",
+    filters: int = 64,
+    tasks: int = 4,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Measures every method at every number of inner steps, one after another; a result as the store holds it."""
+    rows = []
+    for way, shot in settings:
+        for count in steps:
+            for method in methods:
+                cell = Cell(method, way, shot, count, filters, tasks)
+                rows.append({**asdict(cell), **measure(cell, device)})
+                say(f"{way}-way {shot}-shot, T = {count}, {method}: {1000 * rows[-1]['seconds']:.0f} ms, "
+                    f"{rows[-1]['bytes'] / 1e6:.0f} MB")  # fmt: skip
+    config = {"settings": [list(s) for s in settings], "steps": list(steps), "methods": list(methods),
+              "filters": filters, "tasks": tasks}  # fmt: skip
+    return {"config": config, "metrics": rows, "provenance": runs.provenance(machine.choose_device(device))}
+
+
+ALL = [(5, 1), (5, 5), (20, 1), (20, 5)]
+"""Way and shot of the columns of Table 4."""
+LIVE = {
+    "smoke": ([(5, 1), (20, 1)], (2,), ("MAML", "Multi-step (2)", "FO-MAML")),
+    "quick": (ALL, (1, 8), ("MAML", "Multi-step (4)", "Multi-step (8)", "FO-MAML")),
+    "cpu": (ALL, tuple(range(1, 9)), METHODS),
+    "paper": (ALL, tuple(range(1, 9)), METHODS),
+}
+"""Settings, inner steps and methods of a live measurement, by preset."""
+
+
+def live(
+    preset: str,
+    settings: Sequence[Sequence[int]] | None,
+    steps: Sequence[int] | None,
+    methods: Sequence[str] | None,
+    device: str,
+    filters: int,
+    tasks: int,
+) -> dict[str, Any]:
+    """What a notebook measures: the preset's cells where it sets none of its own. Raises ConfigError."""
+    if preset not in LIVE:
+        raise ConfigError(f"preset {preset!r} is unknown: choose from {', '.join(LIVE)}")
+    own = LIVE[preset]
+    settings = [tuple(setting) for setting in settings or own[0]]
+    return sweep(settings, steps or own[1], methods or own[2], device, filters, tasks)

@@ -1,0 +1,272 @@
+"""One meta-iteration of few-shot learning (Eqs. 9 and 10): a meta-batch of tasks, its meta-gradient, a step of θ.
+
+On a CPU a few tasks are worked on at a time, several such chunks in threads of their own. On a GPU all tasks are worked
+on at once and, where the estimator allows it, the whole meta-iteration is one CUDA graph, replayed many times for each
+time that the host looks at the losses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from msmeta import machine
+from msmeta.bilevel import Bilevel, Params
+from msmeta.data import Episodes, EpisodeSampler
+from msmeta.errors import DivergedError
+from msmeta.experiments.distributed import World
+from msmeta.experiments.few_shot.config import ESTIMATORS, RGB, Estimator, FewShotConfig
+from msmeta.models import Conv4
+
+A, B = TypeVar("A"), TypeVar("B")
+
+
+def episode_problem(
+    model: Conv4, episodes: Episodes, logits: list[Tensor] | None = None, inner_shot: int | None = None
+) -> Bilevel:
+    """A batch of tasks as one bilevel problem: inner loss summed over tasks, outer loss their mean.
+
+    The outer loss appends its logits (tasks, n, way) to `logits`, so that accuracy costs no second pass.
+    inner_shot: each inner step sees a minibatch of so many images a class, in turn from `support_x`.
+    """
+    tasks = len(episodes)
+
+    def outer(phi: Params, theta: Params) -> Tensor:
+        scores = model(phi, episodes.query_x)
+        if logits is not None:
+            logits.append(scores.detach())
+        return task_losses(scores, episodes.query_y).mean()
+
+    def inner(phi: Params, theta: Params, t: int) -> Tensor:
+        x, y = episodes.support_x, episodes.support_y
+        if inner_shot is not None:
+            x, y = _minibatch(x, y, model.way, inner_shot, t)
+        return task_losses(model(phi, x), y).sum()
+
+    return Bilevel(
+        init=lambda theta: {name: value.expand(tasks, *value.shape) for name, value in theta.items()},
+        inner=inner,
+        outer=outer,
+    )
+
+
+def task_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each task: logits (tasks, n, way), labels (tasks, n) -> (tasks,)."""
+    return F.cross_entropy(logits.transpose(1, 2), labels, reduction="none").mean(1)
+
+
+def reptile_episodes(episodes: Episodes, way: int) -> Episodes:
+    """The tasks as Reptile trains on them: all images are for the inner steps; the loss that is logged is on the shots.
+
+    That loss plays no part in Reptile's gradient, so it is taken where it costs least.
+    """
+    parts = ((episodes.support_x, episodes.query_x), (episodes.support_y, episodes.query_y))
+    x, y = (torch.cat([part.unflatten(1, (way, -1)) for part in pair], 2).flatten(1, 2) for pair in parts)
+    return Episodes(x, y, episodes.support_x, episodes.support_y)
+
+
+def _minibatch(x: Tensor, y: Tensor, way: int, count: int, t: int) -> tuple[Tensor, Tensor]:
+    """The t-th `count` images of each class, beginning anew after the last: x (tasks, way*n, ...), y (tasks, way*n)."""
+    n = x.shape[1] // way
+    chosen = [(t * count + i) % n for i in range(min(count, n))]
+    return tuple(part.unflatten(1, (way, n))[:, :, chosen].flatten(1, 2) for part in (x, y))
+
+
+def meta_gradient(
+    estimator: Estimator, model: Conv4, theta: Params, episodes: Episodes, chunk: int, inner_shot: int | None = None
+) -> tuple[Tensor, Tensor, Params]:
+    """Mean outer loss and query accuracy (0-d) and the meta-gradient over all tasks, `chunk` of them at a time (Eq. 9).
+
+    On a CPU the chunks are spread over as many threads as torch may use. The result does not depend on how many.
+    """
+
+    def part_gradient(part: Episodes) -> tuple[Tensor, Tensor, Params]:
+        if inner_shot is not None:
+            part = reptile_episodes(part, model.way)
+        logits: list[Tensor] = []
+        out = estimator(episode_problem(model, part, logits, inner_shot), theta)
+        return out.loss, (logits[-1].argmax(-1) == part.query_y).to(out.loss.dtype).mean(), out.grad
+
+    device, parts = episodes.support_x.device, list(episodes.chunks(chunk))
+    if device.type == "cpu":
+        machine.keep_freed_memory()
+    total: tuple[Tensor, Tensor, Params] | None = None
+    for part, (loss, accuracy, grad) in zip(parts, in_threads(part_gradient, parts, device), strict=True):
+        share = len(part) / len(episodes)
+        loss, accuracy, grad = loss * share, accuracy * share, {name: value * share for name, value in grad.items()}
+        if total is not None:
+            loss, accuracy = total[0] + loss, total[1] + accuracy
+            grad = {name: total[2][name].add_(value) for name, value in grad.items()}
+        total = loss, accuracy, grad
+    return total
+
+
+def in_threads(function: Callable[[A], B], items: Sequence[A], device: torch.device) -> list[B]:
+    """`function` of each item, in order. On a CPU one thread an item, as many at once as torch may use.
+
+    A chunk's operations are too short to be shared out among threads one by one; whole chunks are not.
+    """
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    if threads == 1 or len(items) == 1:
+        return [function(item) for item in items]
+    return list(_pool(threads).map(function, items))
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "chunk", initializer=torch.set_num_threads, initargs=(1,))
+
+
+def default_chunk(config: FewShotConfig, device: torch.device) -> int:
+    """Tasks processed together: all on a GPU; on a CPU the fastest measured (benchmarks/), which stays within 1 GB."""
+    if device.type == "cuda":
+        return config.tasks
+    if config.dataset in RGB:
+        return 1
+    at_once = min(4, max(1, 80 // (config.way * config.shot)))
+    return min(at_once, math.ceil(config.tasks / torch.get_num_threads()))
+
+
+class MetaStepper:
+    """Meta-iterations on one device: draws their tasks, takes their meta-gradients and moves θ.
+
+    theta, optimizer: what is moved. chunk: tasks at a time. world: the processes that share each meta-batch.
+    block: meta-iterations at the most in one call of `run`.
+    """
+
+    block = 1
+
+    def __init__(
+        self,
+        config: FewShotConfig,
+        model: Conv4,
+        theta: dict[str, torch.nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        sampler: EpisodeSampler,
+        chunk: int,
+        world: World,
+    ) -> None:
+        self.config, self.model, self.theta, self.optimizer = config, model, theta, optimizer
+        self.sampler, self.world = sampler, world
+        # One generator serves all chunks, so where it is used there is one.
+        self.chunk = config.tasks if ESTIMATORS[config.estimator].random else chunk
+        self.generator = torch.Generator()
+        self.estimator = config.build_estimator(self.generator)
+        self.rate = torch.ones((), device=next(iter(theta.values())).device)
+
+    def run(self, first: int, count: int, rate: float) -> list[tuple[float, float]]:
+        """`count` meta-iterations from number `first`: the loss and query accuracy of each.
+
+        rate: factor on the meta learning rate. Raises DivergedError that names the iteration.
+        """
+        self.rate.fill_(rate)
+        return [self._one(iteration) for iteration in range(first, first + count)]
+
+    def _one(self, iteration: int) -> tuple[float, float]:
+        # Random directions too are a function of the iteration alone, so that a resumed run draws the same ones.
+        self.generator.manual_seed((self.config.seed << 32) + iteration * self.world.size + self.world.rank)
+        places = torch.from_numpy(self._places(iteration)).to(self.rate.device)
+        try:
+            return tuple(self._step(places).tolist())
+        except DivergedError as error:
+            raise DivergedError(f"training diverged at iteration {iteration + 1}: {error}") from error
+
+    def _places(self, iteration: int) -> np.ndarray:
+        """Of this process's share of the meta-batch."""
+        return self.sampler.places(iteration, self.config.tasks)[self.world.share(self.config.tasks)]
+
+    def _step(self, places: Tensor) -> Tensor:
+        """One meta-iteration on these tasks: (loss, query accuracy) of the whole meta-batch."""
+        config = self.config
+        loss, accuracy, grad = meta_gradient(
+            self.estimator, self.model, self.theta, self.sampler.gather(places), self.chunk, config.inner_shot
+        )
+        share = len(places) / config.tasks
+        found = torch.stack([loss, accuracy]) * share
+        for name, value in self.theta.items():
+            value.grad = grad[name] * (share * self.rate)
+        self.world.sum_([found, *(value.grad for value in self.theta.values())])
+        self.optimizer.step()
+        return found
+
+
+class GraphedStepper(MetaStepper):
+    """The same meta-iterations, each a replay of one CUDA graph, `block` of them for each time the host waits.
+
+    The graph holds sampling, the forward, backward and double backward passes and the step of θ. Its inputs are the
+    places of the block's images and a counter, which lie on the device; its losses are read after the block.
+    """
+
+    block = 25
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)
+        device, places = self.rate.device, torch.from_numpy(self._places(0))
+        self.places = torch.zeros(self.block, *places.shape, dtype=places.dtype, device=device)
+        self.places[:] = places.to(device)
+        self.found = torch.zeros(self.block, 2, device=device)
+        self.at = torch.zeros(1, dtype=torch.int64, device=device)
+        self.replay = self._capture() if device.type == "cuda" else self._next
+
+    def run(self, first: int, count: int, rate: float) -> list[tuple[float, float]]:
+        """As MetaStepper.run, at most `block` at a time."""
+        self.rate.fill_(rate)
+        places = np.stack([self._places(iteration) for iteration in range(first, first + count)])
+        self.places[:count].copy_(torch.from_numpy(places))
+        self.at.zero_()
+        for _ in range(count):
+            self.replay()
+        found = self.found[:count].tolist()
+        for i, (loss, _) in enumerate(found):
+            if not math.isfinite(loss):
+                raise DivergedError(
+                    f"training diverged at iteration {first + i + 1}: outer loss is {loss}: lower the inner or the "
+                    "meta learning rate"
+                )
+        return [tuple(pair) for pair in found]
+
+    def _next(self) -> None:
+        """The block's next meta-iteration; reads and writes only what lies on the device."""
+        found = self._step(self.places.index_select(0, self.at)[0])
+        self.found.index_copy_(0, self.at, found[None])
+        self.at += 1
+
+    def _capture(self) -> Callable[[], None]:
+        """The graph of `_next`. Running it to capture it moves θ, which is put back."""
+        before = {name: value.detach().clone() for name, value in self.theta.items()}
+        state = {key: _copied(value) for key, value in self.optimizer.state_dict()["state"].items()}
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # lazy set-up of libraries and of the optimiser's state must not be captured
+            for _ in range(3):
+                self._next()
+                self.at.zero_()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._next()
+        with torch.no_grad():
+            for name, value in self.theta.items():
+                value.copy_(before[name])
+            for key, entry in self.optimizer.state_dict()["state"].items():
+                for name, value in entry.items():
+                    value.copy_(state[key][name]) if key in state else value.zero_()
+        return graph.replay
+
+
+def _copied(entry: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in entry.items()}
+
+
+def stepper(config: FewShotConfig, device: torch.device) -> type[MetaStepper]:
+    """The stepper for this device: CUDA graphs for the estimators that never ask the host to look at a number."""
+    graphed = device.type == "cuda" and config.estimator in ("multistep", "first-order")
+    return GraphedStepper if graphed else MetaStepper

@@ -1,0 +1,273 @@
+"""A grid of runs, each a job of its own: a process of this machine or a job of a SLURM cluster, through submitit.
+
+A run's config decides where its result lies, so a sweep that is started again does what is missing: finished runs are
+found, unfinished ones go on from their checkpoints.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from inspect import Parameter, signature
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from msmeta import runs
+from msmeta.errors import ConfigError, UserError
+from msmeta.experiments import few_shot, transfer
+from msmeta.experiments.few_shot import FewShotConfig
+from msmeta.experiments.transfer import TransferConfig
+
+Config = FewShotConfig | TransferConfig
+EXPERIMENTS: dict[str, tuple[type[Config], ModuleType]] = {
+    "few-shot": (FewShotConfig, few_shot),
+    "transfer": (TransferConfig, transfer),
+}
+"""The config of each experiment, and the module with its `preset_config`, `run` and `train`."""
+EXECUTORS = ("local", "slurm")
+POLL_SECONDS = 0.5
+DEFAULT_MINUTES = 24 * 60
+
+
+def read_spec(path: Path, preset: str | None = None) -> list[Config]:
+    """The configs that a YAML file asks for, in its order, each once.
+
+    The file has a list `runs`; each entry maps fields of the config to a value, or to a list of values: one run for
+    each combination (a partition is a list within the list of `window`). What stands beside `runs` holds for all
+    entries; `experiment` there is `few-shot`, as without it, or `transfer`. preset: instead of the file's.
+
+    Raises ConfigError in one line that names the file and the entry.
+    """
+    spec = _load_yaml(path)
+    if not isinstance(spec, dict) or not isinstance(spec.get("runs"), list) or not spec["runs"]:
+        raise ConfigError(f"{path} has no list `runs`: see results/sweeps for examples")
+    shared = {name: value for name, value in spec.items() if name not in ("runs", "experiment")}
+    experiment = spec.get("experiment", "few-shot")
+    if experiment not in EXPERIMENTS:
+        raise ConfigError(f"{path}: experiment {experiment!r} is unknown: choose from {', '.join(EXPERIMENTS)}")
+    configs: dict[Config, None] = {}
+    for number, entry in enumerate(spec["runs"], 1):
+        if not isinstance(entry, dict):
+            raise ConfigError(f"{path}, run {number}: {entry!r} is not a mapping of fields to values")
+        chosen = {} if preset is None else {"preset": preset}
+        for values in _combinations(shared | entry | chosen):
+            try:
+                configs[_config(*EXPERIMENTS[experiment], values)] = None
+            except ConfigError as error:
+                raise ConfigError(f"{path}, run {number}: {error}") from None
+    return list(configs)
+
+
+def _load_yaml(path: Path) -> Any:
+    try:
+        import yaml
+    except ImportError as error:
+        raise UserError("a sweep needs PyYAML and submitit: pip install 'msmeta[sweep]'") from error
+    try:
+        return yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+
+
+def _combinations(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """`{a: [1, 2], b: 3}` -> `{a: 1, b: 3}`, `{a: 2, b: 3}`."""
+    columns = [value if isinstance(value, list) else [value] for value in entry.values()]
+    for values in itertools.product(*columns):
+        yield {
+            name: tuple(value) if isinstance(value, list) else _number(value)
+            for name, value in zip(entry, values, strict=True)
+        }
+
+
+def _number(value: Any) -> Any:
+    """YAML takes 1e-3 for a text, where it wants 1.0e-3."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _config(kind: type[Config], module: ModuleType, values: dict[str, Any]) -> Config:
+    build = module.preset_config
+    known = {field.name for field in fields(kind)}
+    required = [name for name, parameter in signature(build).parameters.items()
+                if parameter.default is Parameter.empty and parameter.kind is not Parameter.VAR_KEYWORD]  # fmt: skip
+    if unknown := sorted(str(name) for name in values if name not in known):
+        raise ConfigError(f"there is no field {unknown[0]!r}: choose from {', '.join(sorted(known))}")
+    if missing := [name for name in required if name not in values]:
+        raise ConfigError(f"{missing[0]} is missing")
+    try:
+        return build(**values)
+    except TypeError as error:
+        raise ConfigError(f"a value has the wrong type: {error}") from error
+
+
+def place(config: Config, root: Path | None = None) -> runs.Run:
+    """The place of this config's result and checkpoint."""
+    return _module(config).run(config, root)
+
+
+def _module(config: Config) -> ModuleType:
+    return next(module for kind, module in EXPERIMENTS.values() if isinstance(config, kind))
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run as a job. threads: for torch on a CPU, None for torch's own choice."""
+
+    config: Config
+    threads: int | None
+    root: Path
+
+    def __call__(self) -> str | None:
+        """Trains, or goes on from the checkpoint; what a user can mend is returned as a line, not raised."""
+        if os.environ.get("SUBMITIT_EXECUTOR") == "local":  # on a cluster submitit takes care of signals
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        try:
+            _module(self.config).train(self.config, resume=True, results_root=self.root)
+        except UserError as error:
+            return str(error)
+        return None
+
+    def checkpoint(self) -> Any:
+        """What submitit queues where the cluster takes the machine away: the same again, which resumes."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def sweep(
+    configs: Sequence[Config],
+    executor: str = "local",
+    parallel: int | None = None,
+    retries: int = 2,
+    parameters: dict[str, Any] | None = None,
+    say: Callable[[str], None] = print,
+    root: Path | None = None,
+) -> dict[str, str]:
+    """Runs what has not finished; the runs that failed, by name, and why.
+
+    executor: `local` or `slurm`. parallel: jobs at once, None for one a GPU, or one; on a CPU they share the cores.
+    retries: how often a job that died without a word, as one that was killed, is started again. parameters: submitit's,
+    such as `slurm_partition`. Raises UserError where jobs cannot be started.
+    """
+    if parallel is not None and parallel < 1:
+        raise ConfigError(f"parallel={parallel}: it must be at least 1")
+    if retries < 0:
+        raise ConfigError(f"retries={retries}: it must be at least 0")
+    root = root or runs.results_root()
+    waiting = [config for config in configs if place(config, root).result() is None]
+    say(f"{len(configs)} runs, {len(configs) - len(waiting)} of them finished before")
+    if not waiting:
+        return {}
+    parallel = parallel or max(1, torch.cuda.device_count() if executor == "local" else len(waiting))
+    jobs = _Jobs(executor, parallel, parameters or {}, root)
+    failed: dict[str, str] = {}
+    tries: dict[Config, int] = {}
+    try:
+        while waiting or jobs.running:
+            while waiting and len(jobs.running) < parallel:
+                jobs.submit(waiting.pop(0))
+            for config, problem, lost in jobs.ended():
+                name = place(config, root).name
+                tries[config] = tries.get(config, 0) + lost
+                if lost and tries[config] <= retries:
+                    say(f"{name}: {problem}; starting it again ({tries[config]} of {retries})")
+                    waiting.insert(0, config)
+                elif problem:
+                    say(f"{name}: {problem}")
+                    failed[name] = problem
+                else:
+                    accuracy = place(config, root).result()["metrics"]["accuracy"]
+                    say(f"{name}: {accuracy:.2f} %, {len(waiting) + len(jobs.running)} runs to go")
+            time.sleep(POLL_SECONDS)
+    except BaseException:
+        jobs.cancel()
+        raise
+    return failed
+
+
+class _Jobs:
+    """submitit's jobs of the members that run now."""
+
+    def __init__(self, executor: str, parallel: int, parameters: dict[str, Any], root: Path) -> None:
+        try:
+            import submitit
+        except ImportError as error:
+            raise UserError("a sweep needs submitit: pip install 'msmeta[sweep]'") from error
+        if executor not in EXECUTORS:
+            raise ConfigError(f"executor {executor!r} is unknown: choose from {', '.join(EXECUTORS)}")
+        self.running: dict[Any, tuple[Config, int | None]] = {}
+        self._root, self._local = root, executor == "local"
+        self._gpus = torch.cuda.device_count() if self._local else 0
+        self._threads = max(1, (os.cpu_count() or 1) // parallel) if self._local else parameters.get("cpus_per_task")
+        self._uncompleted = submitit.core.utils.UncompletedJobError
+        self._failed_submission = submitit.core.utils.FailedSubmissionError
+        try:
+            self._executor = submitit.AutoExecutor(root / "checkpoints" / "jobs", cluster=executor)
+            self._executor.update_parameters(**{"name": "msmeta", "timeout_min": DEFAULT_MINUTES, **parameters})
+        except (RuntimeError, ValueError, NameError, TypeError) as error:
+            raise ConfigError(f"executor {executor}: {str(error).splitlines()[0]}") from error
+
+    def submit(self, config: Config) -> None:
+        """Starts a member, on the GPU of this machine that has the fewest."""
+        gpu = None
+        if self._gpus:
+            taken = [gpu for _, gpu in self.running.values()]
+            gpu = min(range(self._gpus), key=taken.count)
+            self._executor.update_parameters(local_visible_gpus=(gpu,), gpus_per_node=1)
+        # Ctrl-C reaches all processes of a terminal. The members, which inherit the blocking, are to end by `cancel`,
+        # once they wrote a checkpoint. For this process it only waits until the job is one that `cancel` ends.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            job = self._executor.submit(Member(config, self._threads, self._root))
+            self.running[job] = config, gpu
+        except (self._failed_submission, OSError) as error:
+            raise UserError(f"a job could not be started: {str(error).splitlines()[0]}") from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def ended(self) -> list[tuple[Config, str | None, bool]]:
+        """Those that ended since the last call: config, what went wrong, and whether the job died without a word."""
+        found = []
+        for job in [job for job in self.running if job.done()]:
+            config, _ = self.running.pop(job)
+            if place(config, self._root).result() is not None:
+                found.append((config, None, False))
+                self._forget(job)
+            elif not job.paths.result_pickle.exists():
+                found.append((config, f"its process died; its log is {job.paths.stderr}", True))
+            else:
+                found.append((config, self._problem(job), False))
+        return found
+
+    def _problem(self, job: Any) -> str:
+        try:
+            return job.result()
+        except self._uncompleted:
+            return f"it failed; its log is {job.paths.stderr}"
+
+    def cancel(self) -> None:
+        """Asks all members to stop, and waits until they have written their checkpoints."""
+        for job in self.running:
+            if not self._local:
+                job.cancel(check=False)
+            elif not job.done():
+                os.kill(int(job.job_id), signal.SIGTERM)
+        while self._local and not all(job.done() for job in self.running):
+            time.sleep(POLL_SECONDS)
+
+    def _forget(self, job: Any) -> None:
+        for path in self._executor.folder.glob(f"{job.job_id}_*"):
+            path.unlink(missing_ok=True)

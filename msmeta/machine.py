@@ -1,0 +1,104 @@
+"""This machine: where the checkout lies, devices, precision, memory and time."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import re
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from msmeta.errors import ConfigError, UserError
+
+
+def repository() -> Path | None:
+    """The checkout that holds this package, or None where the package is installed by itself."""
+    folder = Path(__file__).resolve().parent.parent
+    return folder if (folder / "pyproject.toml").is_file() else None
+
+
+def root(variable: str, folder: str) -> Path:
+    """Where data or results lie: `$variable`, else `folder` of the checkout, else `folder` here."""
+    if chosen := os.environ.get(variable):
+        return Path(chosen).expanduser().absolute()
+    return (repository() or Path.cwd()) / folder
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the GPU if there is one. Raises ConfigError for a device that is not here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} is not available here: use cpu, or auto") from error
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """The accelerator's or the processor's name and, for a processor, how many of its cores are here."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
+    return f"{found[1] if found else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def set_precision(name: str) -> None:
+    """Lets a GPU round the operands of float32 products to TF32 if `name` is `tf32`, and not otherwise."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
+
+
+@contextmanager
+def memory_errors(message: str) -> Iterator[None]:
+    """Turns the several ways in which torch runs out of memory into a UserError with this line."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
+            raise UserError(message) from error
+        raise
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Starts a new measurement of `peak_memory`."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # resets the resident set's high-water mark
+    except OSError:
+        return
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: what torch allocated at the most on a GPU, else the process's largest resident set."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.exists() else None
+    if found:
+        return int(found[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Lets glibc keep memory that is freed for this process: to map its pages anew costs a fifth of a CPU's time.
+
+    The resident set then stays at its peak. Does nothing where the C library is another.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:
+        m_mmap_max, m_trim_threshold = -4, -1
+        mallopt(m_mmap_max, 0)
+        mallopt(m_trim_threshold, 2**31 - 1)

@@ -1,0 +1,126 @@
+"""Costs of a meta-iteration: what is counted, the fit, and a measurement of each method in a process of its own."""
+
+import json
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from msmeta import ConfigError, UserError, report
+from msmeta.experiments import few_shot
+from msmeta.experiments.few_shot import costs
+from msmeta.experiments.few_shot.costs import Cell, random_episodes
+from msmeta.experiments.few_shot.explore import SavedBytes
+from msmeta.experiments.few_shot.step import meta_gradient
+from msmeta.models import Conv4
+
+
+def cell(method, steps=8, way=5, shot=1):
+    return Cell(method, way, shot, steps, filters=8, tasks=2)
+
+
+@pytest.mark.parametrize(
+    ("method", "steps", "gradient", "product", "held_twice"),
+    [
+        ("MAML", 8, 8 * 5 + 75, 8 * 5, 8 * 5),
+        ("Multi-step (4)", 8, 2 * 5 + 75, 2 * 5, 2 * 5),
+        ("Multi-step (4)", 6, 2 * 5 + 75, 2 * 5, 2 * 5),  # windows (4, 2)
+        ("Multi-step (8)", 3, 5 + 75, 5, 5),
+        ("FO-MAML", 8, 8 * 5 + 75, 0, 0),
+        ("iMAML", 8, 9 * 5 + 75, 5 * 5, 5),
+        ("Reptile", 8, 8 * 10 + 5 / 3, 0, 0),  # minibatches of two images a class; the logged loss is a forward pass
+    ],
+)
+def test_counts(method, steps, gradient, product, held_twice):
+    found = costs.counts(cell(method, steps))
+    assert (found.gradient, found.product, found.held_twice) == (pytest.approx(gradient), product, held_twice)
+
+
+def test_windows_cover_the_steps_whether_or_not_they_divide_them():
+    assert cell("Multi-step (4)", 6).config().window == (4, 2)
+    assert cell("Multi-step (8)", 3).config().window == (3,)
+    assert cell("MAML", 3).config().window == 1 and cell("MAML", 3).config().steps == 3
+    with pytest.raises(ConfigError, match="method 'SGD' is unknown: choose from MAML"):
+        cell("SGD").config()
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_operations_are_those_that_torch_counts(steps):
+    """Of one task, since torch's counter does not know grouped convolutions' gradients."""
+    episodes = random_episodes(cell("MAML", steps).config(), torch.device("cpu"))
+    problem = few_shot.episode_problem(Conv4(5, filters=8), next(episodes.chunks(1)))
+    theta = {name: value.requires_grad_() for name, value in Conv4(5, filters=8).init(0).items()}
+    for method in ("MAML", "FO-MAML"):
+        one = Cell(method, 5, 1, steps, filters=8, tasks=1)
+        with FlopCounterMode(display=False) as counter:
+            one.config().build_estimator(None)(problem, theta)
+        assert costs.work(one)[0] == pytest.approx(counter.get_total_flops(), rel=0.01)  # heads' products apart
+
+
+def made(constants, cells):
+    model = costs.CostModel(*constants)
+    return [{"seconds": model.seconds(c), "bytes": model.bytes(c, 2), "tasks_at_once": 2} for c in cells]
+
+
+def test_fit_recovers_the_constants_and_never_goes_below_zero():
+    cells = [cell(method, steps) for method in costs.METHODS for steps in range(1, 9)]
+    constants = (3e-4, 8e-4, 5e5, 2e5)
+    model = costs.fit(cells, made(constants, cells))
+    found = (model.per_gradient, model.per_product, model.per_held_once, model.per_held_twice)
+    assert found == pytest.approx(constants, rel=1e-9)
+    model = costs.fit(cells, made((3e-4, -1e-5, 5e5, 2e5), cells))
+    assert model.per_product == 0 and model.per_gradient == pytest.approx(3e-4, rel=0.1)
+
+
+@pytest.mark.parametrize("method", costs.METHODS)
+def test_each_method_is_measured_in_a_process_of_its_own(method):
+    found = costs.measure(cell(method, 2), "cpu")
+    assert found["seconds"] > 0 and found["bytes"] > 0 and found["tasks_at_once"] in (1, 2)
+
+
+def test_memory_is_linear_in_the_windows():
+    """By torch's own hooks: what is held for the backward pass is the query images' and a constant for each window."""
+    kept = {}
+    for method, steps in (("MAML", 2), ("MAML", 8), ("Multi-step (8)", 8)):
+        config = cell(method, steps).config()
+        model = Conv4(5, filters=8)
+        theta = {name: value.requires_grad_() for name, value in model.init(0).items()}
+        with SavedBytes() as saved:
+            episodes = random_episodes(config, torch.device("cpu"))
+            meta_gradient(config.build_estimator(None), model, theta, episodes, 2)
+        kept[method, steps] = saved.peak
+    one_window = kept["MAML", 2] - kept["Multi-step (8)", 8]
+    assert kept["MAML", 8] - kept["MAML", 2] == pytest.approx(6 * one_window, rel=0.02)
+
+
+def test_a_failed_measurement_is_one_line():
+    with pytest.raises(UserError, match="way=0: it must be at least 1"):
+        costs.measure(Cell("MAML", 0, 1, 8), "cpu")
+    with pytest.raises(ConfigError, match="preset 'huge' is unknown"):
+        costs.live("huge", None, None, None, "cpu", 8, 2)
+
+
+def test_figure_and_table_show_the_stored_numbers(tmp_path, monkeypatch):
+    cells = [Cell(m, w, s, t) for w, s in costs.ALL for m in costs.METHODS for t in (1, 8)]
+    rows = [{**vars(c), **row} for c, row in zip(cells, made((3e-4, 8e-4, 5e5, 2e5), cells), strict=True)]
+    stored = {"config": {}, "metrics": rows, "provenance": {"device": "a processor, 2 cores"}}
+    monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
+    with pytest.raises(UserError, match="run python benchmarks/few_shot_costs.py"):
+        report.few_shot_costs()
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "few_shot_costs.json").write_text(json.dumps(stored))
+    result = report.few_shot_costs()
+    figure = report.cost_figure(result)
+    assert [axis.get_title() for axis in figure.axes[:4]] == [f"{w}-way {s}-shot" for w, s in costs.ALL]
+    assert figure.axes[0].get_ylabel() == "growth of peak resident set (MB)"
+    line = next(line for line in figure.axes[4].lines if line.get_color() == report.COLOURS["MAML"])
+    wanted = [1000 * row["seconds"] for row in rows if (row["method"], row["way"], row["shot"]) == ("MAML", 5, 1)]
+    assert list(line.get_ydata()) == wanted
+    table = report.cost_table(result, 5, 1)
+    maml = next(line for line in table.splitlines() if line.startswith("| MAML"))
+    assert f"| 115 | 40 | 16 | {wanted[-1]:.0f} | {wanted[-1]:.0f} |" in maml and maml.endswith("| 0 / 0 | 0 / 0 |")
+    faster, _ = report.speed_ratio(result, "Multi-step (4)", 5, 1, 8)
+    assert faster == pytest.approx((115 * 3 + 40 * 8) / (85 * 3 + 10 * 8))
+    stored["provenance"]["device"] = "a GPU"
+    (tmp_path / "benchmarks" / "few_shot_costs-cuda.json").write_text(json.dumps(stored))
+    assert report.cost_figure(report.few_shot_costs()).axes[0].get_ylabel() == "peak memory (MB)"

@@ -1,0 +1,205 @@
+"""Few-shot training end to end on glyphs: what is learnt, what is stored, and that a run can be cut short."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+from problems import F64, relative_error
+
+from msmeta import ConfigError, DivergedError, UserError, data, runs
+from msmeta.data import EpisodeSampler
+from msmeta.estimators import MultiStep
+from msmeta.experiments import few_shot
+from msmeta.models import Conv4
+
+
+def smoke(**changes):
+    values = {"estimator": "multistep", "window": 4, "way": 5, "shot": 1} | changes
+    return few_shot.preset_config("smoke", "glyphs", **values)
+
+
+@pytest.fixture
+def train(tmp_path):
+    return lambda config, **options: few_shot.train(config, "cpu", results_root=tmp_path, **options)
+
+
+def test_learns_characters_it_has_never_seen(train):
+    """5-way 1-shot, where chance is 20 %: a small network is well above it after 120 iterations."""
+    config = smoke(filters=16, tasks=4, iterations=120, test_episodes=100, curve_every=40, log_every=20)
+    result = train(config)
+    metrics, log = result["metrics"], result["log"]
+    assert metrics["accuracy"] - metrics["accuracy_ci95"] > 45
+    assert log["loss"][-1] < log["loss"][0] and log["accuracy"][-1] > log["accuracy"][0]
+    assert log["iteration"] == [20, 40, 60, 80, 100, 120] and result["curve"]["iteration"] == [40, 80]
+
+
+def test_result_holds_what_a_reader_needs(train, tmp_path):
+    config = smoke()
+    result = train(config)
+    assert json.loads(few_shot.run(config, tmp_path).result_path.read_text()) == result
+    assert result["config"] == runs.plain(config)
+    assert (result["method"], result["setting"]) == ("Multi-step (4)", "5-way 1-shot")
+    assert result["data"]["hash"] == data.load("glyphs").hash
+    right = result["metrics"]["right_answers"]
+    assert len(right) == 10 and all(0 <= count <= 75 for count in right)
+    mean, ci95 = few_shot.mean_and_ci95(right, 75)
+    assert result["metrics"]["accuracy"] == round(mean, 4) and result["metrics"]["accuracy_ci95"] == round(ci95, 4)
+    origin = result["provenance"]
+    assert origin["torch"] == torch.__version__ and origin["commit"] and origin["device"] and origin["finished"]
+    assert 0 < origin["train_seconds"] < origin["wall_seconds"] and origin["peak_memory_bytes"] > 10**7
+    assert not list((tmp_path / "checkpoints").glob("*"))
+
+
+def test_mean_and_confidence_interval():
+    mean, ci95 = few_shot.mean_and_ci95([3, 5, 4, 4], 5)  # 60, 100, 80, 80 %
+    assert mean == pytest.approx(80) and ci95 == pytest.approx(1.96 * math.sqrt(800 / 3) / 2)
+
+
+@pytest.mark.parametrize("window", [1, 4])
+def test_chunks_of_tasks_do_not_change_the_meta_gradient(window):
+    images = data.load("glyphs")
+    episodes = EpisodeSampler(images, "train", 5, 1, 15).sample(0, 5)
+    episodes = dataclasses.replace(episodes, support_x=episodes.support_x.double(), query_x=episodes.query_x.double())
+    model = Conv4(5, filters=4)
+    theta = {name: value.double() for name, value in model.init(0).items()}
+    estimator = MultiStep(smoke().dynamics(), 4, window)
+    whole = few_shot.meta_gradient(estimator, model, theta, episodes, 5)
+    for chunk in (1, 2, 3):
+        loss, accuracy, grad = few_shot.meta_gradient(estimator, model, theta, episodes, chunk)
+        assert loss.item() == pytest.approx(whole[0].item(), rel=1e-12)
+        assert accuracy.item() == pytest.approx(whole[1].item(), rel=1e-12)
+        assert relative_error(grad, whole[2]) < 1e-10
+    assert whole[2]["head.bias"].dtype == F64
+
+
+def test_evaluation_does_not_depend_on_the_chunk_and_takes_the_same_tasks():
+    images, config = data.load("glyphs"), smoke()
+    model = Conv4(5, filters=8)
+    theta = model.init(0)
+    thirty = few_shot.evaluate(config, model, theta, images, 30, chunk=4)
+    assert few_shot.evaluate(config, model, theta, images, 30, chunk=7) == thirty
+    assert few_shot.evaluate(config, model, theta, images, 12, chunk=5) == thirty[:12]
+
+
+def test_resumed_training_equals_uninterrupted_training(train, tmp_path):
+    config = smoke(iterations=9, curve_every=2, log_every=4)
+    whole = train(config)
+    path = few_shot.run(config, tmp_path).result_path
+    path.unlink()
+
+    def stop_at(iteration):
+        def on_step(progress):
+            if progress.iteration == iteration:
+                raise KeyboardInterrupt
+
+        return on_step
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, on_step=stop_at(3))
+    assert not path.exists()
+    with pytest.raises(ConfigError, match="stopped at iteration 3.*--resume.*--force"):
+        train(config)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, resume=True, on_step=stop_at(7))
+    resumed = train(config, resume=True)
+    assert resumed["metrics"]["right_answers"] == whole["metrics"]["right_answers"]
+    for column in ("iteration", "loss", "accuracy"):
+        assert resumed["log"][column] == whole["log"][column]
+    assert resumed["curve"]["accuracy"] == whole["curve"]["accuracy"] and resumed["provenance"]["resumed"]
+
+
+def test_time_budget_ends_with_a_checkpoint_and_no_result(train, tmp_path):
+    config = smoke(iterations=10**6)
+    assert train(config, time_budget=0.2) is None
+    place = few_shot.run(config, tmp_path)
+    assert place.checkpoint_path.exists() and not place.result_path.exists()
+    before = place.load_checkpoint()["iteration"]
+    assert train(config, time_budget=0.2, resume=True) is None
+    assert place.load_checkpoint()["iteration"] > before
+
+
+def test_a_finished_run_is_found_and_force_repeats_it(train):
+    config, steps = smoke(), []
+    first = train(config)
+    assert train(config, on_step=steps.append) == first and not steps
+    assert train(config, on_step=steps.append, force=True)["metrics"]["accuracy"] == first["metrics"]["accuracy"]
+    assert [step.iteration for step in steps] == [1, 2, 3, 4] and steps[-1].fraction == 1
+
+
+def test_training_stops_after_its_seconds(train):
+    result = train(smoke(iterations=10**6, train_seconds=0.5))
+    assert 0.5 <= result["provenance"]["train_seconds"] < 5 and 1 < result["metrics"]["iterations"] < 10**6
+
+
+def test_images_are_shrunk_where_the_config_says_so(train):
+    result = train(smoke(image_size=14))
+    assert result["config"]["image_size"] == 14 and result["metrics"]["accuracy"] > 0
+    sizes = {p: few_shot.preset_config(p, "miniimagenet", 5, 1, "multistep").image_size for p in ("paper", "cpu")}
+    assert sizes == {"paper": None, "cpu": 42}
+
+
+def test_validation_never_touches_the_test_split(train, tmp_path):
+    config = smoke(evaluate_on="validation")
+    images = data.load("glyphs")
+    without_test = dataclasses.replace(images, images={k: v for k, v in images.images.items() if k != "test"})
+    assert few_shot.TRAIN_SPLIT["validation"] == "tune"
+    theta, model = Conv4(5, filters=8).init(0), Conv4(5, filters=8)
+    assert len(few_shot.evaluate(config, model, theta, without_test, 4, 2)) == 4
+    train(config)
+    assert (tmp_path / "live" / "few-shot-tuning").is_dir() and not (tmp_path / "live" / "few-shot").exists()
+
+
+def test_divergence_names_iteration_and_step_and_stores_nothing(train, tmp_path):
+    with pytest.raises(DivergedError, match="diverged at iteration 1: inner loss is (nan|inf) at step"):
+        train(smoke(lr=1e20, window=1))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_damaged_checkpoint_and_result_are_named(train, tmp_path):
+    config = smoke()
+    place = few_shot.run(config, tmp_path)
+    place.checkpoint_path.parent.mkdir(parents=True)
+    place.checkpoint_path.write_bytes(b"no checkpoint")
+    with pytest.raises(UserError, match="is damaged: start again with --force"):
+        train(config, resume=True)
+    train(config, force=True)
+    place.result_path.write_text('{"config": ')
+    with pytest.raises(UserError, match="is damaged"):
+        train(config)
+    train(config, force=True)
+    assert place.result()["metrics"]["iterations"] == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"preset": "huge"}, "preset 'huge' is unknown: choose from"),
+        ({"estimator": "exact"}, "estimator 'exact' is unknown: choose from multistep, first-order"),
+        ({"estimator": "first-order"}, "no meaning for first-order"),
+        ({"window": 3}, "does not divide"),
+        ({"image_size": 0}, "image_size=0: it must be at least 1"),
+        ({"tasks": 0}, "tasks=0: it must be at least 1"),
+        ({"meta_lr": 0.0}, "must be positive"),
+        ({"lr": -1.0}, "must be positive"),
+        ({"evaluate_on": "train"}, "choose from test, validation"),
+    ],
+)
+def test_impossible_configs_are_refused(changes, message):
+    arguments = {"preset": "smoke", "dataset": "glyphs", "way": 5, "shot": 1, "estimator": "multistep", "window": 4}
+    with pytest.raises(ConfigError, match=message):
+        few_shot.preset_config(**(arguments | changes))
+
+
+def test_paper_preset_is_appendix_f():
+    config = few_shot.preset_config("paper", "omniglot", 5, 1, "multistep", 4)
+    found = dataclasses.asdict(config)
+    expected = {
+        "lr": 0.4, "momentum": 0.9, "weight_decay": 1e-4, "meta_lr": 1e-3, "steps": 8, "tasks": 32, "query": 15,
+        "iterations": 60_000, "filters": 64, "test_episodes": 600, "train_seconds": None,
+    }  # fmt: skip
+    assert {name: found[name] for name in expected} == expected
+    assert few_shot.preset_config("paper", "omniglot", 20, 1, "multistep", 4).tasks == 16
+    first_order = few_shot.preset_config("paper", "omniglot", 5, 1, "first-order")
+    assert (first_order.lr, first_order.momentum, first_order.weight_decay) == (0.4, 0, 0)

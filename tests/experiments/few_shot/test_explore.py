@@ -1,0 +1,94 @@
+"""The notebook of sliders on images: its numbers, its widgets without a browser, and its run by papermill."""
+
+import importlib.util
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+
+from msmeta import SGD, ConfigError, MultiStep
+from msmeta.experiments import few_shot
+from msmeta.experiments.few_shot import explore
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def learner():
+    return explore.prepare("smoke", way=3, tasks=2, meta_iterations=1, device="cpu")
+
+
+def test_rows_are_the_estimators_numbers(learner):
+    exact, ours, first = explore.compare(learner, explore.Setting(steps=4, window=2, lr=0.1))
+    assert [row["method"] for row in (exact, ours, first)] == ["exact", "N = 2", "first-order"]
+    problem = few_shot.episode_problem(learner.model, learner.episodes)
+    out = MultiStep(SGD(0.1, 0.9), 4, 2)(problem, learner.theta)
+    assert ours["loss"] == pytest.approx(out.loss.item(), rel=1e-6)
+    torch.testing.assert_close(ours["grad"], torch.cat([g.flatten() for g in out.grad.values()]).double())
+    # float32 gradients: their cosine with themselves is 1 up to a few roundings
+    assert exact["cosine"] == pytest.approx(1, abs=1e-6) and exact["ratio"] == pytest.approx(1, abs=1e-6)
+    assert -1 <= ours["cosine"] < 1 - 1e-6 and first["loss"] == pytest.approx(exact["loss"], rel=1e-5)
+    assert [step for step, _ in exact["path"]] == [0, 1, 2, 3, 4] and [step for step, _ in ours["path"]] == [0, 2, 4]
+    assert ours["path"][-1][1] == pytest.approx(ours["loss"], rel=1e-5)
+    assert ours["path"][0] == exact["path"][0] and 0 <= ours["accuracy"] <= 100
+
+
+def test_memory_falls_with_the_window_and_with_the_adjoint(learner):
+    kept = {n: explore.compare(learner, explore.Setting(8, n))[1]["bytes"] for n in (2, 4, 8)}
+    exact, ours, first = explore.compare(learner, explore.Setting(8, 2))
+    adjoint = explore.compare(learner, explore.Setting(8, 2, backward="adjoint"))
+    assert exact["bytes"] > kept[2] > kept[4] > kept[8] > 0
+    assert adjoint[0]["bytes"] < exact["bytes"] and first["bytes"] < kept[8]
+    torch.testing.assert_close(adjoint[1]["grad"], ours["grad"], rtol=1e-3, atol=1e-5)
+
+
+def test_bytes_are_those_of_the_saved_tensors():
+    x = torch.ones(1000, dtype=torch.float64, requires_grad=True)
+    with explore.SavedBytes() as saved:
+        y = x.exp()  # saves its result
+        z = y.exp()
+        assert saved.now == 16_000
+        del z
+        assert saved.now == 8_000
+    assert saved.peak == 16_000
+
+
+def test_the_window_slider_follows_the_steps(learner):
+    seen = []
+    box = explore.controls(seen.append, explore.Setting(8, 4))
+    steps, window, lr, _, backward = box.children
+    assert list(window.options) == [1, 2, 4, 8]
+    window.value = 8
+    steps.value = 12
+    assert list(window.options) == [1, 2, 3, 4, 6, 12] and window.value == 6
+    backward.value = "adjoint"
+    lr.value = 0.01
+    assert [(s.steps, s.window) for s in seen] == [(8, 8), (12, 6), (12, 6), (12, 6)]
+    assert seen[-1].lr == pytest.approx(0.01) and seen[-1].backward == "adjoint"
+    assert explore.compare(learner, seen[-1])[1]["method"] == "N = 6"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"way": 100_000}, "100000-way is impossible"), ({"meta_iterations": -1}, "meta_iterations=-1"),
+     ({"preset": "tiny"}, "preset 'tiny' is unknown"), ({"device": "tpu9"}, "device 'tpu9' is not available")],
+)  # fmt: skip
+def test_mistakes_end_in_one_clear_line(settings, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        explore.prepare(**{"preset": "smoke", **settings})
+    assert "\n" not in str(caught.value)
+
+
+def test_the_notebook_runs_without_a_browser(tmp_path):
+    specification = importlib.util.spec_from_file_location("build", ROOT / "book" / "build.py")
+    build = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(build)
+    target = tmp_path / "explore_n.ipynb"
+    build.run_notebook(ROOT / "notebooks" / "explore_n.ipynb", target, {"preset": "smoke", "tasks": 2}, tmp_path)
+    outputs = [out for cell in nbformat.read(target, as_version=4).cells for out in cell.get("outputs", [])]
+    text = "".join(str(out.get("text", "")) + str(out.get("data", {}).get("text/markdown", "")) for out in outputs)
+    assert "always uses procedurally drawn glyphs" in text and "2 tasks of" in text
+    assert all(f"| {name} |" in text for name in ("exact", "N = 2", "N = 4", "N = 8", "first-order"))
+    assert "The sliders need a live kernel" in text and not any("widget" in str(out) for out in outputs)
+    assert sum("image/png" in out.get("data", {}) for out in outputs) == 1

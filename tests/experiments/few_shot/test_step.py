@@ -1,0 +1,145 @@
+"""Meta-iterations: the same meta-gradient in chunks, threads, processes, minibatches and graphs."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from problems import relative_error
+
+from msmeta import ConfigError, DivergedError, data
+from msmeta.bilevel import detach
+from msmeta.data import EpisodeSampler
+from msmeta.experiments import few_shot
+from msmeta.experiments.distributed import World
+from msmeta.experiments.few_shot.step import (
+    GraphedStepper,
+    MetaStepper,
+    episode_problem,
+    in_threads,
+    reptile_episodes,
+    stepper,
+)
+from msmeta.models import Conv4
+
+
+def smoke(estimator="multistep", window=1, **changes):
+    return few_shot.preset_config("smoke", "glyphs", 5, 1, estimator, window, filters=4, tasks=4, **changes)
+
+
+def steppers(kind, config, world=World()):  # noqa: B008 - frozen
+    images = data.load("glyphs")
+    model = few_shot.build_model(config, images)
+    theta = {name: torch.nn.Parameter(value) for name, value in model.init(config.seed).items()}
+    optimizer = torch.optim.Adam(list(theta.values()), lr=config.meta_lr)
+    sampler = EpisodeSampler(images, "train", config.way, config.shot, config.query, config.seed)
+    return kind(config, model, theta, optimizer, sampler, 2, world)
+
+
+@pytest.mark.parametrize(("estimator", "window"), [("multistep", 1), ("multistep", 4), ("first-order", 1)])
+def test_graphed_meta_iterations_are_the_eager_ones(estimator, window):
+    """On a CPU what the graph would hold is run as it stands: the block's inputs, counter and outputs are the same."""
+    config = smoke(estimator, window)
+    eager, graphed = steppers(MetaStepper, config), steppers(GraphedStepper, config)
+    expected = eager.run(0, 7, 1.0)
+    found = graphed.run(0, 3, 1.0) + graphed.run(3, 4, 1.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert relative_error(detach(graphed.theta), detach(eager.theta)) < 1e-6
+
+
+def test_only_estimators_that_ask_the_host_nothing_are_graphed():
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    kinds = {name: stepper(smoke(name), gpu) for name in few_shot.ESTIMATORS}
+    assert {name for name, kind in kinds.items() if kind is GraphedStepper} == {"multistep", "first-order"}
+    assert stepper(smoke(), cpu) is MetaStepper
+
+
+def test_graphed_divergence_names_the_iteration():
+    stepper = steppers(GraphedStepper, smoke())
+    with torch.no_grad():
+        stepper.theta["head.weight"].fill_(float("nan"))
+    # The estimator's own check, which a capture skips, is what a CPU meets first.
+    with pytest.raises(DivergedError):
+        stepper.run(4, 2, 1.0)
+    stepper.replay = lambda: stepper.found[1].fill_(float("inf"))
+    with pytest.raises(DivergedError, match="diverged at iteration 6: outer loss is inf"):
+        stepper.run(4, 2, 1.0)
+
+
+def test_shares_of_processes_add_up_to_the_meta_batch():
+    for tasks, size in ((4, 3), (5, 5), (32, 8), (7, 2)):
+        shares = [range(tasks)[World(rank, size).share(tasks)] for rank in range(size)]
+        assert [task for share in shares for task in share] == list(range(tasks))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_threads_keep_order_and_leave_the_callers_threads_alone():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        inner = in_threads(lambda i: (i, torch.get_num_threads()), range(20), torch.device("cpu"))
+        assert inner == [(i, 1) for i in range(20)] and torch.get_num_threads() == 3
+        assert in_threads(lambda i: torch.get_num_threads(), [0], torch.device("cpu")) == [3]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_meta_gradient_does_not_depend_on_threads():
+    """Each chunk is worked on by one thread, and the chunks are added up in order: the same but for rounding, since a
+    library's order of summation may depend on where in memory an operand lies. In float64, as the inner steps magnify
+    rounding by several powers of ten."""
+    episodes = EpisodeSampler(data.load("glyphs"), "train", 5, 1, 15).sample(0, 5)
+    episodes = dataclasses.replace(episodes, support_x=episodes.support_x.double(), query_x=episodes.query_x.double())
+    model, before, found = Conv4(5, filters=4), torch.get_num_threads(), []
+    theta = {name: value.double() for name, value in model.init(0).items()}
+    estimator = smoke(window=4).build_estimator(None)
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(few_shot.meta_gradient(estimator, model, theta, episodes, 1))
+    finally:
+        torch.set_num_threads(before)
+    assert found[0][0].item() == pytest.approx(found[1][0].item(), rel=1e-12)
+    assert torch.equal(found[0][1], found[1][1]) and relative_error(found[0][2], found[1][2]) < 1e-11
+
+
+def test_a_divergence_in_a_thread_is_one_error():
+    with pytest.raises(DivergedError, match="diverged at iteration 3: inner loss is (nan|inf) at step"):
+        steppers(MetaStepper, smoke(lr=1e20)).run(2, 1, 1.0)
+
+
+def test_reptile_sees_each_image_once_a_round_and_no_class_more_often():
+    episodes = EpisodeSampler(data.load("glyphs"), "train", 5, 1, 7).sample(0, 2)
+    marks = torch.arange(5 * 8).reshape(5, 8)  # 8 images of each of 5 classes
+    mark = lambda part: part.reshape(1, -1, 1, 1, 1).expand(2, -1, 1, 28, 28).float()  # noqa: E731
+    coded = dataclasses.replace(episodes, support_x=mark(marks[:, :1]), query_x=mark(marks[:, 1:]))
+    seen = []
+
+    class Model:
+        way = 5
+
+        def __call__(self, params, x):
+            seen.append(x[0, :, 0, 0, 0].long().tolist())
+            return torch.zeros(*x.shape[:2], 5)
+
+    problem = episode_problem(Model(), reptile_episodes(coded, 5), inner_shot=3)
+    for t in range(8):
+        problem.inner({}, {}, t)
+    assert sorted(seen[0]) == sorted(marks[:, :3].flatten().tolist())
+    counts = np.bincount(np.concatenate(seen), minlength=40)
+    assert (counts == 3).all()  # 8 steps x 3 images of 8
+    assert all([sorted(i // 8 for i in batch) == sorted(list(range(5)) * 3) for batch in seen])
+
+
+def test_random_estimators_do_not_depend_on_the_chunk_and_repeat_themselves():
+    config = smoke("evolution-strategies")
+    runs = [steppers(MetaStepper, config) for _ in range(2)]
+    assert runs[0].chunk == config.tasks
+    assert runs[0].run(0, 2, 1.0) == runs[1].run(0, 2, 1.0)
+    assert runs[0].run(2, 1, 1.0) != runs[1].run(3, 1, 1.0)
+
+
+def test_more_processes_than_tasks_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr("msmeta.experiments.distributed.join", lambda device: (World(0, 9), "cpu"))
+    with pytest.raises(ConfigError, match="9 processes for 4 tasks"):
+        few_shot.train(smoke(), "cpu", results_root=tmp_path)

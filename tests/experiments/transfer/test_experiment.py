@@ -1,0 +1,197 @@
+"""Meta-transfer end to end: what is learnt, what is stored, and that a run can be cut short. Algorithm 1's steps are
+tested in test_step.py."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from msmeta import SGD, Adam, ConfigError, DataError, DivergedError, cli, data, runs
+from msmeta.experiments import transfer
+from msmeta.experiments.transfer import sources
+
+SHARED = Path(__file__).parents[2] / "shared/data"
+WEIGHTS = Path(os.environ.get("MSMETA_SOURCE_WEIGHTS", SHARED / "weights" / sources.TINYIMAGENET_FILE))
+
+
+def smoke(estimator="multistep", optimizer="sgd", **changes):
+    return transfer.preset_config("smoke", "glyphs-rgb", estimator, optimizer, **changes)
+
+
+@pytest.fixture
+def train(tmp_path):
+    return lambda config, **options: transfer.train(config, "cpu", results_root=tmp_path, **options)
+
+
+def test_result_holds_what_a_reader_needs(train, tmp_path):
+    config = smoke(window=2)
+    result = train(config)
+    assert json.loads(transfer.run(config, tmp_path).result_path.read_text()) == result
+    assert result["config"] == runs.plain(config)
+    assert (result["method"], result["setting"]) == ("Multi-step", "SGD")
+    metrics, images = result["metrics"], data.load_labelled("glyphs-rgb")
+    batches = len(images.labels["train"]) // config.batch
+    assert metrics["iterations"] == batches and result["log"]["iteration"] == list(range(1, batches + 1))
+    assert metrics["images"] == {name: len(labels) for name, labels in images.labels.items()}
+    assert 0 <= metrics["accuracy"] <= 100 and result["curve"]["accuracy"] == [metrics["validation_accuracy"]]
+    assert all(value > 0 for value in metrics["meta_movement"].values())
+    assert [len(row) for row in metrics["pair_weights"]] == [3] * 5
+    assert result["data"]["hash"] == images.hash and result["source"] == {"name": "random-resnet32", "hash": None}
+    assert 0 < result["provenance"]["train_seconds"] < result["provenance"]["wall_seconds"]
+    assert not list((tmp_path / "checkpoints").glob("*"))
+
+
+def test_scratch_learns_drawings(train):
+    """20 classes, so chance is 5 %: far above it after 40 iterations, and the loss falls."""
+    result = train(smoke("scratch", epochs=10, width=0.25, lr=0.1))
+    assert result["metrics"]["accuracy"] > 50
+    assert result["log"]["total_loss"][-1] < result["log"]["total_loss"][0]
+    assert result["source"] is None and "pair_weights" not in result["metrics"]
+    assert set(result["log"]["outer_loss"]) == {None}
+
+
+def test_the_network_of_the_best_epoch_is_tested(train):
+    result = train(smoke("scratch", epochs=6, lr=0.3))
+    looks = result["curve"]["accuracy"]
+    assert len(looks) == 6 and result["metrics"]["validation_accuracy"] == max(looks)
+    assert result["metrics"]["selected_epoch"] == 1 + looks.index(max(looks))
+
+
+@pytest.mark.parametrize(
+    ("changes", "method"),
+    [
+        ({"window": 1}, "Baseline"),
+        ({"steps": 3, "window": 3}, "3-step Est. (3)"),
+        ({"steps": 0}, "0-step"),
+        ({"steps": 1, "transfer_rate": 2.0}, "1-step, 2·lr"),
+        ({"estimator": "first-order"}, "First-order"),
+        ({"rollback": False}, "Baseline"),
+    ],
+)
+def test_each_method_trains_with_both_optimizers(train, changes, method):
+    for optimizer in ("sgd", "adam"):
+        result = train(smoke(optimizer=optimizer, **changes))
+        assert result["method"] == method
+        moves = method != "0-step"
+        assert (result["metrics"]["meta_movement"]["what"] > 0) == moves
+        assert (result["log"]["outer_loss"][0] is not None) == moves
+        two_gradients = result["config"]["steps"] > 1 and result["config"]["window"] == 1
+        assert (result["log"]["gradient_change"][0] is not None) == (two_gradients)
+
+
+def test_an_interrupted_run_resumes_to_the_same_result(train, tmp_path):
+    config = smoke(epochs=3, optimizer="adam")
+    whole = train(config)
+    for stop in (1, 5):  # within the first epoch, and within the second
+
+        def interrupt(step, stop=stop):
+            if step.iteration == stop:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            train(config, force=True, on_step=interrupt)
+        assert transfer.run(config, tmp_path).checkpoint_path.exists()
+        transfer.run(config, tmp_path).result_path.unlink(missing_ok=True)
+        with pytest.raises(ConfigError, match="--resume"):
+            train(config)
+        resumed = train(config, resume=True)
+        for part in ("accuracy", "last_accuracy", "meta_movement", "pair_weights"):
+            assert resumed["metrics"][part] == whole["metrics"][part]
+        assert resumed["log"]["total_loss"] == whole["log"]["total_loss"]
+        assert resumed["curve"]["accuracy"] == whole["curve"]["accuracy"] and resumed["provenance"]["resumed"]
+
+
+def test_a_time_budget_leaves_a_checkpoint(train, tmp_path):
+    config = smoke(epochs=3)
+    assert train(config, time_budget=0.0) is None
+    assert transfer.run(config, tmp_path).checkpoint_path.exists()
+    assert train(config, resume=True)["metrics"]["iterations"] == 12
+
+
+def test_learning_rate_is_annealed_by_the_cosine():
+    config = smoke(epochs=4)
+    assert [config.dynamics(epoch).lr for epoch in range(4)] == pytest.approx(
+        [config.lr * (1 + math.cos(math.pi * t / 4)) / 2 for t in range(4)]
+    )
+    assert smoke(lr=0.2).dynamics(0) == SGD(0.2, 0.9, 1e-4)
+    assert smoke(optimizer="adam", lr=0.2).dynamics(0) == Adam(0.2, (0.9, 0.999), weight_decay=1e-4)
+
+
+def test_paper_preset_is_the_papers():
+    small = transfer.preset_config("paper", "cifar-100", "multistep", "sgd", window=2)
+    assert (small.batch, small.epochs, small.meta_lr, small.beta, small.steps) == (128, 200, 1e-3, 0.5, 2)
+    assert (small.source, small.target, small.lr, small.width) == ("tinyimagenet-resnet32", "vgg9", 0.1, 1.0)
+    large = transfer.preset_config("paper", "bird", "multistep", "adam")
+    assert (large.batch, large.meta_lr, large.source, large.target) == (64, 1e-4, "imagenet-resnet34", "resnet18")
+    assert large.lr == 1e-3 and large.train_images is None and large.meta_weight_decay == 1e-4
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"estimator": "maml"}, {"optimizer": "rmsprop"}, {"source": "vgg"}, {"target": "vgg"}, {"epochs": 0},
+        {"batch": 0}, {"steps": 3, "window": 2}, {"steps": -1}, {"estimator": "scratch", "window": 2}, {"lr": -1.0},
+        {"meta_lr": 0.0}, {"target": "resnet18", "width": 0.5}, {"evaluate_on": "train"},
+    ],
+)  # fmt: skip
+def test_impossible_configs_are_refused(changes):
+    with pytest.raises(ConfigError) as error:
+        smoke(**changes)
+    assert "\n" not in str(error.value)
+
+
+def test_source_and_images_have_to_fit(train):
+    with pytest.raises(ConfigError, match="takes 224x224 images"):
+        train(smoke(source="random-resnet34", target="resnet18", width=1.0))
+
+
+def test_divergence_is_one_line_and_leaves_no_checkpoint(train, tmp_path):
+    with pytest.raises(DivergedError):
+        train(smoke(lr=1e20, epochs=2))
+    assert not list((tmp_path / "checkpoints").glob("*.pt"))
+
+
+def test_missing_weights_are_one_line(tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="tinyimagenet-resnet32.pth.tar"):
+        sources.load("tinyimagenet-resnet32", root=tmp_path)
+    assert not sources.available("tinyimagenet-resnet32", tmp_path) and sources.available("random-resnet32", tmp_path)
+    monkeypatch.setattr(sources, "IMAGENET_URL", "http://127.0.0.1:9/resnet34-b627a593.pth")
+    with pytest.raises(DataError, match="put it into"):
+        sources.load("imagenet-resnet34", root=tmp_path)
+    (tmp_path / "weights").mkdir(exist_ok=True)
+    (tmp_path / "weights" / sources.IMAGENET_FILE).write_bytes(b"not a model")
+    with pytest.raises(DataError, match="is not torchvision's ResNet-34"):
+        sources.load("imagenet-resnet34", root=tmp_path)
+
+
+@pytest.mark.skipif(not WEIGHTS.exists(), reason="the source model's file is not here")
+def test_the_published_source_is_loaded_and_hashed(tmp_path):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / sources.TINYIMAGENET_FILE).symlink_to(WEIGHTS)
+    source = sources.load("tinyimagenet-resnet32", root=tmp_path)
+    assert [tuple(f.shape) for f in source.features(torch.zeros(2, 3, 32, 32))] == [
+        (2, 16, 32, 32), (2, 32, 16, 16), (2, 64, 8, 8)
+    ]  # fmt: skip
+    assert len(source.hash) == 64
+
+
+def test_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
+
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["msmeta", "train", "transfer", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return stop.value.code or 0, capsys.readouterr()
+
+    status, printed = call("--preset", "smoke", "--dataset", "glyphs-rgb", "--window", "2")
+    assert status == 0 and "Multi-step (SGD), Glyphs (32x32):" in printed.out
+    assert call("--preset", "smoke", "--dataset", "glyphs-rgb", "--window", "2")[1].out.startswith("this run has")
+    status, printed = call("--preset", "smoke", "--dataset", "omniglot")
+    assert status == 2 and len(printed.err.strip().splitlines()) == 1
+    for mistake in (["--window", "3"], ["--width", "10000"], ["--batch", "300"], ["--train-images", "5"]):
+        status, printed = call("--preset", "smoke", "--dataset", "glyphs-rgb", *mistake)
+        assert status == 2 and len(printed.err.strip().splitlines()) == 1

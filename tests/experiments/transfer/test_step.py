@@ -1,0 +1,184 @@
+"""Algorithm 1 on small networks in float64: its meta-gradient three ways, and what it leaves behind."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from problems import F64, relative_error
+
+from msmeta import SGD, Adam, ConfigError, State
+from msmeta.experiments.transfer.step import TransferProblem, transfer_iteration, transfer_windows
+from msmeta.models.l2t import L2T
+from msmeta.models.vgg9 import VGG9
+
+SGD_ = SGD(0.05, 0.9, 1e-2)
+NETWORK = VGG9(way=3, width=1 / 64)
+
+
+def double(params):
+    return {name: value.double() for name, value in params.items()}
+
+
+@pytest.fixture
+def problem():
+    """Six random images, features of a random source, and meta-networks that are not at their start."""
+    torch.manual_seed(0)
+    l2t = L2T((2, 3), NETWORK.channels)
+    source = l2t.source_batch(
+        [torch.randn(6, 2, 32, 32, dtype=F64), torch.randn(6, 3, 16, 16, dtype=F64)],
+        [(32 // 2**i, 32 // 2**i) for i in range(5)],
+    )
+    x, y = torch.randn(6, 3, 32, 32, dtype=F64), torch.tensor([0, 1, 2, 0, 1, 2])
+    return TransferProblem(NETWORK, l2t, x, y, source)
+
+
+@pytest.fixture
+def theta(problem):
+    return {k: v + 0.3 * torch.randn(v.shape, dtype=F64) for k, v in double(problem.l2t.init_meta()).items()}
+
+
+@pytest.fixture
+def state(problem):
+    params, _ = NETWORK.init(1)
+    phi = double(params | problem.l2t.init_matching(2))
+    return State(phi, {"velocity": {name: 0.1 * torch.randn_like(value) for name, value in phi.items()}})
+
+
+def gradient(loss, phi):
+    """∂loss/∂φ with a graph; zero where the loss does not depend on φ, as a transfer loss on the head."""
+    grads = torch.autograd.grad(loss, list(phi.values()), create_graph=True, allow_unused=True)
+    return {k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(phi.items(), grads, strict=True)}
+
+
+def outer_loss(problem, state, theta, dynamics, transfer_steps, window):
+    """Lines 6 to 14 as a plain loop, from the state after line 5; the graph is kept."""
+    for _ in range(0, transfer_steps, window):
+        grads = gradient(problem.transfer(state.phi, theta), state.phi)
+        for _ in range(window):
+            state = dynamics.window(state, grads, 1)
+    grads = gradient(problem.classification(state.phi), state.phi)
+    return problem.classification(dynamics.window(state, grads, 1).phi)
+
+
+def require_grad(state):
+    phi = {name: value.detach().requires_grad_() for name, value in state.phi.items()}
+    return State(phi, state.buffers, state.step)
+
+
+@pytest.mark.parametrize("dynamics", [SGD_, Adam(1e-2, weight_decay=1e-2)], ids=["sgd", "adam"])
+@pytest.mark.parametrize(("transfer_steps", "window"), [(1, 1), (2, 1), (2, 2), (3, 3), (3, 1)])
+def test_meta_gradient_is_that_of_a_plain_loop(problem, state, theta, dynamics, transfer_steps, window):
+    state = state if dynamics is SGD_ else State(state.phi)
+    found = transfer_iteration(problem, state, theta, dynamics, transfer_steps, window)
+    leaf = {name: value.clone().requires_grad_() for name, value in theta.items()}
+    loss = outer_loss(problem, require_grad(found.state), leaf, dynamics, transfer_steps, window)
+    expected = dict(zip(leaf, torch.autograd.grad(loss, list(leaf.values())), strict=True))
+    assert found.meta.loss.item() == pytest.approx(loss.item(), rel=1e-12)
+    assert relative_error(found.meta.grad, expected) < 1e-9
+
+
+def test_meta_gradient_is_that_of_central_differences(problem, state, theta):
+    found = transfer_iteration(problem, state, theta, SGD_, 2, 1)
+    direction = {name: torch.randn_like(value) for name, value in theta.items()}
+
+    def along(step):
+        moved = {name: value + step * direction[name] for name, value in theta.items()}
+        return outer_loss(problem, require_grad(found.state), moved, SGD_, 2, 1).item()
+
+    slope = sum((found.meta.grad[name] * direction[name]).sum() for name in theta).item()
+    h = 1e-4  # truncation h², rounding 1e-16 / h
+    assert (along(h) - along(-h)) / (2 * h) == pytest.approx(slope, rel=1e-5)
+
+
+def test_meta_gradient_is_that_of_the_replayed_reverse(problem, state, theta):
+    """As L2T-ww is published: states are kept, and on the way back each step is run again and pulled back by hand.
+
+    With α the multiplier of φ and β that of v: γ = -ηα + β multiplies g, and α' = α - ηωα + ωβ + ∂<γ, g>/∂φ,
+    β' = μβ - ημα, where β begins at zero; θ's part is the sum of ∂<γ, g>/∂θ.
+    """
+    eta, mu, omega = SGD_.lr, SGD_.momentum, SGD_.weight_decay
+    found = transfer_iteration(problem, state, theta, SGD_, 2, 1)
+    losses = [problem.transfer, problem.transfer, lambda phi, theta: problem.classification(phi)]
+
+    phi, v, states = found.state.phi, found.state.buffers["velocity"], []
+    for loss in losses:
+        states.append(phi)
+        leaf = {k: p.detach().requires_grad_() for k, p in phi.items()}
+        g = gradient(loss(leaf, theta), leaf)
+        v = {k: mu * v[k] + g[k].detach() + omega * phi[k] for k in phi}
+        phi = {k: phi[k] - eta * v[k] for k in phi}
+    leaf = {k: p.detach().requires_grad_() for k, p in phi.items()}
+    alpha = gradient(problem.classification(leaf), leaf)
+    beta = {k: torch.zeros_like(p) for k, p in phi.items()}
+    total = {k: torch.zeros_like(p) for k, p in theta.items()}
+    for loss, kept in zip(reversed(losses), reversed(states), strict=True):
+        leaf = {k: p.detach().requires_grad_() for k, p in kept.items()}
+        meta = {k: p.detach().requires_grad_() for k, p in theta.items()}
+        gamma = {k: (-eta * alpha[k] + beta[k]).detach() for k in leaf}
+        inner = sum((gamma[k] * g).sum() for k, g in gradient(loss(leaf, meta), leaf).items())
+        by_phi = torch.autograd.grad(inner, list(leaf.values()), retain_graph=True, allow_unused=True)
+        by_theta = torch.autograd.grad(inner, list(meta.values()), allow_unused=True)
+        for k, part in zip(meta, by_theta, strict=True):
+            total[k] = total[k] if part is None else total[k] + part
+        pulled = {k: 0 if part is None else part for k, part in zip(leaf, by_phi, strict=True)}
+        alpha, beta = (
+            {k: (1 - eta * omega) * alpha[k] + omega * beta[k] + pulled[k] for k in leaf},
+            {k: mu * beta[k] - eta * mu * alpha[k] for k in leaf},
+        )
+    assert relative_error(found.meta.grad, total) < 1e-9
+
+
+def test_the_inner_steps_leave_nothing_behind(problem, state, theta):
+    """φ, velocity and batch statistics are those after one step on the total loss, whatever the inner steps did."""
+    statistics = double(NETWORK.init(1)[1])
+    expected_statistics = {name: value.clone() for name, value in statistics.items()}
+    phi = {name: value.clone().requires_grad_() for name, value in state.phi.items()}
+    logits, features = NETWORK(phi, problem.x, expected_statistics)
+    loss = F.cross_entropy(logits, problem.y) + 0.5 * problem.l2t.loss(phi, theta, problem.source, features)
+    grads = dict(zip(phi, torch.autograd.grad(loss, list(phi.values())), strict=True))
+    after = SGD_.window(state, grads, 1)
+    found = transfer_iteration(problem, state, theta, SGD_, 2, 2, statistics)
+    assert found.total.item() == pytest.approx(loss.item(), rel=1e-12)
+    assert relative_error(found.state.phi, after.phi) < 1e-12
+    assert relative_error(found.state.buffers["velocity"], after.buffers["velocity"]) < 1e-12
+    assert relative_error(statistics, expected_statistics) < 1e-12
+    assert relative_error(found.meta.phi, found.state.phi) > 1e-3
+
+
+def test_first_order_is_the_total_losss_own_gradient(problem, state, theta):
+    found = transfer_iteration(problem, state, theta, SGD_, 2, 1, first_order=True)
+    leaf = {name: value.clone().requires_grad_() for name, value in theta.items()}
+    loss = problem.total(transfer_iteration(problem, state, theta, SGD_, 2, 1).meta.phi, leaf)
+    expected = dict(zip(leaf, torch.autograd.grad(loss, list(leaf.values())), strict=True))
+    assert relative_error(found.meta.grad, expected) < 1e-12
+
+
+def test_change_of_the_gradient_is_that_of_the_first_two_steps(problem, state, theta):
+    found = transfer_iteration(problem, state, theta, SGD_, 2, 1)
+    first = gradient(problem.transfer((start := require_grad(found.state)).phi, theta), start.phi)
+    after = require_grad(SGD_.window(start, first, 1))
+    second = gradient(problem.transfer(after.phi, theta), after.phi)
+    vectors = [torch.cat([g.detach().flatten() for g in grads.values()]) for grads in (first, second)]
+    expected = (vectors[1] - vectors[0]).norm() / vectors[1].norm()
+    assert found.gradient_change.item() == pytest.approx(expected.item(), rel=1e-12)
+    off = theta | {
+        name: torch.full_like(v, -9.0) for name, v in theta.items() if name.startswith("where") and "bias" in name
+    }
+    assert transfer_iteration(problem, state, off, SGD_, 2, 1).gradient_change == 0
+
+
+def test_no_transfer_steps_no_meta_gradient(problem, state, theta):
+    assert transfer_iteration(problem, state, theta, SGD_, 0).meta is None
+    assert transfer_windows(0, 1) == (1,) and transfer_windows(4, 2) == (2, 2, 1)
+    for steps, window in ((-1, 1), (3, 2)):
+        with pytest.raises(ConfigError):
+            transfer_windows(steps, window)
+
+
+def test_bf16_rounds_the_convolutions_alone(problem, state, theta):
+    """8 bits of mantissa: a meta-gradient close to float64's, of the same type, and not the same."""
+    low = TransferProblem(VGG9(3, 1 / 64, "bf16"), problem.l2t, problem.x, problem.y, problem.source)
+    exact, found = (transfer_iteration(p, state, theta, SGD(1e-3), 2, 1).meta for p in (problem, low))
+    assert found.loss.item() == pytest.approx(exact.loss.item(), rel=0.05)
+    assert all(value.dtype == F64 for value in found.grad.values())
+    flat = [torch.cat([value.flatten() for value in part.grad.values()]) for part in (exact, found)]
+    assert 0.9 < torch.nn.functional.cosine_similarity(*flat, dim=0) < 1 - 1e-9
