@@ -41,7 +41,7 @@ def torchrun(*command, **environment):
 
 def test_meta_gradient_of_two_processes_is_that_of_one(tmp_path):
     """3 tasks on 2 processes, so that their shares differ; float32, so equal up to the order of a sum."""
-    done = torchrun(__file__, str(tmp_path / "grad.pt"), PYTHONPATH=str(Path(__file__).parent))
+    done = torchrun(__file__, str(tmp_path / "grad.pt"), PYTHONPATH=str(Path(__file__).parents[1]))
     assert done.returncode == 0, done.stderr
     found = torch.load(tmp_path / "grad.pt", weights_only=True)
     assert relative_error(found, first_meta_gradient(World())) < 1e-6

@@ -12,7 +12,7 @@ import pytest
 from msmeta import ConfigError, cli, runs
 from msmeta.experiments import few_shot, sweep, transfer
 
-RUNS = Path(__file__).resolve().parent.parent / "results" / "sweeps"
+RUNS = Path(__file__).resolve().parents[2] / "results" / "sweeps"
 SPEC = """
 preset: smoke
 dataset: glyphs

@@ -11,7 +11,7 @@ from msmeta import SGD, ConfigError, MultiStep
 from msmeta.experiments import few_shot
 from msmeta.experiments.few_shot import explore
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

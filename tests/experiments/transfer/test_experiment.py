@@ -13,7 +13,7 @@ from msmeta import SGD, Adam, ConfigError, DataError, DivergedError, cli, data, 
 from msmeta.experiments import transfer
 from msmeta.experiments.transfer import sources
 
-SHARED = Path(__file__).parents[2] / "shared/data"
+SHARED = Path(__file__).parents[4] / "shared/data"
 WEIGHTS = Path(os.environ.get("MSMETA_SOURCE_WEIGHTS", SHARED / "weights" / sources.TINYIMAGENET_FILE))
 
 
