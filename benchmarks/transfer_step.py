@@ -6,10 +6,10 @@ Work: ResNet-32 -> VGG-9 at 32x32, batch 128, 100 classes, and ResNet-34 -> ResN
 on a GPU and 8 on a CPU; random images and weights, on which the time does not depend. "Replayed reverse" is how the
 algorithm was published, as derived anew in tests/experiments/transfer/test_step.py: states are kept on the way, each
 step is run again on the way back and differentiated by φ and θ, and the source network is run anew for each transfer
-loss. Each measurement is a process of its own, so that peak memory is its own; methods take turns in rounds, so that a drift of
-the machine's speed falls on all of them. The floor counts passes: a gradient of the target network is one forward and
-backward pass (as timed in the same process), a Hessian-vector product two, the product of the first window, which needs
-no Hessian, two thirds, and the source network runs forward once. Prints medians and writes
+loss. Each measurement is a process of its own, so that peak memory is its own; methods take turns in rounds, so that a
+drift of the machine's speed falls on all of them. The floor counts passes: a gradient of the target network is one
+forward and backward pass (as timed in the same process), a Hessian-vector product two, the product of the first
+window, which needs no Hessian, two thirds, and the source network runs forward once. Prints medians and writes
 results/benchmarks/transfer_step.json. Run it on an idle machine.
 """
 
