@@ -180,6 +180,7 @@ def train_few_shot(
     Under torchrun the processes share each meta-batch, and the first one writes the result.
     """
     from msmeta.experiments import distributed, few_shot
+    from msmeta.statistics import plus_minus
 
     given = {
         "query": query, "steps": steps, "lr": lr, "momentum": momentum, "weight_decay": weight_decay,
@@ -216,8 +217,9 @@ def train_few_shot(
         return
     _announce(
         place, result, known,
-        lambda metrics: f"{result['method']}, {result['data']['title']} {result['setting']}: {metrics['accuracy']:.2f} "
-        f"+-{metrics['accuracy_ci95']:.2f} % on {config.test_episodes} {config.evaluate_on} episodes",
+        lambda metrics: f"{result['method']}, {result['data']['title']} {result['setting']}: "
+        f"{plus_minus(metrics['accuracy'], metrics['accuracy_ci95'])} % on {config.test_episodes} "
+        f"{config.evaluate_on} episodes",
     )  # fmt: skip
 
 
@@ -304,6 +306,7 @@ def tune_few_shot(
 ) -> None:
     """Choose the inner rate on validation classes, by a grid search as in Appendix F of the paper."""
     from msmeta.experiments import few_shot
+    from msmeta.statistics import plus_minus
 
     changes = {} if iterations is None else {"iterations": iterations, "train_seconds": None}
     if test_episodes is not None:
@@ -313,8 +316,8 @@ def tune_few_shot(
     def say(result: dict[str, Any]) -> None:
         metrics = result["metrics"]
         print(
-            f"inner rate {result['config']['lr']:g}: {metrics['accuracy']:.2f} "
-            f"+-{metrics['accuracy_ci95']:.2f} % on validation classes after {metrics['iterations']:,} iterations"
+            f"inner rate {result['config']['lr']:g}: {plus_minus(metrics['accuracy'], metrics['accuracy_ci95'])} % "
+            f"on validation classes after {metrics['iterations']:,} iterations"
         )
 
     best = few_shot.tune(config, parse_rates(rates), say, device=device, resume=not force, force=force)[0]
@@ -379,17 +382,19 @@ def list_results(
 ) -> None:
     """List the stored results."""
     from msmeta import runs
+    from msmeta.statistics import plus_minus
 
     table = Table(
         "data set", "setting", "method", "preset", "seed", "accuracy (%)", "iterations", "train (s)", "device"
     )
     for result in (found for kind in ("few-shot", "transfer") for found in runs.read_results(kind, live=live)):
         config, metrics, origin = result["config"], result["metrics"], result["provenance"]
-        ci95 = f" ±{metrics['accuracy_ci95']:.2f}" if "accuracy_ci95" in metrics else ""
+        accuracy = f"{metrics['accuracy']:.2f}"
+        if "accuracy_ci95" in metrics:
+            accuracy = plus_minus(metrics["accuracy"], metrics["accuracy_ci95"])
         table.add_row(
             result["data"]["title"], result["setting"], result["method"], config["preset"], str(config["seed"]),
-            f"{metrics['accuracy']:.2f}{ci95}", f"{metrics['iterations']:,}",
-            f"{origin['train_seconds']:.0f}", origin["device"],
+            accuracy, f"{metrics['iterations']:,}", f"{origin['train_seconds']:.0f}", origin["device"],
         )  # fmt: skip
     Console().print(table)
     print(f"results folder: {runs.results_root()}")

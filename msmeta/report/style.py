@@ -11,6 +11,7 @@ from matplotlib.axis import Axis
 
 from msmeta import runs
 from msmeta.errors import ConfigError, UserError
+from msmeta.report.frame import commit_in_words
 
 Result = dict[str, Any]
 
@@ -59,8 +60,7 @@ def stored_benchmark(name: str, script: str) -> Result:
 def origin(result: Result) -> str:
     """Where a result was measured, in words."""
     where = result["provenance"]
-    commit = (where["commit"] or "no commit")[:7]
-    return f"{where['device']}, {where['threads']} threads, torch {where['torch']}, commit {commit}"
+    return f"{where['device']}, {where['threads']} threads, torch {where['torch']}, commit {commit_in_words(where)}"
 
 
 def plain_ticks(axis: Axis, places: Sequence[float]) -> None:

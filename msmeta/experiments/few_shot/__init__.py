@@ -1,7 +1,7 @@
 """Few-shot learning (Section 5.2 and Appendix F): MAML and its relatives meta-learn where a network starts."""
 
 from msmeta.experiments.few_shot.config import ESTIMATORS, TRAIN_SPLIT, FewShotConfig, label, setting
-from msmeta.experiments.few_shot.experiment import Progress, build_model, evaluate, mean_and_ci95, run, train, tune
+from msmeta.experiments.few_shot.experiment import Progress, build_model, evaluate, run, train, tune
 from msmeta.experiments.few_shot.presets import preset_config
 from msmeta.experiments.few_shot.step import default_chunk, episode_problem, meta_gradient, task_losses
 
@@ -14,7 +14,6 @@ __all__ = [
     "default_chunk",
     "episode_problem",
     "evaluate",
-    "mean_and_ci95",
     "meta_gradient",
     "label",
     "preset_config",

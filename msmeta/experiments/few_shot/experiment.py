@@ -40,6 +40,7 @@ from msmeta.experiments.few_shot.step import (
     stepper,
 )
 from msmeta.models import Conv4
+from msmeta.statistics import mean_ci
 
 TEST_SEED = 2020  # one set of test episodes for every run, so that methods are compared on the same tasks
 EVALUATION_BLOCK = 20  # test episodes drawn at once
@@ -257,13 +258,6 @@ def evaluate(
     return found
 
 
-def mean_and_ci95(right: list[int], answers: int) -> tuple[float, float]:
-    """Mean accuracy (%) over episodes and the half-width of its 95 % confidence interval (normal approximation)."""
-    accuracy = torch.tensor(right, dtype=torch.float64) * (100 / answers)
-    spread = accuracy.std().item() if len(right) > 1 else 0.0
-    return accuracy.mean().item(), 1.96 * spread / math.sqrt(len(right))
-
-
 def _begin_or_resume(
     config: FewShotConfig,
     model: Conv4,
@@ -392,16 +386,17 @@ def _test_metrics(
     return metrics
 
 
-def _accuracy(config: FewShotConfig, right: list[int]) -> dict[str, float]:
-    mean, ci95 = mean_and_ci95(right, config.way * config.query)
-    return {"accuracy": round(mean, 4), "accuracy_ci95": round(ci95, 4)}
+def _accuracy(config: FewShotConfig, right: list[int]) -> dict[str, float | None]:
+    """Mean over episodes (%) and the half-width of its 95 % interval over them, None where there is one episode."""
+    mean, half = mean_ci([100 * count / (config.way * config.query) for count in right])
+    return {"accuracy": round(mean, 4), "accuracy_ci95": None if half is None else round(half, 4)}
 
 
 def _columns(*names: str) -> dict[str, list[float]]:
     return {name: [] for name in names}
 
 
-def _append(columns: dict[str, list[Any]], *values: float) -> None:
+def _append(columns: dict[str, list[Any]], *values: float | None) -> None:
     """Adds a point to the columns, of which the first take the values."""
     for column, value in zip(columns.values(), values, strict=False):
-        column.append(round(value, 4))
+        column.append(None if value is None else round(value, 4))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-import math
+import statistics
 
 import pytest
 import torch
@@ -44,17 +44,18 @@ def test_result_holds_what_a_reader_needs(train, tmp_path):
     assert result["data"]["hash"] == data.load("glyphs").hash
     right = result["metrics"]["right_answers"]
     assert len(right) == 10 and all(0 <= count <= 75 for count in right)
-    mean, ci95 = few_shot.mean_and_ci95(right, 75)
-    assert result["metrics"]["accuracy"] == round(mean, 4) and result["metrics"]["accuracy_ci95"] == round(ci95, 4)
+    percent = [100 * count / 75 for count in right]
+    half = 2.2622 * statistics.stdev(percent) / 10**0.5  # Student's t with 9 degrees of freedom
+    assert result["metrics"]["accuracy"] == pytest.approx(statistics.mean(percent), abs=1e-4)
+    assert result["metrics"]["accuracy_ci95"] == pytest.approx(half, abs=1e-3)
     origin = result["provenance"]
     assert origin["torch"] == torch.__version__ and origin["commit"] and origin["device"] and origin["finished"]
     assert 0 < origin["train_seconds"] < origin["wall_seconds"] and origin["peak_memory_bytes"] > 10**7
     assert not list((tmp_path / "checkpoints").glob("*"))
 
 
-def test_mean_and_confidence_interval():
-    mean, ci95 = few_shot.mean_and_ci95([3, 5, 4, 4], 5)  # 60, 100, 80, 80 %
-    assert mean == pytest.approx(80) and ci95 == pytest.approx(1.96 * math.sqrt(800 / 3) / 2)
+def test_a_single_episode_has_no_interval(train):
+    assert train(smoke(test_episodes=1))["metrics"]["accuracy_ci95"] is None
 
 
 @pytest.mark.parametrize("window", [1, 4])

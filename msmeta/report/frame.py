@@ -1,0 +1,129 @@
+"""Results as one tidy pandas frame, a row a run, which every table and figure of an experiment is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from types import ModuleType
+from typing import Any
+
+import pandas as pd
+
+from msmeta import runs
+from msmeta.errors import UserError
+from msmeta.experiments import few_shot, transfer
+
+
+def frame(experiment: Experiment, results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """A row a run, in the order of the tables.
+
+    Columns: the fields of the config, the metrics, the provenance (a metric hides a field of its name: `iterations` are
+    those done), `title` of the data set, `log`, `curve`, `config` (the config itself), and as they are shown `setting`,
+    `label` (the method) and `row` (its name in a table: with the epochs where they are not the preset's).
+    Values are as they are in Python, None included; NaN stands where a run lacks a metric that others have.
+    Raises UserError for a config that this version does not know.
+    """
+    rows = [_row(experiment, result) for result in results]
+    rows.sort(key=lambda row: experiment.order(row["config"]))
+    names = [*(f.name for f in fields(experiment.config)), "title", "log", "curve", "config", "setting", "label", "row"]
+    return pd.DataFrame(rows, columns=None if rows else names, dtype=object)
+
+
+def committed(experiment: Experiment, **wanted: Any) -> pd.DataFrame:
+    """Committed runs whose config is a preset's own, so that their preset and `row` say all about it; `wanted`: values
+    of columns."""
+    found = stored(experiment, experiment.kind, **wanted)
+    return found[[experiment.preset(config) == config for config in found["config"]]]
+
+
+def stored(experiment: Experiment, kind: str, **wanted: Any) -> pd.DataFrame:
+    """All committed runs of a kind, such as `few-shot-tuning`; `wanted`: values of columns."""
+    found = frame(experiment, runs.read_results(kind))
+    for name, value in wanted.items():
+        found = found[found[name] == value]
+    return found
+
+
+def commit_in_words(provenance: Mapping[str, Any]) -> str:
+    """The commit that a result was measured at; where the package had changes that no commit holds, it says so."""
+    if not provenance["commit"]:
+        return "no commit"
+    commit, dirty, _ = provenance["commit"].partition("-dirty")
+    return commit[:7] + (" with changes that no commit holds: to be measured again" if dirty else "")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What the report has to know of an experiment.
+
+    kind: its folder in `results/`. own: the fields that make a preset's own config, from which a committed run differs
+    in nothing else. order: the place of a config in the tables. row: the name of a config's row there.
+    """
+
+    kind: str
+    module: ModuleType
+    config: type
+    own: tuple[str, ...]
+    order: Callable[[Any], tuple[Any, ...]]
+    row: Callable[[Any], str]
+
+    def preset(self, config: Any) -> Any:
+        """What the preset of this config gives for the same method, data set and seed."""
+        return self.module.preset_config(**{name: getattr(config, name) for name in self.own})
+
+
+def _transfer_row(config: transfer.TransferConfig) -> str:
+    usual = transfer.preset_config(config.preset, config.dataset, config.estimator, config.optimizer)
+    return transfer.label(config) + ("" if config.epochs == usual.epochs else f", {config.epochs} epochs")
+
+
+def _place(order: tuple[str, ...], value: str) -> int:
+    return order.index(value) if value in order else len(order)
+
+
+def _lengths(window: int | tuple[int, ...]) -> tuple[int, ...]:
+    """A window as a value with an order: each N, then the partitions."""
+    return (0, window) if isinstance(window, int) else (1, *window)
+
+
+_FEW_SHOT_ORDER = ("multistep", "first-order", "implicit", "reptile")
+_TRANSFER_ORDER = ("scratch", "multistep", "first-order")
+FEW_SHOT = Experiment(
+    "few-shot",
+    few_shot,
+    few_shot.FewShotConfig,
+    ("preset", "dataset", "way", "shot", "estimator", "window", "seed"),
+    lambda c: (c.way, c.shot, _place(_FEW_SHOT_ORDER, c.estimator), _lengths(c.window), c.seed),
+    few_shot.label,
+)
+TRANSFER = Experiment(
+    "transfer",
+    transfer,
+    transfer.TransferConfig,
+    ("preset", "dataset", "estimator", "optimizer", "steps", "window", "transfer_rate", "epochs", "seed"),
+    lambda c: (
+        c.optimizer != "sgd", _place(_TRANSFER_ORDER, c.estimator), c.steps, c.transfer_rate, _lengths(c.window),
+        c.epochs, c.seed,
+    ),
+    _transfer_row,
+)  # fmt: skip
+
+
+def _row(experiment: Experiment, result: Mapping[str, Any]) -> dict[str, Any]:
+    own = {name: tuple(value) if isinstance(value, list) else value for name, value in result["config"].items()}
+    try:
+        config = experiment.config(**own)
+    except (TypeError, ValueError, UserError) as error:
+        raise UserError(f"a {experiment.kind} result has a config that this version does not know: {error}") from error
+    return {
+        **{field.name: getattr(config, field.name) for field in fields(config)},
+        **result["metrics"],
+        **result["provenance"],
+        "title": result["data"]["title"],
+        "log": result["log"],
+        "curve": result["curve"],
+        "config": config,
+        "setting": experiment.module.setting(config),
+        "label": experiment.module.label(config),
+        "row": experiment.row(config),
+    }

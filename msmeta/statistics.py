@@ -1,0 +1,76 @@
+"""Intervals and tests: no other module knows one. All are two-sided, at 95 %, by Student's t.
+
+It stands below `report` because training prints and stores the interval over its test episodes.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy import stats
+
+
+def mean_ci(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean of independent values and the half-width of its 95 % confidence interval; None for a single value, which
+    has no interval."""
+    mean, error = _mean_and_error(values)
+    return mean, None if error is None else float(stats.t.ppf(0.975, len(values) - 1)) * error
+
+
+def plus_minus(mean: float, half: float | None, form: str = ".2f") -> str:
+    """A mean and the half-width of its interval, or that there is none. form: of the mean; the half-width has its
+    digits."""
+    return f"{mean:{form}} (no interval)" if half is None else f"{mean:{form}} ±{half:{form.lstrip('+')}}"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean difference and the half-width of its 95 % confidence interval, None where there is none.
+
+    over: what the interval is over, `seeds` or, with a single seed, `episodes`. count: how many there are of them.
+    p: that the mean is the bound; None with a single seed, whose spread over episodes says nothing of other seeds.
+    """
+
+    mean: float
+    half: float | None
+    over: str
+    count: int
+    bound: float
+    p: float | None = None
+
+    @property
+    def verdict(self) -> str | None:
+        """Whether the mean is more than the bound: `holds`, `does not hold` or `undecided`; None with a single seed."""
+        if self.p is None:
+            return None
+        return "undecided" if self.p >= 0.05 else "holds" if self.mean > self.bound else "does not hold"
+
+
+def paired(
+    ours: Mapping[int, Sequence[float]], theirs: Mapping[int, Sequence[float]], bound: float = 0.0
+) -> Difference | None:
+    """Ours less theirs, by seed: the values of the same episodes in the same order, or a single value a seed.
+
+    Only seeds that both have count. One: the interval is over its episodes. Several: it is over the seeds' means, with
+    as many degrees of freedom as there are seeds, less one, and so is the test. None where they have no seed in common.
+    Raises ValueError for unequal numbers of episodes.
+    """
+    differences = [
+        [a - b for a, b in zip(ours[seed], theirs[seed], strict=True)] for seed in sorted(ours.keys() & theirs.keys())
+    ]
+    if not differences:
+        return None
+    if len(differences) == 1:
+        return Difference(*mean_ci(differences[0]), "episodes", len(differences[0]), bound)
+    means = [statistics.fmean(each) for each in differences]
+    mean, error = _mean_and_error(means)
+    p = 2 * float(stats.t.sf(abs(mean - bound) / error, len(means) - 1)) if error else float(mean == bound)
+    return Difference(*mean_ci(means), "seeds", len(means), bound, p)
+
+
+def _mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and its standard error, None for a single value."""
+    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+    return statistics.fmean(values), error
