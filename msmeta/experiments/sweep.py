@@ -11,8 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
-from inspect import Parameter, signature
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +21,7 @@ import torch
 from msmeta import runs
 from msmeta.errors import ConfigError, UserError
 from msmeta.experiments import few_shot, transfer
+from msmeta.experiments.config import resolve
 from msmeta.experiments.few_shot import FewShotConfig
 from msmeta.experiments.transfer import TransferConfig
 
@@ -50,16 +50,20 @@ def read_spec(path: Path, preset: str | None = None) -> list[Config]:
         raise ConfigError(f"{path} has no list `runs`: see results/sweeps for examples")
     shared = {name: value for name, value in spec.items() if name not in ("runs", "experiment")}
     experiment = spec.get("experiment", "few-shot")
-    if experiment not in EXPERIMENTS:
+    if not isinstance(experiment, str) or experiment not in EXPERIMENTS:
         raise ConfigError(f"{path}: experiment {experiment!r} is unknown: choose from {', '.join(EXPERIMENTS)}")
+    kind, module = EXPERIMENTS[experiment]
     configs: dict[Config, None] = {}
     for number, entry in enumerate(spec["runs"], 1):
         if not isinstance(entry, dict):
             raise ConfigError(f"{path}, run {number}: {entry!r} is not a mapping of fields to values")
         chosen = {} if preset is None else {"preset": preset}
-        for values in _combinations(shared | entry | chosen):
+        entry = shared | entry | chosen
+        if empty := [name for name, value in entry.items() if value == []]:
+            raise ConfigError(f"{path}, run {number}: {empty[0]} is an empty list")
+        for values in _combinations(entry):
             try:
-                configs[_config(*EXPERIMENTS[experiment], values)] = None
+                configs[resolve(kind, module.presets.RULES, values)] = None
             except ConfigError as error:
                 raise ConfigError(f"{path}, run {number}: {error}") from None
     return list(configs)
@@ -82,33 +86,7 @@ def _combinations(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """`{a: [1, 2], b: 3}` -> `{a: 1, b: 3}`, `{a: 2, b: 3}`."""
     columns = [value if isinstance(value, list) else [value] for value in entry.values()]
     for values in itertools.product(*columns):
-        yield {
-            name: tuple(value) if isinstance(value, list) else _number(value)
-            for name, value in zip(entry, values, strict=True)
-        }
-
-
-def _number(value: Any) -> Any:
-    """YAML takes 1e-3 for a text, where it wants 1.0e-3."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
-
-
-def _config(kind: type[Config], module: ModuleType, values: dict[str, Any]) -> Config:
-    build = module.preset_config
-    known = {field.name for field in fields(kind)}
-    required = [name for name, parameter in signature(build).parameters.items()
-                if parameter.default is Parameter.empty and parameter.kind is not Parameter.VAR_KEYWORD]  # fmt: skip
-    if unknown := sorted(str(name) for name in values if name not in known):
-        raise ConfigError(f"there is no field {unknown[0]!r}: choose from {', '.join(sorted(known))}")
-    if missing := [name for name in required if name not in values]:
-        raise ConfigError(f"{missing[0]} is missing")
-    try:
-        return build(**values)
-    except TypeError as error:
-        raise ConfigError(f"a value has the wrong type: {error}") from error
+        yield dict(zip(entry, values, strict=True))
 
 
 def place(config: Config, root: Path | None = None) -> runs.Run:

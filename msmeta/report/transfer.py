@@ -12,9 +12,8 @@ from msmeta import data, runs
 from msmeta.data.registry import find_labelled
 from msmeta.errors import ConfigError
 from msmeta.experiments import transfer
-from msmeta.experiments.transfer import sources
+from msmeta.experiments.transfer import preset_config, sources
 from msmeta.experiments.transfer.config import TransferConfig
-from msmeta.experiments.transfer.presets import PRESETS, preset_config
 from msmeta.report import paper
 from msmeta.report.style import TRANSFER_METHODS, Result, markdown
 
@@ -141,7 +140,7 @@ def _is_preset(config: dict[str, Any]) -> bool:
 def row_name(result: Result) -> str:
     """The method, with its epochs where they are not the preset's."""
     config = result["config"]
-    usual = PRESETS[config["preset"]]["epochs"]
+    usual = preset_config(*(config[name] for name in ("preset", "dataset", "estimator", "optimizer"))).epochs
     return result["method"] if config["epochs"] == usual else f"{result['method']}, {config['epochs']} epochs"
 
 

@@ -11,13 +11,13 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from msmeta import data, runs
-from msmeta.experiments.transfer.presets import PRESETS, preset_config
+from msmeta.experiments.transfer import preset_config
 from msmeta.report import paper
 from msmeta.report.style import COLOURS, Result, markdown, stored_benchmark
 from msmeta.report.transfer import TRANSFER_COLUMNS, place_of, row_name, transfer_rows
 from msmeta.report.transfer_figures import draw_by_steps
 
-PAPER_EPOCHS = PRESETS["paper"]["epochs"]
+PAPER_EPOCHS = preset_config("paper", "cifar-100", "multistep").epochs
 SETTINGS = {"224x224": "bird", "32x32": "cifar-100"}
 """Sizes of images, and the data set whose epoch is given for each."""
 _NOT_RUN = "Not run: `python benchmarks/transfer_step.py`, on an idle machine or one with a GPU."

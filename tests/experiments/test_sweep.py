@@ -55,6 +55,9 @@ def test_a_spec_is_a_grid_in_its_order(spec):
     assert [config.preset for config in sweep.read_spec(spec, "quick")] == ["quick"] * 3
     spec.write_text(SPEC.replace("0.2", "2e-1"))  # a text by YAML's rules
     assert sweep.read_spec(spec) == configs
+    spec.write_text(SPEC + "tasks: 3.0\niterations: 1e3\n")
+    assert {(config.tasks, config.iterations) for config in sweep.read_spec(spec)} == {(3, 1000)}
+    assert {type(config.tasks) for config in sweep.read_spec(spec)} == {int}
 
 
 @pytest.mark.parametrize(("name", "settings"), [("table_4", 4), ("table_5", 4)])
@@ -97,7 +100,14 @@ def test_the_transfer_sweep_holds_each_run_once():
         ("runs: [{way: 5}]", "run 1: preset is missing"),
         (SPEC.replace("lr", "inner_rate"), "run 2: there is no field 'inner_rate'"),
         (SPEC.replace("[4, 4]", "[4, 3]"), "run 1: window=(4, 3) is no partition of steps=8"),
-        (SPEC.replace("0.2", "fast"), "run 2: a value has the wrong type"),
+        (SPEC.replace("0.2", "fast"), "run 2: lr='fast': it must be a number"),
+        (SPEC.replace("0.2", ".nan"), "run 2: lr=nan: it must be finite"),
+        (SPEC.replace("0.2", "{a: 1}"), "run 2: lr={'a': 1}: it must be a number"),
+        (SPEC.replace("0.2", "[]"), "run 2: lr is an empty list"),
+        (SPEC + "tasks: [2, true]", "run 1: tasks=True: it must be a whole number"),
+        (SPEC + "tasks: [[2, 3]]", "run 1: tasks=[2, 3]: it must be a whole number"),
+        (SPEC + "5: 3", "run 1: there is no field 5"),
+        ("experiment: [few-shot]\nruns: [{preset: smoke}]", "experiment ['few-shot'] is unknown"),
         ("runs: [", "is not valid YAML"),
         (None, "cannot read"),
     ],

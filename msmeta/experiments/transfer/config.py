@@ -4,86 +4,62 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
+from pydantic import BeforeValidator, Field
+
+from msmeta.data.registry import LABELLED
 from msmeta.dynamics import SGD, Adam
 from msmeta.errors import ConfigError
+from msmeta.experiments.config import OPTIMIZERS, Config, Count, NotNegative, Positive, checked, number
 from msmeta.experiments.transfer.sources import SOURCES
 from msmeta.experiments.transfer.step import transfer_windows
-from msmeta.models.layers import PRECISIONS
 from msmeta.models.resnet import ResNet
 from msmeta.models.vgg9 import VGG9
 
 ESTIMATORS = ("scratch", "multistep", "first-order")
 """`multistep` with `window=1` is the exact meta-gradient, the paper's baseline (L2T-ww)."""
+TARGETS: dict[str, Callable[[TransferConfig, int], VGG9 | ResNet]] = {
+    "vgg9": lambda config, way: VGG9(way, config.width, config.precision),
+    "resnet18": lambda config, way: ResNet(18, way, config.precision),
+}
 
 
-@dataclass(frozen=True)
-class TransferConfig:
-    """Everything that defines the outcome of a run.
+@checked
+class TransferConfig(Config):
+    """Everything that defines the outcome of a run; `preset_config` fills in what a preset says.
 
-    estimator: one of ESTIMATORS. steps: T, transfer steps before the step on the cross-entropy. window: N.
-    transfer_rate: factor on the learning rate of the transfer steps. rollback: undo the inner steps after each
-    iteration. source, target: keys of SOURCES and TARGETS. width: factor on VGG-9's channels. train_images: a
-    stratified part of the training images; None for all.
-    optimizer: of φ, `sgd` (whose momentum is `momentum`) or `adam` (whose first decay rate it is); lr: its rate in the
-    first epoch, annealed by Eq. 55. beta: weight of the transfer loss. meta_lr, meta_weight_decay: of Adam on θ.
-    evaluate_on: `test`, or `validation` for choosing settings. The network of the epoch that does best on the
-    validation images is the one evaluated. precision: of the target's convolutions, one of
-    `msmeta.models.layers.PRECISIONS`. log_every: iterations averaged into one point of the log.
+    `lr` is that of φ in the first epoch, annealed by Eq. 55. The network of the epoch that does best on the validation
+    images is the one evaluated.
     """
 
-    preset: str
-    dataset: str
-    estimator: str
-    optimizer: str
-    source: str
-    target: str
-    lr: float
-    batch: int
-    epochs: int
-    meta_lr: float
-    steps: int = 2
-    window: int = 1
-    transfer_rate: float = 1.0
-    rollback: bool = True
-    width: float = 1.0
-    train_images: int | None = None
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    meta_weight_decay: float = 1e-4
-    beta: float = 0.5
-    evaluate_on: str = "test"
-    precision: str = "float32"
-    log_every: int = 25
-    seed: int = 0
+    dataset: Annotated[Literal[tuple(LABELLED)], Field(description="Data set, as `msmeta data list` names it.")]
+    estimator: Annotated[
+        Literal[ESTIMATORS], Field(description="Of the meta-gradient; `multistep` with window 1 is the Baseline.")
+    ]
+    transfer_rate: Annotated[Positive, Field(description="Factor on the learning rate of the transfer steps.")] = 1.0
+    rollback: Annotated[bool, Field(description="Undo the inner steps after each iteration.")] = True
+    source: Annotated[Literal[tuple(SOURCES)], Field(description="Frozen source network.")]
+    target: Annotated[Literal[tuple(TARGETS)], Field(description="Target network.")]
+    width: Annotated[
+        float, Field(gt=0, le=1000, description="Factor on the channels of vgg9."), BeforeValidator(number)
+    ] = 1.0
+    train_images: Annotated[Count | None, Field(description="Training images, as many of each class; else all.")] = None
+    epochs: Annotated[Count, Field(description="Epochs.")]
+    batch: Annotated[Count, Field(description="Images of a minibatch.")]
+    beta: Annotated[NotNegative, Field(description="Weight of the transfer loss.")] = 0.5
+    meta_weight_decay: Annotated[NotNegative, Field(description="Of the meta-parameters.")] = 1e-4
 
     def __post_init__(self) -> None:
-        choices = {
-            "estimator": ESTIMATORS, "optimizer": OPTIMIZERS, "source": SOURCES, "target": TARGETS,
-            "evaluate_on": ("test", "validation"), "precision": PRECISIONS,
-        }  # fmt: skip
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ConfigError(f"{name} {getattr(self, name)!r} is unknown: choose from {', '.join(known)}")
-        for name in ("batch", "epochs", "log_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: it must be at least 1")
-        if min(self.meta_lr, self.transfer_rate, self.width) <= 0 or min(self.beta, self.meta_weight_decay) < 0:
-            raise ConfigError(
-                "meta_lr, transfer_rate and width must be positive, beta and meta_weight_decay not negative"
-            )
-        if self.estimator != "multistep" and self.window != 1:
-            raise ConfigError(f"window={self.window} has no meaning for {self.estimator}: leave it at 1")
+        super().__post_init__()
         if self.width != 1 and self.target != "vgg9":
             raise ConfigError(f"width={self.width} has no meaning for {self.target}: leave it at 1")
         transfer_windows(self.steps, self.window)
-        self.dynamics(0)
 
     def dynamics(self, epoch: int) -> SGD | Adam:
         """The inner optimiser in an epoch, counted from 0: η_t = η₀ (1 + cos(π t / epochs)) / 2 (Eq. 55)."""
         lr = self.lr * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
-        return OPTIMIZERS[self.optimizer](self, lr)
+        return OPTIMIZERS[self.optimizer](lr, self.momentum, self.weight_decay)
 
 
 def label(config: TransferConfig) -> str:
@@ -102,13 +78,3 @@ def label(config: TransferConfig) -> str:
 def setting(config: TransferConfig) -> str:
     """What a row of a table shares with the others of its block."""
     return {"sgd": "SGD", "adam": "Adam"}[config.optimizer]
-
-
-OPTIMIZERS: dict[str, Callable[[TransferConfig, float], SGD | Adam]] = {
-    "sgd": lambda config, lr: SGD(lr, config.momentum, config.weight_decay),
-    "adam": lambda config, lr: Adam(lr, (config.momentum, 0.999), weight_decay=config.weight_decay),
-}
-TARGETS: dict[str, Callable[[TransferConfig, int], VGG9 | ResNet]] = {
-    "vgg9": lambda config, way: VGG9(way, config.width, config.precision),
-    "resnet18": lambda config, way: ResNet(18, way, config.precision),
-}
