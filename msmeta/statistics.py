@@ -15,8 +15,15 @@ from scipy import stats
 def mean_ci(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean of independent values and the half-width of its 95 % confidence interval; None for a single value, which
     has no interval."""
-    mean, error = _mean_and_error(values)
-    return mean, None if error is None else float(stats.t.ppf(0.975, len(values) - 1)) * error
+    if len(values) < 2:
+        return statistics.fmean(values), None
+    return statistics.fmean(values), half_width(statistics.stdev(values), len(values))
+
+
+def half_width(deviation: float, count: int) -> float:
+    """Of the 95 % confidence interval of the mean of `count` independent values, two or more, with this standard
+    deviation."""
+    return float(stats.t.ppf(0.975, count - 1)) * deviation / count**0.5
 
 
 def plus_minus(mean: float, half: float | None, form: str = ".2f") -> str:
@@ -65,12 +72,6 @@ def paired(
     if len(differences) == 1:
         return Difference(*mean_ci(differences[0]), "episodes", len(differences[0]), bound)
     means = [statistics.fmean(each) for each in differences]
-    mean, error = _mean_and_error(means)
+    (mean, half), error = mean_ci(means), statistics.stdev(means) / len(means) ** 0.5
     p = 2 * float(stats.t.sf(abs(mean - bound) / error, len(means) - 1)) if error else float(mean == bound)
-    return Difference(*mean_ci(means), "seeds", len(means), bound, p)
-
-
-def _mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and its standard error, None for a single value."""
-    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
-    return statistics.fmean(values), error
+    return Difference(mean, half, "seeds", len(means), bound, p)

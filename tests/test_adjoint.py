@@ -8,7 +8,7 @@ from problems import DYNAMICS, F64, finite_differences, maml, meta_network, rela
 
 from msmeta import SGD, Adam, Bilevel, MultiStep, State
 from msmeta.bilevel import Params
-from msmeta.experiments.few_shot.explore import SavedBytes
+from msmeta.experiments.few_shot.costs import SavedBytes
 
 # The same derivative, summed in another order.
 TOLERANCE = 1e-10

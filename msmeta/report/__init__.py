@@ -35,8 +35,9 @@ from msmeta.report.gradients import (
     meta_gradients,
     steps_memory,
 )
+from msmeta.report.parameters import check_parameters
 from msmeta.report.speed import convolutions_table, graph_table, step_ratio, step_table, step_times
-from msmeta.report.style import COLOURS, MARKERS, METHODS, TRANSFER_METHODS, check_parameters, origin
+from msmeta.report.style import COLOURS, MARKERS, METHODS, TRANSFER_METHODS, origin, show
 from msmeta.report.transfer import (
     TABLE_METHODS,
     TRANSFER_COLUMNS,
@@ -136,6 +137,7 @@ __all__ = [
     "readme_picture",
     "run_times_table",
     "saved_table",
+    "show",
     "speed_ratio",
     "step_ratio",
     "step_table",

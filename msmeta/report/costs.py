@@ -6,12 +6,14 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from msmeta import runs
 from msmeta.experiments.few_shot import costs
-from msmeta.report.style import COLOURS, MARKERS, METHODS, Result, markdown, stored_benchmark
+from msmeta.report.style import METHODS, Result, drawn, legend_below, markdown, panels, stored_benchmark, styled
+
+Rows = list[tuple[dict[str, Any], costs.Cell]]  # what was measured, and of what
+_CONSTANTS = 2  # of the model for time, and as many for memory: more cells are needed for a fit to say anything
 
 
 def few_shot_costs() -> Result:
@@ -21,75 +23,71 @@ def few_shot_costs() -> Result:
     return stored_benchmark(name, "few_shot_costs.py")
 
 
-def cost_figure(result: Result, settings: Sequence[tuple[int, int]] | None = None) -> Figure:
-    """Memory above, time below, against T; one column a setting, one line a method, the cost model dotted."""
-    rows = result["metrics"]
-    settings = settings or list(dict.fromkeys((row["way"], row["shot"]) for row in rows))
-    width = 3.6 if len(settings) == 1 else 2.5
-    figure, axes = plt.subplots(
-        2, len(settings), figsize=(max(5.0, width * len(settings)), 6), sharex=True, layout="constrained", squeeze=False
-    )
-    device = result["provenance"]["device"]
-    memory = "peak memory" if "cores" not in device else "growth of peak resident set"
-    for column, (way, shot) in zip(axes.T, settings, strict=True):
-        own = [row for row in rows if (row["way"], row["shot"]) == (way, shot)]
-        model = costs.fit([_cell(row) for row in own], own)
+@styled
+def cost_figure(result: Result, settings: Sequence[tuple[int, int]] | None = None) -> Figure | str:
+    """Memory above, time below, against T; one column a setting, one line a method, the cost model dotted.
+
+    In words where one T alone was measured, which makes no curve.
+    """
+    metrics = result["metrics"]
+    if len({row["steps"] for row in metrics}) < 2:
+        return "No curve against T: only one number of inner steps was measured. The table has the numbers."
+    settings = settings or list(dict.fromkeys((row["way"], row["shot"]) for row in metrics))
+    figure, axes = panels(len(settings), 2, max(5.0, 2.5 * len(settings)), 6, sharex=True)
+    for (memory, time), (way, shot) in zip(axes.T, settings, strict=True):
+        rows, model = _rows(result, way, shot)
         for method in METHODS:
-            line = [row for row in own if row["method"] == method]
-            steps = [row["steps"] for row in line]
-            style = {"color": COLOURS[method], "marker": MARKERS[method], "markersize": 4, "linewidth": 1.5}
-            column[0].plot(steps, [row["bytes"] / 1e6 for row in line], label=method, **style)
-            column[1].plot(steps, [1000 * row["seconds"] for row in line], **style)
-            cells = [_cell(row) for row in line]
-            predicted = [model.bytes(cell, row["tasks_at_once"]) / 1e6 for cell, row in zip(cells, line, strict=True)]
-            column[0].plot(steps, predicted, ":", color=COLOURS[method], linewidth=1)
-            column[1].plot(steps, [1000 * model.seconds(c) for c in cells], ":", color=COLOURS[method], linewidth=1)
-        column[0].set_title(f"{way}-way {shot}-shot", fontsize="medium")
-        column[1].set(xlabel="inner steps T")
-        for axis in column:
-            axis.set_ylim(bottom=0)
-            axis.grid(alpha=0.3)
-    axes[0][0].set_ylabel(f"{memory} (MB)")
+            line = [(row, cell) for row, cell in rows if row["method"] == method]
+            steps = [row["steps"] for row, _ in line]
+            memory.plot(steps, [row["bytes"] / 1e6 for row, _ in line], label=method, **drawn(method))
+            time.plot(steps, [1000 * row["seconds"] for row, _ in line], **drawn(method))
+            if model:
+                predicted = {"color": drawn(method)["color"], "linestyle": ":", "linewidth": 1}
+                memory.plot(steps, [model.bytes(cell, row["tasks_at_once"]) / 1e6 for row, cell in line], **predicted)
+                time.plot(steps, [1000 * model.seconds(cell) for _, cell in line], **predicted)
+        memory.set_title(f"{way}-way {shot}-shot")
+        time.set(xlabel="inner steps T", ylim=(0, None))
+        memory.set_ylim(bottom=0)
+    on_cpu = "cores" in result["provenance"]["device"]
+    axes[0][0].set_ylabel(f"{'growth of peak resident set' if on_cpu else 'peak memory'} (MB)")
     axes[1][0].set_ylabel("time of a meta-iteration (ms)")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, fontsize="small", ncols=4, loc="outside lower center")
-    plt.close(figure)
+    legend_below(figure, axes[0][0])
     return figure
 
 
 def cost_table(result: Result, way: int, shot: int) -> str:
     """Measured against predicted for one setting at the largest T, and how far the model is off over all T."""
-    own = [row for row in result["metrics"] if (row["way"], row["shot"]) == (way, shot)]
-    model, last = costs.fit([_cell(row) for row in own], own), max(row["steps"] for row in own)
-    rows = []
-    for method in [m for m in METHODS if any(row["method"] == m for row in own)]:
-        line = [row for row in own if row["method"] == method]
-        row = next(row for row in line if row["steps"] == last)
-        cell = _cell(row)
-        counted = costs.counts(cell)
-        errors = [
-            [abs(model.seconds(_cell(r)) / r["seconds"] - 1) for r in line],
-            [abs(model.bytes(_cell(r), r["tasks_at_once"]) / r["bytes"] - 1) for r in line],
-        ]
-        rows.append(
+    (rows, model), lines = _rows(result, way, shot), []
+    last = max((row["steps"] for row, _ in rows), default=0)
+    for row, cell in rows:
+        if row["steps"] != last:
+            continue
+        own, counted = [each for each in rows if each[0]["method"] == row["method"]], costs.counts(cell)
+        predicted = ["-"] * 4
+        if model:
+            time = [abs(model.seconds(c) / r["seconds"] - 1) for r, c in own]
+            memory = [abs(model.bytes(c, r["tasks_at_once"]) / r["bytes"] - 1) for r, c in own]
+            off = [f"{100 * statistics.mean(each):.0f} / {100 * max(each):.0f}" for each in (time, memory)]
+            bytes_ = model.bytes(cell, row["tasks_at_once"])
+            predicted = [f"{1000 * model.seconds(cell):.0f}", f"{bytes_ / 1e6:.0f}", *off]
+        lines.append(
             [
-                method, f"{counted.gradient:.0f}", f"{counted.product:.0f}", f"{counted.states}",
-                f"{1000 * row['seconds']:.0f}", f"{1000 * model.seconds(cell):.0f}",
-                f"{row['bytes'] / 1e6:.0f}", f"{model.bytes(cell, row['tasks_at_once']) / 1e6:.0f}",
-                *(f"{100 * statistics.mean(each):.0f} / {100 * max(each):.0f}" for each in errors),
+                row["method"], f"{counted.gradient:.0f}", f"{counted.product:.0f}", f"{counted.states}",
+                f"{1000 * row['seconds']:.0f}", predicted[0], f"{row['bytes'] / 1e6:.0f}", *predicted[1:],
             ]
         )  # fmt: skip
     head = [
         "Method", "images through gradients", "through products", "states held", "time (ms)", "predicted",
         "memory (MB)", "predicted", "time off by (%), mean / most", "memory off by (%), mean / most",
     ]  # fmt: skip
-    return markdown(head, rows)
+    return markdown(head, lines)
 
 
 def cost_constants(result: Result, way: int, shot: int) -> str:
     """The fitted constants in words."""
-    own = [row for row in result["metrics"] if (row["way"], row["shot"]) == (way, shot)]
-    model = costs.fit([_cell(row) for row in own], own)
+    _, model = _rows(result, way, shot)
+    if model is None:
+        return f"{way}-way {shot}-shot: too few measurements for the cost model."
     return (
         f"{way}-way {shot}-shot: {1e6 * model.per_gradient:.0f} µs an image through a gradient, "
         f"{1e6 * model.per_product:.0f} µs through a Hessian-vector product; {model.per_held_once / 1e3:.0f} kB "
@@ -99,10 +97,12 @@ def cost_constants(result: Result, way: int, shot: int) -> str:
 
 def speed_ratio(result: Result, method: str, way: int, shot: int, steps: int) -> tuple[float, float]:
     """(time, memory) of MAML as multiples of the method's, at this T."""
-    cells = {row["method"]: row for row in result["metrics"]
-             if (row["way"], row["shot"], row["steps"]) == (way, shot, steps)}  # fmt: skip
+    cells = {row["method"]: row for row, cell in _rows(result, way, shot)[0] if cell.steps == steps}
     return tuple(cells["MAML"][column] / cells[method][column] for column in ("seconds", "bytes"))
 
 
-def _cell(row: dict[str, Any]) -> costs.Cell:
-    return costs.Cell(**{name: row[name] for name in ("method", "way", "shot", "steps", "filters", "tasks")})
+def _rows(result: Result, way: int, shot: int) -> tuple[Rows, costs.CostModel | None]:
+    """The rows of a setting, and the model fitted to them; None where there are no more rows than constants."""
+    own = [row for row in result["metrics"] if (row["way"], row["shot"]) == (way, shot)]
+    cells = [costs.Cell(**{name: row[name] for name in costs.Cell.__dataclass_fields__}) for row in own]
+    return list(zip(own, cells, strict=True)), costs.fit(cells, own) if len(own) > _CONSTANTS else None

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from msmeta import data, runs
 from msmeta.experiments import few_shot
 from msmeta.report import paper
+from msmeta.report.parameters import converted
 from msmeta.report.style import COLOURS, MARKERS, METHODS, Result, accuracy_text, markdown
 
 Method = tuple[str, int | tuple[int, ...]]  # estimator and window
@@ -22,7 +23,9 @@ OTHERS = ("first-order", "implicit", "reptile")
 
 
 def few_shot_methods(windows: Sequence[int] = (1, 2, 4, 8), others: Sequence[str] = OTHERS) -> list[Method]:
-    """One multi-step method for each window (window 1 is MAML), and the other estimators."""
+    """One multi-step method for each window (window 1 is MAML), and the other estimators. Raises ConfigError."""
+    windows = converted("windows", windows, list[int | tuple[int, ...]], [1, 4])
+    others = converted("others", others, list[str], list(OTHERS))
     return [*(("multistep", window) for window in windows), *((other, 1) for other in others)]
 
 

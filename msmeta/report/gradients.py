@@ -4,15 +4,39 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from msmeta.report.style import BLIND_SAFE, Result, markdown, plain_ticks, stored_benchmark
+from msmeta import statistics
+from msmeta.report.style import (
+    BLIND_SAFE,
+    COLOURS,
+    Result,
+    drawn,
+    legend_below,
+    markdown,
+    panels,
+    plain_ticks,
+    stored_benchmark,
+    styled,
+)
+
+Row = dict[str, Any]
+Stage = tuple[int, int]  # meta-iterations before, and the window that they were made with
 
 GRADIENT_PROBLEMS = {"quadratic": "quadratic", "sine": "sine regression", "omniglot": "Omniglot, Conv4"}
-_INNER = {"with momentum": "-", "without": ":"}  # how a line is drawn for each inner optimiser
-_OTHERS = ("first-order", "Reptile", "implicit", "finite differences", "Gaussian smoothing", "evolution strategies")
+_MOMENTUM = {0.9: ("with momentum", "-"), 0.0: ("without", ":")}
+"""Of the inner SGD: its name, and how a line is drawn."""
+_OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "adjoint": ("exact, adjoint", {"marker": "*", "color": COLOURS["MAML"]}),
+    "first-order": ("first-order", drawn("FO-MAML") | {"marker": "s"}),
+    "reptile": ("Reptile", drawn("Reptile") | {"marker": "D"}),
+    "implicit": ("implicit", drawn("iMAML") | {"marker": "^"}),
+    "finite-difference": ("finite differences", {"marker": "v", "color": BLIND_SAFE[6]}),
+    "gaussian-smoothing": ("Gaussian smoothing", {"marker": "P", "color": BLIND_SAFE[8]}),
+    "evolution-strategies": ("evolution strategies", {"marker": "X", "color": BLIND_SAFE[9]}),
+}
+"""The estimators beside windows: their names, and how they are drawn."""
 
 
 def meta_gradients() -> dict[str, Result]:
@@ -28,93 +52,76 @@ def steps_memory() -> Result:
     return stored_benchmark("benchmarks/steps_memory.json", "steps_memory.py")
 
 
+@styled
 def gradients_by_window(results: dict[str, Result]) -> Figure:
     """Cosine and ratio of lengths of the windows' meta-gradient to the exact one, over N, one column a problem."""
-    figure, axes = plt.subplots(2, len(results), figsize=(8.5, 6.6), sharex=True, layout="constrained", squeeze=False)
-    for column, (problem, result) in zip(axes.T, results.items(), strict=True):
-        steps, rows = result["config"]["steps"], result["metrics"]
-        stages = list(dict.fromkeys(row["stage"] for row in rows))
-        colours = sns.color_palette("viridis", len(stages))
-        for stage, colour in zip(stages, colours, strict=True):
-            for inner, line in _INNER.items():
-                own = {r["estimator"]: r for r in rows if (r["stage"], r["momentum"]) == (stage, inner)}
-                uniform = [own[_windows(n, steps)] for n in range(1, steps + 1)]
-                for axis, value in zip(column, ("cosine", "norm_ratio"), strict=True):
-                    middle, spread = ([row.get(k) for row in uniform] for k in (value, f"{value}_ci95"))
-                    style = {"color": colour, "linestyle": line, "marker": "o", "markersize": 3}
-                    axis.errorbar(range(1, steps + 1), middle, spread, elinewidth=0.8, **style)
-            column[1].plot([], [], color=colour, label=stage)
-        column[0].set_title(GRADIENT_PROBLEMS[problem], fontsize="medium")
-        column[0].set_ylim(-0.35, 1.05)
-        column[1].set(xlabel="window N (steps)", yscale="log", xticks=range(1, steps + 1))
-        plain_ticks(column[1].yaxis, [0.5, 1, 2, 4, 10, 20, 40, 100, 200, 400])
-        column[1].legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.25))
-        for axis in column:
-            axis.grid(alpha=0.3)
-    for inner, line in _INNER.items():
-        axes[0][0].plot([], [], color="grey", linestyle=line, label=inner)
-    axes[0][0].legend(frameon=False, fontsize="small", loc="lower left")
+    figure, axes = panels(len(results), 2, 8.5, 6.6, sharex=True)
+    for (cosine, ratio), (problem, result) in zip(axes.T, results.items(), strict=True):
+        steps, stages = result["config"]["steps"], _stages(result)
+        numbers = range(1, steps + 1)
+        for stage, colour in zip(stages, sns.color_palette("viridis", len(stages)), strict=True):
+            for momentum, (_, line) in _MOMENTUM.items():
+                rows = [_windows(result, stage, momentum)[_uniform(n, steps)] for n in numbers]
+                style = {"color": colour, "linestyle": line, "marker": "o", "markersize": 3, "elinewidth": 0.8}
+                for axis, name in ((cosine, "cosine"), (ratio, "norm_ratio")):
+                    axis.errorbar(numbers, [row.get(name) for row in rows], [_half(row, name) for row in rows], **style)
+            ratio.plot([], [], color=colour, label=_stage_name(stage))
+        cosine.set(title=GRADIENT_PROBLEMS[problem], ylim=(-0.35, 1.05))
+        ratio.set(xlabel="window N (steps)", yscale="log", xticks=numbers)
+        plain_ticks(ratio.yaxis, [0.5, 1, 2, 4, 10, 20, 40, 100, 200, 400])
+        ratio.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25))
+    for name, line in _MOMENTUM.values():
+        axes[0][0].plot([], [], color="grey", linestyle=line, label=name)
+    axes[0][0].legend(loc="lower left")
     axes[0][0].set_ylabel("cosine with exact")
     axes[1][0].set_ylabel("length / exact length")
-    plt.close(figure)
     return figure
 
 
+@styled
 def gradients_by_cost(results: dict[str, Result]) -> Figure:
     """Cosine of every estimator against its time, and for Omniglot its memory: last stage, inner SGD with momentum."""
-    panels = [(problem, "seconds") for problem in results] + [("omniglot", "bytes")]
-    figure, axes = plt.subplots(1, len(panels), figsize=(10, 4.2), sharey=True, layout="constrained")
-    for axis, (problem, cost) in zip(axes, panels, strict=True):
-        result = results[problem]
-        last = [row["stage"] for row in result["metrics"] if "(N" not in row["stage"]][-1]
-        rows = [r for r in result["metrics"] if (r["stage"], r["momentum"]) == (last, "with momentum")]
-        exact = next(row for row in rows if row["estimator"] == _windows(1, result["config"]["steps"]))
-        for label, names, style in _estimator_styles(result["config"]["steps"]):
-            own = [row for row in rows if row["estimator"] in names and "cosine" in row]
-            x, y = [row[cost] / exact[cost] for row in own], [row["cosine"] for row in own]
-            axis.errorbar(x, y, [row["cosine_ci95"] for row in own], elinewidth=0.8, label=label, **style)
-        what = "time" if cost == "seconds" else "memory"
-        axis.set(xscale="log", xlabel=f"{what} / exact {what}")
+    shown = [(problem, "seconds", "time") for problem in results] + [("omniglot", "bytes", "memory")]
+    figure, axes = panels(len(shown), width=10, height=4.2, sharey=True)
+    for axis, (problem, cost, what) in zip(axes[0], shown, strict=True):
+        result, steps = results[problem], results[problem]["config"]["steps"]
+        last = max(stage for stage in _stages(result) if stage[1] == 1)
+        windows, others = _windows(result, last, 0.9), _rows(result, last, 0.9)
+        exact = windows[_uniform(1, steps)][cost]
+        groups = [("windows, N = 1, 2, 4, 8", [windows[_uniform(n, steps)] for n in (1, 2, 4, 8)],
+                   {"marker": "o", "markersize": 5, "color": COLOURS["Multi-step (2)"], "linewidth": 1})]  # fmt: skip
+        for key, (name, style) in _OTHERS.items():
+            own = [row for row in others if row["estimator"] == key and "cosine" in row]
+            groups.append((name, own, {"linestyle": "none", "markersize": 6, **style}))
+        for name, own, style in groups:
+            x, y, spread = ([value(row) for row in own] for value in (
+                lambda row, cost=cost, exact=exact: row[cost] / exact, lambda row: row["cosine"],
+                lambda row: _half(row, "cosine"),
+            ))  # fmt: skip
+            axis.errorbar(x, y, spread, elinewidth=0.8, label=name, **style)
+        axis.set(xscale="log", xlabel=f"{what} / exact {what}", title=GRADIENT_PROBLEMS[problem])
         plain_ticks(axis.xaxis, [1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16] if cost == "seconds" else [0.4, 0.6, 0.8, 1])
-        axis.set_title(GRADIENT_PROBLEMS[problem], fontsize="medium")
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("cosine with exact")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, fontsize="small", ncols=5, loc="outside lower center")
-    plt.close(figure)
+    axes[0][0].set_ylabel("cosine with exact")
+    legend_below(figure, axes[0][0], columns=5)
     return figure
 
 
+@styled
 def gradients_by_partition(result: Result) -> Figure:
     """Cosine of non-uniform partitions beside the uniform one of as many windows, one panel a stage."""
-    groups = {4: ["2,2,2,2", "1,1,2,4", "4,2,1,1", "1,1,1,5", "5,1,1,1"], 2: ["4,4", "2,6", "6,2", "1,7", "7,1"]}
-    stages = list(dict.fromkeys(row["stage"] for row in result["metrics"]))
-    figure, axes = plt.subplots(1, len(stages), figsize=(9, 3.8), sharey=True, layout="constrained", squeeze=False)
-    labels = [partition for group in groups.values() for partition in group]
+    four = [(2, 2, 2, 2), (1, 1, 2, 4), (4, 2, 1, 1), (1, 1, 1, 5), (5, 1, 1, 1)]
+    partitions, stages = [*four, (4, 4), (2, 6), (6, 2), (1, 7), (7, 1)], _stages(result)
+    figure, axes = panels(len(stages), height=3.8, sharey=True)
     for axis, stage in zip(axes[0], stages, strict=True):
-        for inner, offset, colour in zip(_INNER, (-0.12, 0.12), (BLIND_SAFE[0], BLIND_SAFE[1]), strict=True):
-            own = {r["estimator"]: r for r in result["metrics"] if (r["stage"], r["momentum"]) == (stage, inner)}
-            rows = [own[f"windows {label}"] for label in labels]
-            places = [i + offset for i in range(len(labels))]
-            spread = [row.get("cosine_ci95") for row in rows]
-            axis.errorbar(
-                [row.get("cosine") for row in rows],
-                places,
-                xerr=spread,
-                fmt="o",
-                markersize=4,
-                color=colour,
-                label=inner,
-            )
-        axis.axhline(len(groups[4]) - 0.5, color="grey", linewidth=0.8)
-        axis.set_yticks(range(len(labels)), [f"({label.replace(',', ', ')})" for label in labels])
-        axis.set(xlabel="cosine with exact", xlim=(-0.15, 1.05))
-        axis.set_title(stage.replace(" (", "\n("), fontsize="medium")
-        axis.grid(alpha=0.3)
+        for (momentum, (name, _)), offset, colour in zip(_MOMENTUM.items(), (-0.12, 0.12), BLIND_SAFE, strict=False):
+            rows = [_windows(result, stage, momentum)[partition] for partition in partitions]
+            x, spread = [row.get("cosine") for row in rows], [_half(row, "cosine") for row in rows]
+            axis.errorbar(x, [i + offset for i in range(len(rows))], xerr=spread, fmt="o", color=colour, label=name)
+        axis.axhline(len(four) - 0.5, color="grey", linewidth=0.8)
+        axis.set_yticks(range(len(partitions)), map(str, partitions))
+        axis.set(xlabel="cosine with exact", xlim=(-0.15, 1.05), title=_stage_name(stage, "\n"))
     axes[0][0].invert_yaxis()
-    handles = axes[0][0].get_legend_handles_labels()
-    figure.legend(*handles, frameon=False, fontsize="small", ncols=2, loc="outside lower center")
-    plt.close(figure)
+    legend_below(figure, axes[0][0])
     return figure
 
 
@@ -122,8 +129,8 @@ def gradients_table(result: Result) -> str:
     """Every estimator at every stage of one problem, in Markdown."""
     rows = [
         [
-            row["estimator"], row["stage"], row["momentum"],
-            *(f"{row[k]:.3g} ±{row[k + '_ci95']:.1g}" if k in row else "diverged" for k in ("cosine", "norm_ratio")),
+            _name(row), _stage_name(_stage(row)), _MOMENTUM[row["momentum"]][0],
+            *(f"{row[k]:.3g} ±{_half(row, k):.1g}" if k in row else "diverged" for k in ("cosine", "norm_ratio")),
             f"{1000 * row['seconds']:.3g}" if "seconds" in row else "-",
             f"{row['bytes'] / 1e6:.0f}" if "bytes" in row else "-",
         ]
@@ -133,38 +140,58 @@ def gradients_table(result: Result) -> str:
     return markdown(head, rows)
 
 
+@styled
 def memory_over_steps(result: Result) -> Figure:
     """Peak memory against the number of inner steps, for both backward passes (benchmarks/steps_memory.py)."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    for i, (backward, window) in enumerate([("autograd", 1), ("autograd", 4), ("adjoint", 1), ("adjoint", 4)]):
-        rows = [r for r in result["metrics"] if (r["backward"], r["window"]) == (backward, window)]
-        steps = [row["steps"] for row in rows]
-        style = {"marker": "os^v"[i], "markersize": 4, "color": BLIND_SAFE[i], "label": f"{backward}, N = {window}"}
-        axes[0].plot(steps, [row["bytes"] / 1e6 for row in rows], **style)
-        axes[1].plot(steps, [row["seconds"] for row in rows], **style)
-    axes[0].set(xscale="log", yscale="log", xlabel="inner steps T", ylabel="memory (MB)")
-    axes[1].set(xscale="log", yscale="log", xlabel="inner steps T", ylabel="time (s)")
-    for axis in axes:
+    figure, ((memory, time),) = panels(2, height=3.4)
+    for backward, line, markers in (("autograd", "-", "os"), ("adjoint", "--", "^v")):
+        for window, method, marker in zip((1, 4), ("MAML", "Multi-step (4)"), markers, strict=True):
+            rows = [r for r in result["metrics"] if (r["backward"], r["window"]) == (backward, window)]
+            steps, style = [row["steps"] for row in rows], drawn(method) | {"linestyle": line, "marker": marker}
+            memory.plot(steps, [row["bytes"] / 1e6 for row in rows], label=f"{backward}, N = {window}", **style)
+            time.plot(steps, [row["seconds"] for row in rows], **style)
+    for axis, quantity in ((memory, "memory (MB)"), (time, "time (s)")):
+        axis.set(xscale="log", yscale="log", xlabel="inner steps T", ylabel=quantity)
         plain_ticks(axis.xaxis, [1, 2, 4, 8, 16, 32, 64])
         plain_ticks(axis.yaxis, [0.125, 0.25, 0.5, 1, 2, 4, 100, 150, 200, 300, 400, 600, 800, 1200, 1600])
-        axis.grid(alpha=0.3)
-    axes[0].legend(frameon=False, fontsize="small")
-    plt.close(figure)
+    memory.legend()
     return figure
 
 
-def _windows(n: int, steps: int) -> str:
-    """The name of uniform windows of n, with a shorter last one where n does not divide the steps."""
-    lengths = [n] * (steps // n) + ([steps % n] if steps % n else [])
-    return f"windows {','.join(map(str, lengths))}"
+def _stage(row: Row) -> Stage:
+    return row["iterations"], row["trained_window"]
 
 
-def _estimator_styles(steps: int) -> list[tuple[str, list[str], dict[str, Any]]]:
-    """(label, names of the estimators, how they are drawn): windows as one line over N, the others as points."""
-    line = {"marker": "o", "markersize": 5, "color": BLIND_SAFE[0], "linewidth": 1}
-    point = {"linestyle": "none", "markersize": 6}
-    styles = [("windows, N = 1, 2, 4, 8", [_windows(n, steps) for n in (1, 2, 4, 8)], line)]
-    styles.append(("exact, adjoint", ["exact, adjoint"], {"marker": "*", "color": BLIND_SAFE[7], **point}))
-    for i, name in enumerate(_OTHERS):
-        styles.append((name, [name], {"marker": "sD^vPX"[i], "color": BLIND_SAFE[(3, 1, 2, 4, 5, 6)[i]], **point}))
-    return styles
+def _stages(result: Result) -> list[Stage]:
+    return list(dict.fromkeys(map(_stage, result["metrics"])))
+
+
+def _stage_name(stage: Stage, space: str = " ") -> str:
+    iterations, window = stage
+    how = "exact" if window == 1 else f"N = {window}"
+    return f"after {iterations} iterations{space}({how})" if iterations else "as initialised"
+
+
+def _name(row: Row) -> str:
+    if row["estimator"] == "multistep":
+        return f"windows {','.join(map(str, row['window']))}"
+    return _OTHERS[row["estimator"]][0]
+
+
+def _rows(result: Result, stage: Stage, momentum: float) -> list[Row]:
+    return [row for row in result["metrics"] if (_stage(row), row["momentum"]) == (stage, momentum)]
+
+
+def _windows(result: Result, stage: Stage, momentum: float) -> dict[tuple[int, ...], Row]:
+    """The rows of windows by their lengths."""
+    return {tuple(row["window"]): row for row in _rows(result, stage, momentum) if row["estimator"] == "multistep"}
+
+
+def _uniform(n: int, steps: int) -> tuple[int, ...]:
+    """Windows of n, with a shorter last one where n does not divide the steps."""
+    return (n,) * (steps // n) + ((steps % n,) if steps % n else ())
+
+
+def _half(row: Row, name: str) -> float | None:
+    """Half-width of the 95 % confidence interval of the mean over batches; None where there are too few."""
+    return statistics.half_width(row[f"{name}_sd"], row["batches"]) if name in row else None

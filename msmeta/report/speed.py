@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from msmeta import runs
-from msmeta.report.style import Result, markdown, stored_benchmark
+from msmeta.report.frame import commit_in_words
+from msmeta.report.style import Result, markdown, origin, stored_benchmark
 
 STEP_METHODS = {"1": "MAML", "first-order": "FO-MAML", **{str(n): f"Multi-step ({n})" for n in (2, 4, 8)}}
 
@@ -44,11 +45,12 @@ def convolutions_table() -> str:
         rows += [
             [
                 f"{result['provenance']['device']}, {config['precision']}", row["formulation"],
-                f"{1000 * row['first']:.2f}", f"{1000 * row['second']:.2f}",
+                f"{1000 * row['first']:.2f}", f"{1000 * row['second']:.2f}", commit_in_words(result["provenance"]),
             ]
             for row in result["metrics"]
         ]  # fmt: skip
-    return markdown(["Device, precision", "Formulation", "query pass (ms)", "recorded inner step (ms)"], rows)
+    head = ["Device, precision", "Formulation", "query pass (ms)", "recorded inner step (ms)", "code"]
+    return markdown(head, rows)
 
 
 def graph_table() -> str:
@@ -69,4 +71,4 @@ def graph_table() -> str:
         "Method", "precision", "time (ms)", "times the floor", "memory (MB)", "cosine with float32",
         "relative difference",
     ]  # fmt: skip
-    return f"On {result['provenance']['device']}.\n\n" + markdown(head, rows)
+    return f"Measured with: {origin(result)}.\n\n" + markdown(head, rows)

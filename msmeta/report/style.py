@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import ast
+import io
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib.style
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.figure import Figure
 
 from msmeta import runs
-from msmeta.errors import ConfigError, UserError
+from msmeta.errors import UserError
 from msmeta.report.frame import commit_in_words
 
 Result = dict[str, Any]
@@ -29,24 +32,51 @@ _TRANSFER_COLOURS = ((0.15, 0.15, 0.15), *(BLIND_SAFE[i] for i in (9, 4, 1, 7, 0
 COLOURS |= dict(zip(TRANSFER_METHODS, _TRANSFER_COLOURS, strict=True))
 MARKERS |= dict(zip(TRANSFER_METHODS, "xph*ovD^sP", strict=True))
 
+styled = matplotlib.style.context("msmeta.report.msmeta")
+"""Draws what a function draws by the style sheet, and leaves the caller's own settings alone."""
 
-def check_parameters(history: Sequence[str], known: Sequence[str]) -> None:
-    """Refuses parameters that the notebook does not have; papermill itself only warns of them.
 
-    history: the sources of the cells run so far, IPython's `In`. Papermill's own cell begins with "# Parameters".
-    Raises ConfigError.
-    """
-    injected = [ast.parse(source) for source in history if source.startswith("# Parameters\n")]
-    given = [
-        target.id
-        for cell in injected
-        for line in cell.body
-        if isinstance(line, ast.Assign)
-        for target in line.targets
-        if isinstance(target, ast.Name)
-    ]
-    if unknown := [name for name in given if name not in known]:
-        raise ConfigError(f"unknown parameter {', '.join(unknown)}: this notebook has {', '.join(known)}")
+class Picture(Figure):
+    """A figure that a notebook shows by itself, without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", bbox_inches="tight")
+        return buffer.getvalue()
+
+
+def panels(
+    columns: int = 1, rows: int = 1, width: float = 9, height: float = 3.6, **options: Any
+) -> tuple[Figure, Any]:
+    """A figure of this size (inches), and its axes (rows, columns)."""
+    figure = Picture(figsize=(width, height))
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def drawn(method: str) -> dict[str, Any]:
+    """Colour and marker of a method, the same on every page."""
+    return {"color": COLOURS.get(method), "marker": MARKERS.get(method)}
+
+
+def legend_below(figure: Figure, axis: Axes, columns: int = 4) -> None:
+    """One legend for all panels, of what was drawn on this one."""
+    figure.legend(*axis.get_legend_handles_labels(), ncols=columns, loc="outside lower center")
+
+
+def plain_ticks(axis: Axis, places: Sequence[float]) -> None:
+    """Ticks of a logarithmic axis as plain numbers, only those that lie within what is drawn."""
+    low, high = axis.get_view_interval()
+    inside = [place for place in places if low <= place <= high]
+    axis.set_ticks(inside, labels=[f"{place:g}" for place in inside])
+    axis.set_ticks([], minor=True)
+
+
+def show(*parts: Figure | str) -> None:
+    """Shows figures, and text as Markdown, in a notebook."""
+    from IPython.display import Markdown, display
+
+    for part in parts:
+        display(Markdown(part) if isinstance(part, str) else part)
 
 
 def stored_benchmark(name: str, script: str) -> Result:
@@ -60,15 +90,8 @@ def stored_benchmark(name: str, script: str) -> Result:
 def origin(result: Result) -> str:
     """Where a result was measured, in words."""
     where = result["provenance"]
-    return f"{where['device']}, {where['threads']} threads, torch {where['torch']}, commit {commit_in_words(where)}"
-
-
-def plain_ticks(axis: Axis, places: Sequence[float]) -> None:
-    """Ticks of a logarithmic axis as plain numbers, only those that lie within what is drawn."""
-    low, high = axis.get_view_interval()
-    inside = [place for place in places if low <= place <= high]
-    axis.set_ticks(inside, labels=[f"{place:g}" for place in inside])
-    axis.set_ticks([], minor=True)
+    commit = ("commit " if where["commit"] else "") + commit_in_words(where)
+    return f"{where['device']}, {where['threads']} threads, torch {where['torch']}, {commit}"
 
 
 def accuracy_text(found: dict[str, Any], at: int | None = None) -> str:

@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 
-from msmeta import ConfigError, UserError, report, runs
+from msmeta import ConfigError, report, runs
 from msmeta.experiments import few_shot
 from msmeta.report import paper
 
@@ -210,13 +210,6 @@ def test_groups_come_in_the_papers_order():
     assert [r["method"] for r in groups["5-way 1-shot"]] == ["MAML", "Multi-step (4)", "FO-MAML"]
 
 
-def test_unknown_parameters_are_refused():
-    known = ["preset", "ways"]
-    report.check_parameters(["", "preset: str = 'quick'", '# Parameters\npreset = "smoke"\n', "other = 1"], known)
-    with pytest.raises(ConfigError, match="unknown parameter wyas: this notebook has preset, ways"):
-        report.check_parameters(["", '# Parameters\npreset = "smoke"\nwyas = [20]\n'], known)
-
-
 def test_live_runs_use_what_data_there_are_and_say_so(tmp_path, monkeypatch, store):
     monkeypatch.setenv("MSMETA_DATA", str(tmp_path / "data"))
     said = []
@@ -228,117 +221,3 @@ def test_live_runs_use_what_data_there_are_and_say_so(tmp_path, monkeypatch, sto
     assert "400 classes for meta-training and 200 others" in report.data_in_words("glyphs")
     path = next((tmp_path / "live" / "few-shot").glob("*multistep-4*"))
     assert json.loads(path.read_text()) == found[1]
-
-
-def _row(estimator, stage, momentum, cosine):
-    row = {"estimator": estimator, "stage": stage, "momentum": momentum, "batches": 4}
-    if cosine is None:  # it diverged
-        return row
-    numbers = {"cosine": cosine, "cosine_ci95": 0.01, "norm_ratio": 2 * cosine, "norm_ratio_ci95": 0.02}
-    return row | numbers | {"seconds": 0.5 * cosine, "bytes": int(1e8 * cosine)}
-
-
-def gradients(problem):
-    """What benchmarks/meta_gradients.py stores, with numbers of this test's: cosine 1 - stage/10 - place/100."""
-    uniform = ["1,1,1,1,1,1,1,1", "2,2,2,2", "3,3,2", "4,4", "5,3", "6,2", "7,1", "8"]
-    others = ["1,1,2,4", "4,2,1,1", "1,1,1,5", "5,1,1,1", "1,7", "2,6"]
-    names = [f"windows {each}" for each in uniform + others] + ["exact, adjoint", "first-order", "Reptile", "implicit"]
-    names += ["finite differences", "Gaussian smoothing", "evolution strategies"]
-    stages = ["as initialised", "after 9 iterations (exact)", "after 9 iterations (N = 4)"]
-    return {
-        "config": {"problem": problem, "steps": 8, "tasks": 2, "batches": 4},
-        "metrics": [
-            _row(name, stage, momentum, None if name == "Gaussian smoothing" else 1 - s / 10 - i / 100)
-            for s, stage in enumerate(stages)
-            for momentum in ("with momentum", "without")
-            for i, name in enumerate(names)
-        ],
-        "provenance": {"device": "a processor", "threads": 1, "torch": "2", "commit": "abcdefghi"},
-    }
-
-
-def test_figures_of_meta_gradients_show_the_stored_numbers(tmp_path, monkeypatch):
-    monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
-    with pytest.raises(
-        UserError, match=r"quadratic.json is not there: run python benchmarks/meta_gradients.py quadratic"
-    ):
-        report.meta_gradients()
-    (tmp_path / "meta-gradients").mkdir()
-    for problem in report.GRADIENT_PROBLEMS:
-        (tmp_path / "meta-gradients" / f"{problem}.json").write_text(json.dumps(gradients(problem)))
-    results = report.meta_gradients()
-
-    cosines, ratios = (
-        report.gradients_by_window(results).axes[0].lines,
-        report.gradients_by_window(results).axes[3].lines,
-    )
-    first = next(line for line in cosines if len(line.get_xdata()) == 8)
-    assert list(first.get_xdata()) == list(range(1, 9))
-    assert list(first.get_ydata()) == pytest.approx([1 - i / 100 for i in range(8)])
-    first = next(line for line in ratios if len(line.get_xdata()) == 8)
-    assert list(first.get_ydata()) == pytest.approx([2 - i / 50 for i in range(8)])
-
-    figure = report.gradients_by_cost(results)
-    shown = {tuple(line.get_xydata()[0]) for line in figure.axes[2].lines if len(line.get_xdata()) == 1}
-    assert any(y == pytest.approx(0.9 - 15 / 100) and x == pytest.approx(0.75 / 0.9) for x, y in shown)  # first-order
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels[:3] == ["windows, N = 1, 2, 4, 8", "exact, adjoint", "first-order"] and len(labels) == 8
-
-    panels = report.gradients_by_partition(results["omniglot"]).axes
-    titles = [panel.get_title().replace("\n", " ") for panel in panels]
-    assert titles == list(dict.fromkeys(row["stage"] for row in gradients("x")["metrics"]))
-    assert panels[0].lines[0].get_xdata()[1] == pytest.approx(1 - 8 / 100)  # (1, 1, 2, 4), as initialised
-
-    table = report.gradients_table(results["omniglot"])
-    assert "| first-order | as initialised | with momentum | 0.85 ±0.01 | 1.7 ±0.02 | 425 | 85 |" in table
-    assert "| Gaussian smoothing | as initialised | without | diverged | diverged | - | - |" in table
-    assert report.origin(results["sine"]) == "a processor, 1 threads, torch 2, commit abcdefg"
-
-
-def test_memory_over_steps_shows_both_backward_passes(tmp_path, monkeypatch):
-    monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
-    with pytest.raises(UserError, match="steps_memory.json is not there: run python benchmarks/steps_memory.py"):
-        report.steps_memory()
-    rows = [
-        {"steps": steps, "window": window, "backward": backward, "bytes": 1e6 * steps * window, "seconds": steps}
-        for backward in ("autograd", "adjoint")
-        for window in (1, 4)
-        for steps in (4, 8)
-    ]
-    (tmp_path / "benchmarks").mkdir()
-    stored = {"config": {}, "metrics": rows, "provenance": {}}
-    (tmp_path / "benchmarks" / "steps_memory.json").write_text(json.dumps(stored))
-    memory, _ = report.memory_over_steps(report.steps_memory()).axes
-    lines = {line.get_label(): list(line.get_ydata()) for line in memory.lines}
-    assert lines == {f"{b}, N = {n}": [4.0 * n, 8.0 * n] for b in ("autograd", "adjoint") for n in (1, 4)}
-
-
-def test_speed_tables_show_the_stored_times_as_ratios_to_the_plain_loop(tmp_path, monkeypatch):
-    monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
-    with pytest.raises(UserError, match="few_shot_step.json is not there: run python benchmarks/few_shot_step.py"):
-        report.step_times()
-    assert report.graph_table().startswith("Not run: `python benchmarks/few_shot_graph.py`")
-    assert report.convolutions_table() == "No run yet."
-    names = [f"{kind} {name}" for name in (1, 2, 4, 8, "first-order") for kind in ("plain", "msmeta")]
-    metrics = {name: {"seconds": 3.0 / (i + 1), "bytes": 1e6 * i, "floor_seconds": 0.1} for i, name in enumerate(names)}
-    origin = {"device": "a processor"}
-    folder = tmp_path / "benchmarks"
-    folder.mkdir()
-    stored = {"config": {}, "metrics": metrics, "provenance": origin}
-    (folder / "few_shot_step.json").write_text(json.dumps(stored))
-    table = report.step_table(report.step_times())
-    assert "| MAML | 3.00 | 1.00 | 1.50 | 0.50 | 15.0 | 0 | 1 |" in table
-    assert "| Multi-step (8) | 0.43 | 0.14 | 0.38 | 0.12 | 3.8 | 6 | 7 |" in table
-    assert report.step_ratio(report.step_times(), "msmeta 2", "plain 1") == "0.25"
-
-    rows = [{"formulation": "grouped", "first": 0.0123, "second": 0.0045}]
-    stored = {"config": {"precision": "bf16"}, "metrics": rows, "provenance": origin}
-    (folder / "convolutions-cpu-bf16.json").write_text(json.dumps(stored))
-    assert "| a processor, bf16 | grouped | 12.30 | 4.50 |" in report.convolutions_table()
-
-    row = {"method": "MAML", "precision": "tf32", "seconds": 0.004, "floor_seconds": 0.001, "bytes": 5e8,
-           "cosine": 0.999999, "relative_difference": 1.5e-3}  # fmt: skip
-    stored = {"config": {}, "metrics": [row], "provenance": {"device": "a GPU"}}
-    (folder / "few_shot_graph-cuda.json").write_text(json.dumps(stored))
-    assert "On a GPU." in report.graph_table()
-    assert "| MAML | tf32 | 4.00 | 4.0 | 500 | 0.999999 | 1.5e-03 |" in report.graph_table()

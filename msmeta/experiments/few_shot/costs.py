@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from msmeta import machine, runs
 from msmeta.data import Episodes
@@ -290,3 +291,37 @@ def live(
     own = LIVE[preset]
     settings = [tuple(setting) for setting in settings or own[0]]
     return sweep(settings, steps or own[1], methods or own[2], device, filters, tasks)
+
+
+class SavedBytes:
+    """The most bytes that automatic differentiation held for backward passes at one time, on any device.
+
+    Counted by its own hooks, so that no allocator's habits are in it. A tensor saved twice counts twice.
+    """
+
+    def __init__(self) -> None:
+        self.now = self.peak = 0
+
+    def __enter__(self) -> SavedBytes:
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda held: held.tensor)
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._hooks.__exit__(*error)
+
+    def _pack(self, tensor: Tensor) -> _Held:
+        return _Held(self, tensor)
+
+
+class _Held:
+    """A saved tensor that says when it is let go."""
+
+    def __init__(self, counter: SavedBytes, tensor: Tensor) -> None:
+        # Detached, since an operation that saves its own result would otherwise never be let go.
+        self.counter, self.tensor, self.bytes = counter, tensor.detach(), tensor.nbytes
+        counter.now += self.bytes
+        counter.peak = max(counter.peak, counter.now)
+
+    def __del__(self) -> None:
+        self.counter.now -= self.bytes

@@ -1,16 +1,13 @@
 """Costs of a meta-iteration: what is counted, the fit, and a measurement of each method in a process of its own."""
 
-import json
-
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from msmeta import ConfigError, UserError, report
+from msmeta import ConfigError, UserError
 from msmeta.experiments import few_shot
 from msmeta.experiments.few_shot import costs
-from msmeta.experiments.few_shot.costs import Cell, random_episodes
-from msmeta.experiments.few_shot.explore import SavedBytes
+from msmeta.experiments.few_shot.costs import Cell, SavedBytes, random_episodes
 from msmeta.experiments.few_shot.step import meta_gradient
 from msmeta.models import Conv4
 
@@ -100,27 +97,12 @@ def test_a_failed_measurement_is_one_line():
         costs.live("huge", None, None, None, "cpu", 8, 2)
 
 
-def test_figure_and_table_show_the_stored_numbers(tmp_path, monkeypatch):
-    cells = [Cell(m, w, s, t) for w, s in costs.ALL for m in costs.METHODS for t in (1, 8)]
-    rows = [{**vars(c), **row} for c, row in zip(cells, made((3e-4, 8e-4, 5e5, 2e5), cells), strict=True)]
-    stored = {"config": {}, "metrics": rows, "provenance": {"device": "a processor, 2 cores"}}
-    monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
-    with pytest.raises(UserError, match="run python benchmarks/few_shot_costs.py"):
-        report.few_shot_costs()
-    (tmp_path / "benchmarks").mkdir()
-    (tmp_path / "benchmarks" / "few_shot_costs.json").write_text(json.dumps(stored))
-    result = report.few_shot_costs()
-    figure = report.cost_figure(result)
-    assert [axis.get_title() for axis in figure.axes[:4]] == [f"{w}-way {s}-shot" for w, s in costs.ALL]
-    assert figure.axes[0].get_ylabel() == "growth of peak resident set (MB)"
-    line = next(line for line in figure.axes[4].lines if line.get_color() == report.COLOURS["MAML"])
-    wanted = [1000 * row["seconds"] for row in rows if (row["method"], row["way"], row["shot"]) == ("MAML", 5, 1)]
-    assert list(line.get_ydata()) == wanted
-    table = report.cost_table(result, 5, 1)
-    maml = next(line for line in table.splitlines() if line.startswith("| MAML"))
-    assert f"| 115 | 40 | 16 | {wanted[-1]:.0f} | {wanted[-1]:.0f} |" in maml and maml.endswith("| 0 / 0 | 0 / 0 |")
-    faster, _ = report.speed_ratio(result, "Multi-step (4)", 5, 1, 8)
-    assert faster == pytest.approx((115 * 3 + 40 * 8) / (85 * 3 + 10 * 8))
-    stored["provenance"]["device"] = "a GPU"
-    (tmp_path / "benchmarks" / "few_shot_costs-cuda.json").write_text(json.dumps(stored))
-    assert report.cost_figure(report.few_shot_costs()).axes[0].get_ylabel() == "peak memory (MB)"
+def test_bytes_are_those_of_the_saved_tensors():
+    x = torch.ones(1000, dtype=torch.float64, requires_grad=True)
+    with SavedBytes() as saved:
+        y = x.exp()  # saves its result
+        z = y.exp()
+        assert saved.now == 16_000
+        del z
+        assert saved.now == 8_000
+    assert saved.peak == 16_000

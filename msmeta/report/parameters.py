@@ -1,0 +1,65 @@
+"""The parameters of a notebook: only known names, and values of the types that its cell of parameters writes down."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any, get_origin
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from msmeta.errors import ConfigError
+
+_INJECTED = "# Parameters\n"
+"""How papermill's own cell begins."""
+
+
+def check_parameters(notebook: dict[str, Any]) -> bool:
+    """Refuses parameters that the notebook does not have, and turns the others into what their annotations say.
+
+    Papermill only warns of an unknown name, and hands over a list as text where it was given with `-p`.
+    notebook: its `globals()`. Papermill's cell follows the cell of parameters, whose names are the known ones.
+    Returns whether there is a cell of papermill's; else somebody sits before the notebook. Raises ConfigError.
+    """
+    history = notebook["In"]
+    at = next((i for i, source in enumerate(history) if source.startswith(_INJECTED)), None)
+    if at is None:
+        return False
+    lines = [line for line in ast.parse(history[at - 1]).body if isinstance(line, ast.AnnAssign)]
+    known = {line.target.id: line for line in lines if isinstance(line.target, ast.Name)}
+    given = [
+        target.id
+        for line in ast.parse(history[at]).body
+        if isinstance(line, ast.Assign)
+        for target in line.targets
+        if isinstance(target, ast.Name)
+    ]
+    if unknown := [name for name in given if name not in known]:
+        raise ConfigError(f"unknown parameter {', '.join(unknown)}: this notebook has {', '.join(known)}")
+    for name in given:
+        line = known[name]
+        default, kind = ast.literal_eval(line.value), eval(ast.unparse(line.annotation), {})
+        if default is None and notebook[name] in (None, "None"):
+            notebook[name] = None
+        else:
+            notebook[name] = converted(name, notebook[name], kind, default)
+    return True
+
+
+def converted(name: str, value: Any, kind: Any, example: Any = None) -> Any:
+    """`value` as a `kind`, such as int or list[int]: text is read, and a single value is a list of one.
+
+    Raises ConfigError, which names the parameter.
+    """
+    given = value
+    try:
+        if list in (kind, get_origin(kind)):
+            if isinstance(value, str):
+                value = yaml.safe_load(value if value.lstrip().startswith("[") else f"[{value}]")
+            elif not isinstance(value, (list, tuple)):
+                value = [value]
+        return TypeAdapter(kind).validate_python(value)
+    except (ValidationError, yaml.YAMLError):
+        such = "" if example is None else f", such as {example!r}"
+        wanted = kind.__name__ if isinstance(kind, type) and not get_origin(kind) else str(kind)
+        raise ConfigError(f"{name}={given!r}: it must be of type {wanted}{such}") from None
