@@ -9,7 +9,6 @@ results/benchmarks/convolutions-DEVICE-PRECISION.json. Run it on an idle machine
 """
 
 import argparse
-import time
 from collections.abc import Callable
 
 import torch
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from msmeta import machine, runs
+from msmeta.errors import script
 from msmeta.models.layers import conv2d
 
 Convolution = Callable[[Tensor, Tensor], Tensor]
@@ -80,15 +80,9 @@ def measure(
             y = convolution(y, weight.to(low))
         grads = torch.autograd.grad(y.float().square().mean(), weights, create_graph=order == "second")
         if order == "second":
-            grads = torch.autograd.grad(sum((grad * grad).sum() for grad in grads), weights)
-        grads[0].flatten()[0].item()  # waits for a GPU
+            torch.autograd.grad(sum((grad * grad).sum() for grad in grads), weights)
 
-    times = []
-    for _ in range(6):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
+    return min(machine.timed(run, device, 5)[0])
 
 
 def main() -> None:
@@ -109,10 +103,8 @@ def main() -> None:
         }
         rows.append({"formulation": name, **row})
         print(f"{name:30} first order {1000 * row['first']:8.2f} ms, second order {1000 * row['second']:8.2f} ms")
-    result = {"config": vars(args), "metrics": rows, "provenance": runs.provenance(device)}
-    path = runs.save_measurement(f"benchmarks/convolutions-{device.type}-{args.precision}.json", result)
-    print(f"result: {path}")
+    runs.save_measurement(f"benchmarks/convolutions-{device.type}-{args.precision}.json", vars(args), rows, device)
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

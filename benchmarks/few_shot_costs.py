@@ -8,7 +8,8 @@ each cell is a process of its own (`msmeta.experiments.few_shot.costs`).
 
 import argparse
 
-from msmeta import runs
+from msmeta import machine, runs
+from msmeta.errors import script
 from msmeta.experiments.few_shot import costs
 
 
@@ -20,9 +21,9 @@ def main() -> None:
     given = parser.parse_args()
     result = costs.live("paper", None, None, None, given.device, given.filters, given.tasks)
     suffix = "" if given.device == "cpu" else "-cuda"
-    path = runs.save_measurement(f"benchmarks/few_shot_costs{suffix}.json", result)
-    print(f"result: {path}")
+    device = machine.choose_device(given.device)
+    runs.save_measurement(f"benchmarks/few_shot_costs{suffix}.json", result["config"], result["metrics"], device)
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -1,8 +1,8 @@
 """Time of a whole meta-iteration as it is trained on a GPU: sampling, meta-gradient and Adam, in one CUDA graph.
 
-    python benchmarks/few_shot_graph.py [--device cuda] [--way 5] [--shot 1] [--tasks 32] [--filters 64] [--blocks 4]
+    python benchmarks/few_shot_graph.py [--device cuda] [--way 5] [--shot 1] [--steps 8] [--tasks 32] [--filters 64]
 
-Omniglot's full protocol (T = 8) on glyphs, since the time does not depend on the images, for every method that can be
+Omniglot's full protocol on glyphs, since the time does not depend on the images, for every method that can be
 captured and every precision. Each row: median over blocks of 25 iterations, peak memory, distance from the floor (see
 few_shot_step.py; with matrix products in the row's precision), and how far the meta-gradient of the first meta-batch is
 from float32's. Writes results/benchmarks/few_shot_graph-DEVICE.json. On a CPU, for a check, there is no graph.
@@ -14,11 +14,11 @@ import time
 from dataclasses import replace
 
 import torch
-from few_shot_step import machine_speed
 
 from msmeta import data, machine, runs
 from msmeta.bilevel import Params, task_dot
 from msmeta.data import EpisodeSampler
+from msmeta.errors import script
 from msmeta.experiments import few_shot
 from msmeta.experiments.distributed import World
 from msmeta.experiments.few_shot import costs
@@ -68,20 +68,18 @@ def difference(found: Params, exact: Params) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda")
-    for name, default in (("way", 5), ("shot", 1), ("tasks", 32), ("filters", 64), ("blocks", 4)):
+    for name, default in (("way", 5), ("shot", 1), ("steps", 8), ("tasks", 32), ("filters", 64), ("blocks", 4)):
         parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
     device, rows, speeds = machine.choose_device(args.device), [], {}
     images = data.load("glyphs", device=device)
     for precision in PRECISIONS:
         machine.set_precision(precision)
-        speeds[precision] = machine_speed(device, torch.bfloat16 if precision == "bf16" else torch.float32)
+        speeds[precision] = machine.speed(device, torch.bfloat16 if precision == "bf16" else torch.float32)
         for method in METHODS:
-            cell = costs.Cell(method, args.way, args.shot, 8, args.filters, args.tasks)
+            cell = costs.Cell(method, args.way, args.shot, args.steps, args.filters, args.tasks)
             row = measure(cell, precision, images, device, args.blocks)
-            flops, traffic = costs.work(cell)
-            speed = speeds[precision]
-            row["floor_seconds"] = max(flops / speed["flops_per_second"], traffic / speed["bytes_per_second"])
+            row["floor_seconds"] = costs.floor_seconds(cell, speeds[precision])
             rows.append(row)
             print(
                 f"{method:15} {precision:8} {1000 * row['seconds']:8.2f} ms, "
@@ -89,10 +87,8 @@ def main() -> None:
                 f"cosine with float32 {row['cosine']:.6f}",
                 flush=True,
             )
-    result = {"config": vars(args), "machine": speeds, "metrics": rows, "provenance": runs.provenance(device)}
-    path = runs.save_measurement(f"benchmarks/few_shot_graph-{device.type}.json", result)
-    print(f"result: {path}")
+    runs.save_measurement(f"benchmarks/few_shot_graph-{device.type}.json", vars(args), rows, device, machine=speeds)
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

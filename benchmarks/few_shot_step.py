@@ -12,35 +12,22 @@ Run it on an idle machine.
 """
 
 import argparse
-import json
-import statistics
-import subprocess
-import sys
-import time
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 
 from msmeta import SGD, FirstOrder, MultiStep, machine, runs
-from msmeta.data import Episodes
+from msmeta.errors import script
 from msmeta.experiments import few_shot
 from msmeta.experiments.few_shot import costs
 from msmeta.models import Conv4
 
-WAY, QUERY, STEPS, LR = 5, 15, 8, 0.04
-WINDOWS = (1, 2, 4, 8)
-METHODS = [f"{kind} {name}" for name in (*WINDOWS, "first-order") for kind in ("plain", "msmeta")]
-
-
-def episodes(tasks: int) -> Episodes:
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(WAY)
-    return Episodes(
-        torch.rand(tasks, WAY, 1, 28, 28, generator=generator),
-        labels.repeat(tasks, 1),
-        torch.rand(tasks, WAY * QUERY, 1, 28, 28, generator=generator),
-        labels.repeat_interleave(QUERY).repeat(tasks, 1),
-    )
+WAY, STEPS, LR = 5, 8, 0.04
+METHODS = {
+    f"{kind} {window or 'first-order'}": (kind, window) for window in (1, 2, 4, 8, None) for kind in ("plain", "msmeta")
+}
+"""By its name in the result: whose code, and the window; None is first-order."""
 
 
 def plain_network(params, x):
@@ -68,43 +55,27 @@ def plain_meta_gradient(theta, batch, window):
     return total
 
 
-def measure(method: str, filters: int, tasks: int, chunk: int | None, repeats: int = 3) -> dict[str, float]:
-    """Fastest of `repeats` meta-iterations after a warm-up (s), and memory (bytes) beyond that before the first."""
-    kind, name = method.split()
-    window = None if name == "first-order" else int(name)
-    model, batch, cpu = Conv4(WAY, filters=filters), episodes(tasks), torch.device("cpu")
+def cell(window: int | None, filters: int, tasks: int) -> costs.Cell:
+    method = {1: "MAML", None: "FO-MAML"}.get(window, f"Multi-step ({window})")
+    return costs.Cell(method, WAY, 1, STEPS, filters, tasks)
+
+
+def call(name: str, filters: int, tasks: int, chunk: int | None) -> Callable[[], object]:
+    """The meta-iteration of a method."""
+    kind, window = METHODS[name]
+    config, model, cpu = cell(window, filters, tasks).config(), Conv4(WAY, filters=filters), torch.device("cpu")
+    batch, chunk = costs.random_episodes(config, cpu), chunk or few_shot.default_chunk(config, cpu)
     theta = {key: value.requires_grad_() for key, value in model.init(0).items()}
+    if kind == "plain":
+        return lambda: plain_meta_gradient(theta, batch, window)
     estimator = FirstOrder(SGD(LR), STEPS) if window is None else MultiStep(SGD(LR), STEPS, window)
-    if chunk is None:
-        own = {"estimator": "first-order"} if window is None else {"estimator": "multistep", "window": window}
-        config = few_shot.preset_config("paper", "omniglot", WAY, 1, tasks=tasks, filters=filters, **own)
-        chunk = few_shot.default_chunk(config, cpu)
-    machine.reset_peak_memory(cpu)
-    before, times = machine.peak_memory(cpu), []
-    for _ in range(1 + repeats):
-        start = time.perf_counter()
-        if kind == "plain":
-            plain_meta_gradient(theta, batch, window)
-        else:
-            few_shot.meta_gradient(estimator, model, theta, batch, chunk)
-        times.append(time.perf_counter() - start)
-    return {"seconds": min(times[1:]), "bytes": machine.peak_memory(cpu) - before}
+    return lambda: few_shot.meta_gradient(estimator, model, theta, batch, chunk)
 
 
-def machine_speed(device: torch.device, dtype: torch.dtype = torch.float32, repeats: int = 5) -> dict[str, float]:
-    """Operations a second of a large matrix product, and bytes a second of a copy (read and written)."""
-    a, b = (torch.rand(2048, 2048, device=device).to(dtype) for _ in range(2))
-    x, y = (torch.rand(1 << 26, device=device) for _ in range(2))
-    product, copy = (min(costs.timed(call, device, repeats)) for call in (lambda: torch.mm(a, b), lambda: y.copy_(x)))
-    return {"flops_per_second": 2 * 2048**3 / product, "bytes_per_second": 2 * x.nbytes / copy}
-
-
-def floor_seconds(method: str, filters: int, tasks: int, speed: dict[str, float]) -> float:
-    """The time that no implementation with these convolutions can go below, at this machine's speed."""
-    name = method.split()[1]
-    paper_name = {"1": "MAML", "first-order": "FO-MAML"}.get(name, f"Multi-step ({name})")
-    flops, traffic = costs.work(costs.Cell(paper_name, WAY, 1, STEPS, filters, tasks))
-    return max(flops / speed["flops_per_second"], traffic / speed["bytes_per_second"])
+def measure(name: str, filters: int, tasks: int, chunk: int | None) -> dict[str, float]:
+    """Fastest of three meta-iterations after a warm-up (s), and memory (bytes) beyond that before the first."""
+    times, memory = machine.timed(call(name, filters, tasks, chunk), torch.device("cpu"), 3)
+    return {"seconds": min(times), "bytes": memory}
 
 
 def main() -> None:
@@ -113,40 +84,19 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=32)
     parser.add_argument("--chunk", type=int, help="tasks that msmeta processes together; else its own choice")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--one", choices=METHODS, help="measure one method in this process and print JSON")
     args = parser.parse_args()
-    if args.one:
-        print(json.dumps(measure(args.one, args.filters, args.tasks, args.chunk)))
-        return
-    chosen = {"filters": args.filters, "tasks": args.tasks, "chunk": args.chunk}
-    options = [f"--{name}={value}" for name, value in chosen.items() if value is not None]
-    found: dict[str, list[dict[str, float]]] = {method: [] for method in METHODS}
-    for _ in range(args.rounds):
-        for method, rows in found.items():
-            child = subprocess.run(
-                [sys.executable, __file__, *options, "--one", method], capture_output=True, text=True, check=True
-            )
-            rows.append(json.loads(child.stdout))
-    medians: dict[str, dict[str, float]] = {
-        method: {column: statistics.median(row[column] for row in rows) for column in ("seconds", "bytes")}
-        for method, rows in found.items()
-    }
-    speed, base = machine_speed(torch.device("cpu")), medians["plain 1"]["seconds"]
+    names, cpu = list(METHODS), torch.device("cpu")
+    medians = dict(
+        zip(names, machine.in_turns(measure, names, args.rounds, args.filters, args.tasks, args.chunk), strict=True)
+    )
+    speed, base = machine.speed(cpu), medians["plain 1"]["seconds"]
     print(f"{'method':20} {'s/iteration':>12} {'ratio':>6} {'x floor':>8} {'memory (MB)':>12}")
-    for method, row in medians.items():
-        row["floor_seconds"] = floor_seconds(method, args.filters, args.tasks, speed)
+    for name, row in medians.items():
+        row["floor_seconds"] = costs.floor_seconds(cell(METHODS[name][1], args.filters, args.tasks), speed)
         seconds, above = row["seconds"], row["seconds"] / row["floor_seconds"]
-        print(f"{method:20} {seconds:12.3f} {seconds / base:6.2f} {above:8.2f} {row['bytes'] / 1e6:12.0f}")
-    result = {
-        "machine": speed,
-        "config": vars(args),
-        "metrics": medians,
-        "runs": found,
-        "provenance": runs.provenance(torch.device("cpu")),
-    }
-    path = runs.save_measurement("benchmarks/few_shot_step.json", result)
-    print(f"result: {path}")
+        print(f"{name:20} {seconds:12.3f} {seconds / base:6.2f} {above:8.2f} {row['bytes'] / 1e6:12.0f}")
+    runs.save_measurement("benchmarks/few_shot_step.json", vars(args), medians, cpu, machine=speed)
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

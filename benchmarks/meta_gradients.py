@@ -13,8 +13,6 @@ results/meta-gradients/PROBLEM.json. Time it on an idle machine. Omniglot must h
 import argparse
 import math
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -39,8 +37,10 @@ from msmeta import (
 )
 from msmeta.bilevel import Params
 from msmeta.data import EpisodeSampler
+from msmeta.errors import script
 from msmeta.experiments import few_shot
 from msmeta.models import Conv4
+from msmeta.statistics import mean_ci
 
 STEPS, TASKS = 8, 8
 # N = 1 ... 8, with a shorter last window where N does not divide T; then others of as many windows as N = 2, 4 and 8.
@@ -187,58 +187,35 @@ def _summary(rows: list[tuple[float, float, float]]) -> dict[str, float]:
     if len(rows) < 2:
         return {"batches": len(rows)}
     cosines, ratios, seconds = zip(*rows, strict=True)
-
-    def ci95(values: tuple[float, ...]) -> float:
-        return 1.96 * statistics.stdev(values) / math.sqrt(len(values))
-
-    return {
-        "batches": len(rows),
-        "cosine": statistics.mean(cosines), "cosine_ci95": ci95(cosines),
-        "norm_ratio": statistics.mean(ratios), "norm_ratio_ci95": ci95(ratios),
-        "seconds": statistics.median(seconds),
-    }  # fmt: skip
+    found = {"batches": len(rows), "seconds": statistics.median(seconds)}
+    for name, values in {"cosine": cosines, "norm_ratio": ratios}.items():
+        found[name], found[f"{name}_ci95"] = mean_ci(values)
+    return found
 
 
 def memory(name: str) -> int:
     """Bytes by which the largest resident set grows while one estimator does its work on Omniglot."""
     _, theta, problem = next(iter(omniglot()))
-    cpu, estimator, bilevel = torch.device("cpu"), estimators(DYNAMICS["omniglot"]["with momentum"])[name], problem(0)
-    machine.reset_peak_memory(cpu)
-    before = machine.peak_memory(cpu)
-    estimator(bilevel, theta)
-    return machine.peak_memory(cpu) - before
+    estimator, bilevel = estimators(DYNAMICS["omniglot"]["with momentum"])[name], problem(0)
+    return machine.timed(lambda: estimator(bilevel, theta), torch.device("cpu"), 0)[1]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("problem", choices=PROBLEMS)
     parser.add_argument("--batches", type=int, default=16)
-    parser.add_argument("--memory", metavar="ESTIMATOR", help="measure this one's memory alone and print it")
     args = parser.parse_args()
-    if args.memory:
-        print(memory(args.memory))
-        return
     rows = []
     for stage in PROBLEMS[args.problem]():
         for name, dynamics in DYNAMICS[args.problem].items():
             rows += [{"stage": stage[0], "momentum": name, **row} for row in compare(stage, dynamics, args.batches)]
             print(f"{args.problem}, {stage[0]}, {name}: done", flush=True)
     if args.problem == "omniglot":
-        used = {name: _memory_in_child(name) for name in estimators(SGD(0.1))}
+        used = {name: machine.in_fresh_process(memory, name) for name in estimators(SGD(0.1))}
         rows = [{**row, "bytes": used[row["estimator"]]} for row in rows]
-    result = {
-        "config": {"problem": args.problem, "steps": STEPS, "tasks": TASKS, "batches": args.batches},
-        "metrics": rows,
-        "provenance": runs.provenance(torch.device("cpu")),
-    }
-    path = runs.save_measurement(f"meta-gradients/{args.problem}.json", result)
-    print(f"result: {path}")
-
-
-def _memory_in_child(name: str) -> int:
-    command = [sys.executable, __file__, "omniglot", "--memory", name]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    config = {"problem": args.problem, "steps": STEPS, "tasks": TASKS, "batches": args.batches}
+    runs.save_measurement(f"meta-gradients/{args.problem}.json", config, rows, torch.device("cpu"))
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -8,40 +8,30 @@ bytes. Prints a table and writes results/benchmarks/steps_memory.json. Time it o
 """
 
 import argparse
-import json
-import subprocess
-import sys
-import time
+import itertools
 
 import torch
 
 from msmeta import SGD, MultiStep, machine, runs
-from msmeta.data import Episodes
+from msmeta.errors import script
 from msmeta.experiments import few_shot
+from msmeta.experiments.few_shot import costs
 from msmeta.models import Conv4
 
 STEPS = (1, 2, 4, 8, 16, 32, 64)
 WAY, QUERY = 5, 15
 
 
-def measure(args: argparse.Namespace, steps: int, window: int, backward: str) -> dict[str, float]:
+def measure(given: argparse.Namespace, steps: int, window: int, backward: str) -> dict[str, float]:
     """Bytes beyond those before the first call, and seconds of the second one."""
-    device = torch.device(args.device)
-    generator, labels = torch.Generator().manual_seed(0), torch.arange(WAY, device=device)
-    images = [torch.rand(args.tasks, WAY * n, 1, 28, 28, generator=generator).to(device) for n in (args.shot, QUERY)]
-    answers = [labels.repeat_interleave(n).repeat(args.tasks, 1) for n in (args.shot, QUERY)]
-    problem_of = few_shot.episode_problem
-    model = Conv4(WAY, filters=args.filters)
+    device = torch.device(given.device)
+    config = few_shot.preset_config("paper", "omniglot", WAY, given.shot, "multistep", query=QUERY, tasks=given.tasks)
+    model = Conv4(WAY, filters=given.filters)
+    problem = few_shot.episode_problem(model, costs.random_episodes(config, device))
     theta = {name: value.to(device) for name, value in model.init(0).items()}
-    problem = problem_of(model, Episodes(images[0], answers[0], images[1], answers[1]))
     estimator = MultiStep(SGD(0.01, 0.9, 1e-4), steps, window, backward)
-    machine.reset_peak_memory(device)
-    before = machine.peak_memory(device)
-    for _ in range(2):
-        start = time.perf_counter()
-        estimator(problem, theta).loss.item()
-        seconds = time.perf_counter() - start
-    return {"bytes": machine.peak_memory(device) - before, "seconds": seconds}
+    (seconds,), memory = machine.timed(lambda: estimator(problem, theta), device, 1)
+    return {"bytes": memory, "seconds": seconds}
 
 
 def main() -> None:
@@ -50,34 +40,15 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=4)
     parser.add_argument("--shot", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--one", nargs=3, metavar=("STEPS", "WINDOW", "BACKWARD"), help="measure in this process")
-    args = parser.parse_args()
-    if args.one:
-        print(json.dumps(measure(args, int(args.one[0]), int(args.one[1]), args.one[2])))
-        return
-    rows = []
-    for window in (1, 4):
-        for backward in ("autograd", "adjoint"):
-            for steps in STEPS:
-                if steps % window == 0:
-                    rows.append({"steps": steps, "window": window, "backward": backward})
-                    one = ["--one", str(steps), str(window), backward]
-                    command = [sys.executable, __file__, *sys.argv[1:], *one]
-                    child = subprocess.run(command, capture_output=True, text=True, check=True)
-                    rows[-1] |= json.loads(child.stdout)
-                    row = rows[-1]
-                    print(
-                        f"T={steps:<3} N={window} {backward:9}{row['bytes'] / 1e6:8.0f} MB {row['seconds']:7.2f} s",
-                        flush=True,
-                    )
-    result = {
-        "config": {name: value for name, value in vars(args).items() if name != "one"},
-        "metrics": rows,
-        "provenance": runs.provenance(torch.device(args.device)),
-    }
-    path = runs.save_measurement("benchmarks/steps_memory.json", result)
-    print(f"result: {path}")
+    given, rows = parser.parse_args(), []
+    for window, backward, steps in itertools.product((1, 4), ("autograd", "adjoint"), STEPS):
+        if steps % window:
+            continue
+        row = machine.in_fresh_process(measure, given, steps, window, backward)
+        rows.append({"steps": steps, "window": window, "backward": backward, **row})
+        print(f"T={steps:<3} N={window} {backward:9}{row['bytes'] / 1e6:8.0f} MB {row['seconds']:7.2f} s", flush=True)
+    runs.save_measurement("benchmarks/steps_memory.json", vars(given), rows, torch.device(given.device))
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

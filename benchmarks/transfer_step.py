@@ -14,10 +14,7 @@ results/benchmarks/transfer_step.json. Run it on an idle machine.
 """
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,7 +23,7 @@ import torch.nn.functional as F
 
 from msmeta import machine, runs
 from msmeta.bilevel import Params, State
-from msmeta.experiments.few_shot import costs
+from msmeta.errors import script
 from msmeta.experiments.transfer import (
     TransferConfig,
     TransferProblem,
@@ -42,21 +39,21 @@ from msmeta.models.l2t import L2T
 
 @dataclass(frozen=True)
 class Setting:
-    """Data set whose protocol is used, classes, side of the images, and batch by device."""
+    """Data set whose protocol is used, source model, classes, side of the images, and batch by device."""
 
     dataset: str
+    source: str
     way: int
     side: int
     batch: dict[str, int]
 
 
 SETTINGS = {
-    "32x32": Setting("cifar-100", 100, 32, {"cpu": 128, "cuda": 128}),
-    "224x224": Setting("bird", 200, 224, {"cpu": 8, "cuda": 64}),
+    "32x32": Setting("cifar-100", "random-resnet32", 100, 32, {"cpu": 128, "cuda": 128}),
+    "224x224": Setting("bird", "random-resnet34", 200, 224, {"cpu": 8, "cuda": 64}),
 }
-REPLAYED = "Replayed reverse"
 SCRATCH = {"estimator": "scratch"}
-METHODS = {
+CHANGES = {
     "sgd": [SCRATCH, {"steps": 2, "window": 1}, {"steps": 2, "window": 2}, {"steps": 2, "estimator": "first-order"},
             {"steps": 2, "window": 1, "precision": "bf16"}, {"steps": 2, "window": 2, "precision": "bf16"}],
     "adam": [SCRATCH, {"steps": 0}, {"steps": 1}, {"steps": 2, "window": 1}, {"steps": 2, "window": 2},
@@ -65,30 +62,31 @@ METHODS = {
 """What differs from the preset, of each row by optimizer."""
 
 
-def cells(settings: list[str]) -> list[tuple[str, str, str, dict]]:
-    """(setting, optimizer, method, what differs from the preset) of each row."""
-    found = []
-    for setting in settings:
-        rows = [(optimizer, changes) for optimizer, methods in METHODS.items() for changes in methods]
-        found += [
-            (setting, optimizer, label(config(setting, optimizer, changes)), changes) for optimizer, changes in rows
-        ]
-        found.append((setting, "sgd", REPLAYED, {"steps": 2, "window": 1}))
-    return found
+@dataclass(frozen=True)
+class Row:
+    """One row of the result. changes: what differs from the preset. replayed: whether as the method was published."""
+
+    setting: str
+    optimizer: str
+    changes: dict
+    replayed: bool = False
+
+    def config(self) -> TransferConfig:
+        own = SETTINGS[self.setting]
+        changes = {"estimator": "multistep", "optimizer": self.optimizer, "source": own.source} | self.changes
+        return preset_config("paper", own.dataset, **changes)
 
 
-def config(setting: str, optimizer: str, changes: dict) -> TransferConfig:
-    source = {32: "random-resnet32", 224: "random-resnet34"}[SETTINGS[setting].side]
-    return preset_config(
-        "paper", SETTINGS[setting].dataset, optimizer=optimizer, source=source, **({"estimator": "multistep"} | changes)
-    )
+def rows_of(setting: str, width: float) -> list[Row]:
+    """width: factor on VGG-9's channels."""
+    common = {"width": width} if SETTINGS[setting].side == 32 else {}
+    rows = [Row(setting, optimizer, common | changes) for optimizer, own in CHANGES.items() for changes in own]
+    return [*rows, Row(setting, "sgd", common | {"steps": 2, "window": 1}, replayed=True)]
 
 
-def iteration(
-    setting: str, optimizer: str, method: str, changes: dict, device: torch.device, batch: int | None
-) -> tuple[Callable[[], object], ...]:
+def iteration(row: Row, device: torch.device, batch: int) -> tuple[Callable[[], object], ...]:
     """(the iteration, one forward and backward pass of the target, the source's forward pass), each to be called."""
-    chosen, own = config(setting, optimizer, changes), SETTINGS[setting]
+    chosen, own = row.config(), SETTINGS[row.setting]
     target = TARGETS[chosen.target](chosen, own.way)
     source = sources.load(chosen.source, device)
     l2t = L2T(source.channels, target.channels)
@@ -96,7 +94,6 @@ def iteration(
         {name: value.to(device) for name, value in part.items()}
         for part in (target.init()[0] | l2t.init_matching(), target.init()[1], l2t.init_meta())
     )
-    batch = batch or own.batch[device.type]
     x, y = torch.randn(batch, 3, own.side, own.side, device=device), torch.arange(batch, device=device) % own.way
     dynamics, state, sizes = chosen.dynamics(0), State(phi), target.sizes(own.side)
 
@@ -104,9 +101,9 @@ def iteration(
         return TransferProblem(target, l2t, x, y, l2t.source_batch(source.features(x), sizes))
 
     def run() -> None:
-        if method == REPLAYED:
+        if row.replayed:
             replayed_reverse(problem, state, theta, dynamics, chosen.steps, statistics)
-        elif method == "Scratch":
+        elif chosen.estimator == "scratch":
             scratch_iteration(target, x, y, state, dynamics, statistics)
         else:
             transfer_iteration(
@@ -164,52 +161,27 @@ def _grads(loss, params: Params, create_graph: bool = False) -> Params:
     }
 
 
-def passes(method: str, steps: int, window: int) -> float:
-    """Forward and backward passes of the target network that an iteration cannot do without."""
-    windows = steps // window if steps else 0
-    if method == "Scratch" or not steps:
-        return 1.0
-    if method == "First-order":
-        return windows + 3.0
-    if method == REPLAYED:
-        return 3 + steps + 3 * (steps + 1)
-    return windows + 3 + 2 * windows + 2 / 3
+def passes(row: Row) -> tuple[float, int]:
+    """Forward and backward passes of the target network, and forward passes of the source, that a row cannot spare."""
+    chosen = row.config()
+    windows, scratch = chosen.steps // chosen.window, chosen.estimator == "scratch"
+    if row.replayed:
+        return 3 + chosen.steps + 3 * (chosen.steps + 1), 2 * chosen.steps + 1
+    if scratch or not chosen.steps:
+        return 1.0, 0 if scratch else 1
+    if chosen.estimator == "first-order":
+        return windows + 3.0, 1
+    return windows + 3 + 2 * windows + 2 / 3, 1
 
 
-def measure(row: tuple[str, str, str, dict], device: torch.device, batch: int | None, repeats: int) -> dict[str, float]:
+def measure(row: Row, device: torch.device, batches: dict[str, int], repeats: int) -> dict[str, float]:
     """Median of `repeats` iterations after a warm-up (s), memory (bytes) beyond that before the first, and floor."""
     machine.keep_freed_memory()
-    setting, optimizer, method, changes = row
-    run, one_pass, source = iteration(*row, device, batch)
-    machine.reset_peak_memory(device)
-    before = machine.peak_memory(device)
-    seconds = statistics.median(costs.timed(run, device, repeats))
-    memory = machine.peak_memory(device) - before
-    chosen = config(setting, optimizer, changes)
-    source_runs = {"Scratch": 0, REPLAYED: 2 * chosen.steps + 1}.get(method, 1)
-    floor = passes(method, chosen.steps, chosen.window) * statistics.median(costs.timed(one_pass, device, repeats))
-    return {
-        "seconds": seconds,
-        "bytes": memory,
-        "floor_seconds": floor + source_runs * statistics.median(costs.timed(source, device, repeats)),
-    }
-
-
-def summary(cell: tuple[str, str, str, dict], args: argparse.Namespace, measured: list[dict]) -> dict:
-    """One row of the result: medians over the rounds."""
-    setting, optimizer, method, changes = cell
-    chosen = config(setting, optimizer, changes)
-    return {
-        "setting": setting,
-        "optimizer": optimizer,
-        "method": method,
-        "steps": chosen.steps,
-        "window": chosen.window,
-        "precision": chosen.precision,
-        "batch": args.batch or SETTINGS[setting].batch[args.device],
-        **{column: statistics.median(each[column] for each in measured) for column in measured[0]},
-        "seconds_all": [each["seconds"] for each in measured],
-    }
+    calls = iteration(row, device, batches[row.setting])
+    (seconds, memory), own, source = (machine.timed(call, device, repeats) for call in calls)
+    own_passes, source_passes = passes(row)
+    floor = own_passes * statistics.median(own[0]) + source_passes * statistics.median(source[0])
+    return {"seconds": statistics.median(seconds), "bytes": memory, "floor_seconds": floor}
 
 
 def show(metrics: list[dict]) -> None:
@@ -227,29 +199,25 @@ def main() -> None:
     parser.add_argument(
         "--batch", type=int, help="images of a minibatch; else the protocol's, or 8 of 224x224 on a CPU"
     )
+    parser.add_argument("--width", type=float, default=1.0, help="factor on VGG-9's channels, at 32x32")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=2, help="iterations timed in each process")
-    parser.add_argument("--one", type=json.loads, help="measure one row in this process and print JSON")
     args = parser.parse_args()
-    device = torch.device(args.device)
-    if args.one:
-        print(json.dumps(measure(args.one, device, args.batch, args.repeats)))
-        return
-    rows = cells(args.settings)
-    found: list[list[dict]] = [[] for _ in rows]
-    for _ in range(args.rounds):
-        for row, measured in zip(rows, found, strict=True):
-            own = ["--device", args.device, "--repeats", str(args.repeats), "--one", json.dumps(row)]
-            own += ["--batch", str(args.batch)] if args.batch else []
-            child = subprocess.run([sys.executable, __file__, *own], capture_output=True, text=True, check=True)
-            measured.append(json.loads(child.stdout))
-    metrics = [summary(row, args, measured) for row, measured in zip(rows, found, strict=True)]
+    device, rows = torch.device(args.device), [row for setting in args.settings for row in rows_of(setting, args.width)]
+    batches = {name: args.batch or setting.batch[args.device] for name, setting in SETTINGS.items()}
+    measured = machine.in_turns(measure, rows, args.rounds, device, batches, args.repeats)
+    metrics = []
+    for row, found in zip(rows, measured, strict=True):
+        chosen = row.config()
+        metrics.append({
+            "setting": row.setting, "optimizer": row.optimizer,
+            "method": "Replayed reverse" if row.replayed else label(chosen), "steps": chosen.steps,
+            "window": chosen.window, "precision": chosen.precision, "batch": batches[row.setting], **found,
+        })  # fmt: skip
     show(metrics)
-    result = {"config": vars(args), "metrics": metrics, "provenance": runs.provenance(device)}
     suffix = "-cuda" if args.device == "cuda" else ""
-    path = runs.save_measurement(f"benchmarks/transfer_step{suffix}.json", result)
-    print(f"result: {path}")
+    runs.save_measurement(f"benchmarks/transfer_step{suffix}.json", vars(args), metrics, device)
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

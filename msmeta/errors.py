@@ -1,5 +1,8 @@
 """Errors that a user can mend. The command line prints their one line and exits with status 2 (or `exit_status`)."""
 
+import sys
+from collections.abc import Callable
+
 
 class UserError(Exception):
     """A mistake that the user can mend: its message is one line that says what, where and what to do."""
@@ -19,3 +22,12 @@ class DivergedError(UserError):
     """A loss became NaN or infinite."""
 
     exit_status = 3
+
+
+def script(main: Callable[[], None]) -> None:
+    """Runs a script's `main`; an error that the user can mend ends it with its one line and its exit status."""
+    try:
+        main()
+    except UserError as error:
+        print(f"{sys.argv[0]}: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)

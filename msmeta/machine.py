@@ -1,17 +1,23 @@
-"""This machine: where the checkout lies, devices, precision, memory and time."""
+"""This machine: where the checkout lies, devices, precision, memory, time, and a fresh process to measure them in."""
 
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import platform
 import re
 import resource
+import statistics
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -102,3 +108,61 @@ def keep_freed_memory() -> None:
         m_mmap_max, m_trim_threshold = -4, -1
         mallopt(m_mmap_max, 0)
         mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def timed(call: Callable[[], object], device: torch.device, repeats: int) -> tuple[list[float], int]:
+    """Seconds of each of `repeats` calls after one that warms up, and bytes by which memory grew at the most.
+
+    A GPU is waited for. On a CPU the bytes are the call's own only in a fresh process.
+    """
+    reset_peak_memory(device)
+    before, times = peak_memory(device), []
+    for _ in range(1 + repeats):
+        start = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return times[1:], peak_memory(device) - before
+
+
+def speed(device: torch.device, dtype: torch.dtype = torch.float32) -> dict[str, float]:
+    """Operations a second of a large matrix product, and bytes a second of a copy (read and written); fastest of 5."""
+    a, b = (torch.rand(2048, 2048, device=device).to(dtype) for _ in range(2))
+    x, y = (torch.ones(1 << 26, device=device) for _ in range(2))
+    product, copy = (min(timed(call, device, 5)[0]) for call in (lambda: torch.mm(a, b), lambda: y.copy_(x)))
+    return {"flops_per_second": 2 * 2048**3 / product, "bytes_per_second": 2 * x.nbytes / copy}
+
+
+def in_fresh_process(function: Callable[..., Any], *args: Any) -> Any:
+    """What `function(*args)` returns or raises in a new process, which inherits no memory that this one has used.
+
+    The process is forked from one that has imported torch and, at the first call, the function's module, and has run
+    nothing. Function, arguments and outcome must be picklable. Raises UserError where the process was killed.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, function.__module__])
+    with ProcessPoolExecutor(1, context) as process:
+        try:
+            return process.submit(function, *args).result()
+        except BrokenProcessPool as error:
+            what = ", ".join(map(str, args))
+            raise UserError(
+                f"{function.__name__}({what}): its process was killed, for want of memory perhaps"
+            ) from error
+
+
+def in_turns(
+    measure: Callable[..., dict[str, float]], rows: Sequence[Any], rounds: int, *args: Any
+) -> list[dict[str, Any]]:
+    """For each row the medians of what `measure(row, *args)` returns, each time in a fresh process.
+
+    The rows take turns in rounds, so that a drift of the machine's speed falls on all of them. `seconds_all` holds the
+    seconds of every round.
+    """
+    found: list[list[dict[str, float]]] = [[] for _ in rows]
+    for _ in range(rounds):
+        for row, own in zip(rows, found, strict=True):
+            own.append(in_fresh_process(measure, row, *args))
+    medians = [{name: statistics.median(each[name] for each in own) for name in own[0]} for own in found]
+    return [{**row, "seconds_all": [each["seconds"] for each in own]} for row, own in zip(medians, found, strict=True)]

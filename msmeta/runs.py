@@ -125,11 +125,13 @@ def require_resume(saved: dict[str, Any] | None, resume: bool) -> None:
         )
 
 
-def save_measurement(name: str, measured: dict[str, Any]) -> Path:
+def save_measurement(name: str, config: dict[str, Any], metrics: Any, device: torch.device, **more: Any) -> Path:
     """Writes what a benchmark measured to `name` in the results folder, whole or not at all, and returns its place."""
     path = results_root() / name
+    measured = {"config": config, **more, "metrics": metrics, "provenance": provenance(device)}
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(measured, indent=1) + "\n")
+    print(f"result: {path}")
     return path
 
 

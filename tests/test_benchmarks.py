@@ -1,6 +1,5 @@
 """Benchmarks run to their end on small work, and what they time beside msmeta computes the same."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -17,16 +16,32 @@ from msmeta.models.l2t import L2T
 from msmeta.models.vgg9 import VGG9
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+import few_shot_graph  # noqa: E402
+import few_shot_step  # noqa: E402
+import meta_gradients  # noqa: E402
+import steps_memory  # noqa: E402
+import transfer_step  # noqa: E402
 
 
-def test_each_method_is_timed_in_each_precision_and_held_against_float32(tmp_path):
-    options = ["--device", "cpu", "--tasks", "2", "--filters", "4", "--blocks", "1"]
-    environment = {**os.environ, "MSMETA_RESULTS": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, BENCHMARKS / "few_shot_graph.py", *options], capture_output=True, text=True, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "benchmarks" / "few_shot_graph-cpu.json").read_text())
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """The result that a benchmark writes with these options."""
+    monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
+
+    def result(benchmark, *options):
+        monkeypatch.setattr(sys, "argv", [benchmark.__name__, *options])
+        benchmark.main()
+        (path,) = tmp_path.glob("*/*.json")
+        return json.loads(path.read_text())
+
+    return result
+
+
+def test_each_method_is_timed_in_each_precision_and_held_against_float32(run):
+    options = ["--device", "cpu", "--way", "2", "--steps", "2", "--tasks", "1", "--filters", "4", "--blocks", "1"]
+    result = run(few_shot_graph, *options)
     rows = {(row["method"], row["precision"]): row for row in result["metrics"]}
     assert len(rows) == 5 * 3
     for (_, precision), row in rows.items():
@@ -37,10 +52,10 @@ def test_each_method_is_timed_in_each_precision_and_held_against_float32(tmp_pat
             assert row["cosine"] == pytest.approx(1, abs=1e-5) and row["relative_difference"] < 1e-4
 
 
-def test_each_method_of_meta_transfer_is_timed(tmp_path):
-    options = ["--device", "cpu", "--settings", "32x32", "--batch", "2", "--rounds", "1", "--repeats", "1"]
+def test_each_method_of_meta_transfer_is_timed_by_the_script(tmp_path):
+    options = ["--device", "cpu", "--settings", "32x32", "--batch", "2", "--width", "0.0625"]
+    command = [sys.executable, BENCHMARKS / "transfer_step.py", *options, "--rounds", "2", "--repeats", "1"]
     environment = {**os.environ, "MSMETA_RESULTS": str(tmp_path)}
-    command = [sys.executable, BENCHMARKS / "transfer_step.py", *options]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "benchmarks" / "transfer_step.json").read_text())
@@ -49,14 +64,48 @@ def test_each_method_of_meta_transfer_is_timed(tmp_path):
         "Scratch", "Baseline", "Multi-step", "First-order", "Replayed reverse"
     }  # fmt: skip
     assert len(result["metrics"]) == len(rows) == 14
-    assert all(row["seconds"] > 0 and row["floor_seconds"] > 0 and row["batch"] == 2 for row in result["metrics"])
+    for row in result["metrics"]:
+        assert row["bytes"] > 0 and row["floor_seconds"] > 0 and row["batch"] == 2
+        assert row["seconds"] == pytest.approx(sum(row["seconds_all"]) / 2) and len(row["seconds_all"]) == 2
+
+
+def test_a_plain_loop_is_timed_beside_msmeta_and_computes_the_same(run):
+    result = run(few_shot_step, "--filters", "4", "--tasks", "2", "--rounds", "1")
+    names = [f"{kind} {name}" for name in (1, 2, 4, 8, "first-order") for kind in ("plain", "msmeta")]
+    assert list(result["metrics"]) == names and result["machine"]["flops_per_second"] > 0
+    assert all(row["seconds"] > row["floor_seconds"] > 0 and row["bytes"] > 0 for row in result["metrics"].values())
+    for window in (1, 4, None):
+        own, plain = (
+            few_shot_step.call(f"{kind} {window or 'first-order'}", 4, 2, 1)() for kind in ("msmeta", "plain")
+        )
+        assert relative_error(own[2], dict(zip(own[2], plain, strict=True))) < 1e-4
+
+
+def test_memory_is_measured_for_each_number_of_steps_and_both_backward_passes(run, monkeypatch):
+    monkeypatch.setattr(steps_memory, "STEPS", (1, 4))
+    rows = run(steps_memory, "--filters", "2", "--tasks", "1")["metrics"]
+    wanted = [(steps, window, b) for window in (1, 4) for b in ("autograd", "adjoint") for steps in (1, 4)]
+    assert [(row["steps"], row["window"], row["backward"]) for row in rows] == [w for w in wanted if w[0] % w[1] == 0]
+    assert all(row["seconds"] > 0 and row["bytes"] > 0 for row in rows)
+
+
+def test_estimators_are_compared_with_the_exact_meta_gradient(run):
+    result = run(meta_gradients, "quadratic", "--batches", "3")
+    rows = {(row["estimator"], row["momentum"]): row for row in result["metrics"]}
+    exact = rows["windows 1,1,1,1,1,1,1,1", "without"]
+    assert exact["cosine"] == pytest.approx(1) and exact["norm_ratio_ci95"] < 1e-12 and exact["batches"] == 3
+    assert rows["exact, adjoint", "with momentum"]["cosine"] == pytest.approx(1)
+    assert -1 < rows["evolution strategies", "without"]["cosine"] < rows["windows 2,2,2,2", "without"]["cosine"] < 1
+
+
+def test_a_mistake_ends_in_one_line():
+    command = [sys.executable, BENCHMARKS / "few_shot_costs.py", "--tasks", "0"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.endswith("few_shot_costs.py: tasks=0: it must be at least 1\n") and done.stderr.count("\n") == 1
 
 
 def test_the_replayed_reverse_is_the_same_meta_gradient():
-    spec = importlib.util.spec_from_file_location("transfer_step_benchmark", BENCHMARKS / "transfer_step.py")
-    benchmark = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = benchmark  # its dataclass looks there
-    spec.loader.exec_module(benchmark)
     torch.manual_seed(0)
     network, dynamics = VGG9(way=3, width=1 / 64), SGD(0.05, 0.9, 1e-2)
     l2t = L2T((2, 3), network.channels)
@@ -68,5 +117,5 @@ def test_the_replayed_reverse_is_the_same_meta_gradient():
     theta = {name: value.double() for name, value in l2t.init_meta().items()}
     own = transfer_iteration(problem, State(phi), theta, dynamics, 2, 1)
     statistics = {name: value.double() for name, value in statistics.items()}
-    replayed = benchmark.replayed_reverse(lambda: problem, State(phi), theta, dynamics, 2, statistics)
+    replayed = transfer_step.replayed_reverse(lambda: problem, State(phi), theta, dynamics, 2, statistics)
     assert relative_error(replayed, own.meta.grad) < 1e-9  # the same sums in another order

@@ -1,8 +1,7 @@
-"""The store of results: names, whole files, provenance, memory."""
+"""The store of results: names, whole files, provenance."""
 
 import dataclasses
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -62,25 +61,6 @@ def test_an_unwritable_store_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write .*label"):
         _run(tmp_path / "file").save_result(_result())
-
-
-def test_peak_memory_sees_an_allocation_and_can_be_reset():
-    """In a process of its own, since another test's peak would hide it."""
-    code = (
-        "import torch; from msmeta import machine; cpu = torch.device('cpu');"
-        "machine.reset_peak_memory(cpu); before = machine.peak_memory(cpu);"
-        "x = torch.ones(50_000_000); del x; print(machine.peak_memory(cpu) - before)"
-    )
-    grown = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-    assert 190e6 < grown < 260e6  # 200 MB of float32
-
-
-def test_devices():
-    assert machine.choose_device("cpu") == torch.device("cpu")
-    assert machine.choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    for name in ("cuda:99", "abacus"):
-        with pytest.raises(ConfigError, match=f"device '{name}' is not available"):
-            machine.choose_device(name)
 
 
 def test_provenance_names_the_commit_and_the_device():

@@ -6,14 +6,9 @@ its own grows by. The images are random: neither time nor memory depends on them
 
 from __future__ import annotations
 
-import multiprocessing
 import statistics
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,7 +17,7 @@ from torch import Tensor
 
 from msmeta import machine, runs
 from msmeta.data import Episodes
-from msmeta.errors import ConfigError, UserError
+from msmeta.errors import ConfigError
 from msmeta.experiments.few_shot.config import FewShotConfig
 from msmeta.experiments.few_shot.presets import preset_config
 from msmeta.experiments.few_shot.step import default_chunk, meta_gradient
@@ -31,7 +26,7 @@ from msmeta.models.conv4 import BLOCKS
 
 WINDOWS = (2, 4, 8)
 METHODS = ("MAML", *(f"Multi-step ({window})" for window in WINDOWS), "FO-MAML", "iMAML", "Reptile")
-WARM_UP, REPEATS = 1, 3
+REPEATS = 3
 
 
 @dataclass(frozen=True)
@@ -71,59 +66,24 @@ def measure(cell: Cell, device: str = "auto") -> dict[str, float]:
     Raises UserError, in one line, if the device is not there or the memory does not suffice.
     """
     chosen = machine.choose_device(device)
-    if chosen.type == "cuda":
-        return _measure_here(cell, chosen)
-    try:
-        return _fresh_processes().submit(_measure_here, cell, chosen).result()
-    except BrokenProcessPool as error:
-        _fresh_processes.cache_clear()
-        raise UserError(
-            f"{cell.method} with {cell.steps} steps could not be measured: its process was killed, for want of memory "
-            "perhaps"
-        ) from error
+    return (
+        meta_iteration(cell, chosen)
+        if chosen.type == "cuda"
+        else machine.in_fresh_process(meta_iteration, cell, chosen)
+    )
 
 
-def timed(call: Callable[[], object], device: torch.device, repeats: int) -> list[float]:
-    """Seconds of each of `repeats` calls, after one that warms up; a GPU is waited for."""
-    times = []
-    for _ in range(1 + repeats):
-        start = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return times[1:]
-
-
-@cache
-def _fresh_processes() -> ProcessPoolExecutor:
-    """A new process for each measurement, forked from one that has imported this module and done nothing else."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return ProcessPoolExecutor(1, context, max_tasks_per_child=1)
-
-
-def _measure_here(cell: Cell, device: torch.device) -> dict[str, float]:
+def meta_iteration(cell: Cell, device: torch.device) -> dict[str, float]:
+    """The same, in this process."""
     config = cell.config()
     model, episodes = Conv4(cell.way, filters=cell.filters), random_episodes(config, device)
     theta = {name: value.to(device).requires_grad_() for name, value in model.init(0).items()}
     estimator, chunk = config.build_estimator(None), default_chunk(config, device)
-
-    def step() -> float:
-        start = time.perf_counter()
-        loss, _, _ = meta_gradient(estimator, model, theta, episodes, chunk, config.inner_shot)
-        loss.item()  # waits for a GPU
-        return time.perf_counter() - start
-
-    machine.reset_peak_memory(device)
-    before = torch.cuda.memory_allocated(device) if device.type == "cuda" else machine.peak_memory(device)
-    times = [step() for _ in range(WARM_UP + REPEATS)][WARM_UP:]
+    times, memory = machine.timed(
+        lambda: meta_gradient(estimator, model, theta, episodes, chunk, config.inner_shot), device, REPEATS
+    )
     at_once = chunk if device.type == "cuda" else min(cell.tasks, chunk * torch.get_num_threads())
-    return {
-        "seconds": statistics.median(times),
-        "bytes": machine.peak_memory(device) - before,
-        "tasks_at_once": at_once,
-    }
+    return {"seconds": statistics.median(times), "bytes": memory, "tasks_at_once": at_once}
 
 
 def random_episodes(config: FewShotConfig, device: torch.device) -> Episodes:
@@ -177,6 +137,12 @@ def work(cell: Cell) -> tuple[float, float]:
     flops = found.gradient * (3 * forward - first) + found.product * (6 * forward - 4 * first)
     passes = 6 * found.gradient + 12 * found.product
     return cell.tasks * flops, cell.tasks * passes * activations * 4
+
+
+def floor_seconds(cell: Cell, speed: dict[str, float]) -> float:
+    """The time that no implementation with these convolutions can go below, at a machine's `speed`."""
+    flops, traffic = work(cell)
+    return max(flops / speed["flops_per_second"], traffic / speed["bytes_per_second"])
 
 
 def _image_work(model: Conv4) -> tuple[int, int, int]:
