@@ -6,7 +6,7 @@ import subprocess
 import pytest
 import torch
 
-from msmeta import ConfigError, UserError, machine, runs
+from msmeta import UserError, machine, runs
 
 
 def _run(root, preset="cpu", **config):
