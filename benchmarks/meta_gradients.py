@@ -4,8 +4,8 @@
 
 For each stage of meta-training (parameters as initialised, after some iterations of exact MAML, and of windows of 4)
 and for an inner SGD with and without momentum, every estimator gets the same batches of tasks. Writes, for each of
-them, mean and 95 % confidence interval of the cosine with the exact meta-gradient and of the ratio of lengths, the
-median time of a call, and for Omniglot the largest resident set of a process of its own, to
+them, mean and standard deviation of the cosine with the exact meta-gradient and of the ratio of lengths, the median
+time of a call, and for Omniglot the growth of the largest resident set of a process of its own, to
 results/meta-gradients/PROBLEM.json. Time it on an idle machine. Omniglot must have been prepared
 (`msmeta data prepare omniglot`).
 """
@@ -40,29 +40,30 @@ from msmeta.data import EpisodeSampler
 from msmeta.errors import script
 from msmeta.experiments import few_shot
 from msmeta.models import Conv4
-from msmeta.statistics import mean_ci
 
 STEPS, TASKS = 8, 8
 # N = 1 ... 8, with a shorter last window where N does not divide T; then others of as many windows as N = 2, 4 and 8.
 UNIFORM = [(n,) * (STEPS // n) + ((STEPS % n,) if STEPS % n else ()) for n in range(1, STEPS + 1)]
 OTHERS = [(1, 1, 2, 4), (4, 2, 1, 1), (1, 1, 1, 5), (5, 1, 1, 1), (1, 7), (2, 6), (6, 2), (7, 1)]
-Stage = tuple[str, Params, Callable[[int], Bilevel]]  # its name, θ, and the problem of the batch of a number
+Stage = tuple[int, int, Params, Callable[[int], Bilevel]]
+"""Meta-iterations before it, the window that they were made with, θ, and the problem of the batch of a number."""
+Key = tuple[str, tuple[int, ...] | None]  # an estimator, and the partition where it has one
 
 
-def estimators(dynamics: SGD) -> dict[str, Callable[[Bilevel, Params], MetaGradient]]:
-    """By name; windows are named by their lengths. Exact back-propagation, the reference, comes first."""
-    windows = dict.fromkeys(UNIFORM + OTHERS)
+def estimators(dynamics: SGD) -> dict[Key, Callable[[Bilevel, Params], MetaGradient]]:
+    """Exact back-propagation, the reference, comes first."""
     generator = torch.Generator().manual_seed(0)
-    return {
-        **{f"windows {','.join(map(str, window))}": MultiStep(dynamics, STEPS, window) for window in windows},
-        "exact, adjoint": MultiStep(dynamics, STEPS, 1, "adjoint"),
+    others = {
+        "adjoint": MultiStep(dynamics, STEPS, 1, "adjoint"),
         "first-order": FirstOrder(dynamics, STEPS),
-        "Reptile": Reptile(dynamics, STEPS),
+        "reptile": Reptile(dynamics, STEPS),
         "implicit": Implicit(dynamics, STEPS, proximal=2.0, cg_steps=5),
-        "finite differences": FiniteDifference(dynamics, STEPS),
-        "Gaussian smoothing": GaussianSmoothing(dynamics, STEPS, samples=8, generator=generator),
-        "evolution strategies": EvolutionStrategies(dynamics, STEPS, samples=8, generator=generator),
+        "finite-difference": FiniteDifference(dynamics, STEPS),
+        "gaussian-smoothing": GaussianSmoothing(dynamics, STEPS, samples=8, generator=generator),
+        "evolution-strategies": EvolutionStrategies(dynamics, STEPS, samples=8, generator=generator),
     }
+    windows = {("multistep", window): MultiStep(dynamics, STEPS, window) for window in UNIFORM + OTHERS}
+    return windows | {(name, None): estimator for name, estimator in others.items()}
 
 
 def quadratic() -> Iterator[Stage]:
@@ -86,7 +87,7 @@ def quadratic() -> Iterator[Stage]:
             outer=lambda phi, theta: losses(phi["x"], query).mean(),
         )
 
-    yield "as initialised", {"x": torch.zeros(size, dtype=torch.float64)}, problem
+    yield 0, 1, {"x": torch.zeros(size, dtype=torch.float64)}, problem
 
 
 def sine() -> Iterator[Stage]:
@@ -115,7 +116,7 @@ def sine() -> Iterator[Stage]:
             outer=lambda phi, theta: (network(phi, x[1]) - y[1]).square().mean(),
         )
 
-    yield from _train(theta, problem, MultiStep(SGD(0.0003, 0.9), STEPS), (0, 100, 2000), "exact")
+    yield from _train(theta, problem, MultiStep(SGD(0.0003, 0.9), STEPS), (0, 100, 2000))
 
 
 def omniglot() -> Iterator[Stage]:
@@ -128,20 +129,20 @@ def omniglot() -> Iterator[Stage]:
     def problem(batch: int) -> Bilevel:
         return few_shot.episode_problem(model, sampler.sample(batch, TASKS))
 
-    yield from _train(model.init(0), problem, MultiStep(config.dynamics(), STEPS), (0, 50, 400), "exact")
-    yield from _train(model.init(0), problem, MultiStep(config.dynamics(), STEPS, 4), (400,), "N = 4")
+    yield from _train(model.init(0), problem, MultiStep(config.dynamics(), STEPS), (0, 50, 400))
+    yield from _train(model.init(0), problem, MultiStep(config.dynamics(), STEPS, 4), (400,))
 
 
 def _train(
-    theta: Params, problem: Callable[[int], Bilevel], estimator: MultiStep, stages: tuple[int, ...], how: str
+    theta: Params, problem: Callable[[int], Bilevel], estimator: MultiStep, stages: tuple[int, ...]
 ) -> Iterator[Stage]:
     """Parameters after so many meta-iterations with an estimator, each on a batch that is not measured."""
     theta = {name: torch.nn.Parameter(value) for name, value in theta.items()}
     optimizer = torch.optim.Adam(theta.values(), lr=3e-3)
     for iteration in range(max(stages) + 1):
         if iteration in stages:
-            name = f"after {iteration} iterations ({how})" if iteration else "as initialised"
-            yield name, {name: value.detach().clone() for name, value in theta.items()}, problem
+            now = {name: value.detach().clone() for name, value in theta.items()}
+            yield iteration, estimator.window, now, problem
         if iteration < max(stages):
             grad = estimator(problem(10_000 + iteration), theta).grad
             for name, value in theta.items():
@@ -152,20 +153,20 @@ def _train(
 PROBLEMS = {"quadratic": quadratic, "sine": sine, "omniglot": omniglot}
 # Both inner optimisers move equally far in 8 steps of one and the same gradient, up to 10 %.
 DYNAMICS = {
-    "quadratic": {"with momentum": SGD(0.1, 0.9), "without": SGD(0.36)},
-    "sine": {"with momentum": SGD(0.0003, 0.9), "without": SGD(0.001)},
-    "omniglot": {"with momentum": SGD(0.1, 0.9, 1e-4), "without": SGD(0.4)},
+    "quadratic": (SGD(0.1, 0.9), SGD(0.36)),
+    "sine": (SGD(0.0003, 0.9), SGD(0.001)),
+    "omniglot": (SGD(0.1, 0.9, 1e-4), SGD(0.4)),
 }
 
 
 def compare(stage: Stage, dynamics: SGD, batches: int) -> list[dict]:
     """A row for each estimator: how near it comes, and how long it takes."""
-    _, theta, problem = stage
+    iterations, trained_window, theta, problem = stage
     named = estimators(dynamics)
-    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in named}
+    found: dict[Key, list[tuple[float, float, float]]] = {key: [] for key in named}
     for batch in range(batches + 1):
         bilevel, exact = problem(batch), None
-        for name, estimator in named.items():
+        for key, estimator in named.items():
             start = time.perf_counter()
             try:
                 grad = _flat(estimator(bilevel, theta).grad)
@@ -175,8 +176,9 @@ def compare(stage: Stage, dynamics: SGD, batches: int) -> list[dict]:
             exact = grad if exact is None else exact
             cosine = torch.dot(grad, exact) / (grad.norm() * exact.norm())
             if batch:  # the first one warms up
-                found[name].append((cosine.item(), (grad.norm() / exact.norm()).item(), seconds))
-    return [{"estimator": name, **_summary(rows)} for name, rows in found.items()]
+                found[key].append((cosine.item(), (grad.norm() / exact.norm()).item(), seconds))
+    common = {"iterations": iterations, "trained_window": trained_window, "momentum": dynamics.momentum}
+    return [{**common, "estimator": name, "window": window, **_summary(rows)} for (name, window), rows in found.items()]
 
 
 def _flat(grad: Params) -> Tensor:
@@ -187,16 +189,18 @@ def _summary(rows: list[tuple[float, float, float]]) -> dict[str, float]:
     if len(rows) < 2:
         return {"batches": len(rows)}
     cosines, ratios, seconds = zip(*rows, strict=True)
-    found = {"batches": len(rows), "seconds": statistics.median(seconds)}
-    for name, values in {"cosine": cosines, "norm_ratio": ratios}.items():
-        found[name], found[f"{name}_ci95"] = mean_ci(values)
-    return found
+    return {
+        "batches": len(rows),
+        "cosine": statistics.fmean(cosines), "cosine_sd": statistics.stdev(cosines),
+        "norm_ratio": statistics.fmean(ratios), "norm_ratio_sd": statistics.stdev(ratios),
+        "seconds": statistics.median(seconds),
+    }  # fmt: skip
 
 
-def memory(name: str) -> int:
+def memory(key: Key) -> int:
     """Bytes by which the largest resident set grows while one estimator does its work on Omniglot."""
-    _, theta, problem = next(iter(omniglot()))
-    estimator, bilevel = estimators(DYNAMICS["omniglot"]["with momentum"])[name], problem(0)
+    _, _, theta, problem = next(iter(omniglot()))
+    estimator, bilevel = estimators(DYNAMICS["omniglot"][0])[key], problem(0)
     return machine.timed(lambda: estimator(bilevel, theta), torch.device("cpu"), 0)[1]
 
 
@@ -207,12 +211,12 @@ def main() -> None:
     args = parser.parse_args()
     rows = []
     for stage in PROBLEMS[args.problem]():
-        for name, dynamics in DYNAMICS[args.problem].items():
-            rows += [{"stage": stage[0], "momentum": name, **row} for row in compare(stage, dynamics, args.batches)]
-            print(f"{args.problem}, {stage[0]}, {name}: done", flush=True)
+        for dynamics in DYNAMICS[args.problem]:
+            rows += compare(stage, dynamics, args.batches)
+            print(f"{args.problem}, {stage[0]} iterations with windows of {stage[1]}, {dynamics}: done", flush=True)
     if args.problem == "omniglot":
-        used = {name: machine.in_fresh_process(memory, name) for name in estimators(SGD(0.1))}
-        rows = [{**row, "bytes": used[row["estimator"]]} for row in rows]
+        used = {key: machine.in_fresh_process(memory, key) for key in estimators(SGD(0.1))}
+        rows = [{**row, "bytes": used[row["estimator"], row["window"]]} for row in rows]
     config = {"problem": args.problem, "steps": STEPS, "tasks": TASKS, "batches": args.batches}
     runs.save_measurement(f"meta-gradients/{args.problem}.json", config, rows, torch.device("cpu"))
 
