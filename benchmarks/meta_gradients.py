@@ -85,6 +85,7 @@ def quadratic() -> Iterator[Stage]:
             init=lambda theta: {"x": theta["x"].expand(TASKS, size)},
             inner=lambda phi, theta, t: losses(phi["x"], support).sum(),
             outer=lambda phi, theta: losses(phi["x"], query).mean(),
+            tasks=TASKS,
         )
 
     yield 0, 1, {"x": torch.zeros(size, dtype=torch.float64)}, problem
@@ -114,6 +115,7 @@ def sine() -> Iterator[Stage]:
             init=lambda theta: {name: value.expand(TASKS, *value.shape) for name, value in theta.items()},
             inner=lambda phi, theta, t: (network(phi, x[0]) - y[0]).square().mean((1, 2)).sum(),
             outer=lambda phi, theta: (network(phi, x[1]) - y[1]).square().mean(),
+            tasks=TASKS,
         )
 
     yield from _train(theta, problem, MultiStep(SGD(0.0003, 0.9), STEPS), (0, 100, 2000))

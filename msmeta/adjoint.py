@@ -11,111 +11,85 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from msmeta.bilevel import (
     Bilevel,
+    Dynamics,
+    DynamicsLike,
     MetaGradient,
     Params,
+    Part,
     State,
-    adapt,
     add_parts,
     begin,
-    detach,
+    conclude,
     gradients,
-    inner_gradient,
     leaves,
     plus,
     pull_back,
-    require_dependence,
-    require_finite,
-    require_scalar,
 )
-from msmeta.dynamics import SGD, Dynamics
-
-Part = dict[str, Tensor | None]
-
-
-class Curvature(Protocol):
-    """The inner gradient at one state, and products with its derivatives."""
-
-    def gradient(self) -> Params:
-        """g = ∂L_t/∂φ."""
-        ...
-
-    def times(self, w: Params) -> tuple[Part, Part]:
-        """wᵀ ∂g/∂φ and wᵀ ∂g/∂θ; None stands for zero."""
-        ...
+from msmeta.dynamics import SGD, adapt, adapt_and_judge, advance, dynamics_at, inner_gradient, part_of
 
 
 class HessianVector:
-    """Exact products by automatic differentiation: one more backward pass through the gradient's graph."""
+    """The inner loss and g = ∂L_t/∂φ at one place, and exact products with g's derivatives, a backward pass each."""
 
     def __init__(self, problem: Bilevel, phi: Params, theta: Params, t: int) -> None:
-        self._phi, self._theta = leaves(phi), theta
-        _, self._grad = inner_gradient(problem, self._phi, theta, t, create_graph=True)
-
-    def gradient(self) -> Params:
-        return detach(self._grad)
+        self._phi, self._theta = leaves(phi, phi), theta
+        loss, self.grad = inner_gradient(problem, self._phi, theta, t, create_graph=True)
+        self.loss = loss.detach()
 
     def times(self, w: Params, again: bool = False) -> tuple[Part, Part]:
-        """As `Curvature.times`; the graph is freed unless the product is wanted `again`."""
-        wanted = {name: g for name, g in self._grad.items() if g.requires_grad}
-        inputs = [*self._phi.values(), *self._theta.values()]
-        if not wanted:
-            return dict.fromkeys(self._phi), dict.fromkeys(self._theta)
-        weights = [w[name] for name in wanted]
-        parts = iter(torch.autograd.grad(list(wanted.values()), inputs, weights, allow_unused=True, retain_graph=again))
-        return {name: next(parts) for name in self._phi}, {name: next(parts) for name in self._theta}
+        """wᵀ ∂g/∂φ and wᵀ ∂g/∂θ; None is zero. The graph is freed unless a product is wanted `again`."""
+        outputs = [(g, w[name]) for name, g in self.grad.items()]
+        return tuple(gradients(outputs, self._phi, self._theta, retain_graph=again))
 
 
 @torch.enable_grad()
 def adjoint(
     problem: Bilevel,
     theta: Params,
-    dynamics: Dynamics,
+    dynamics: DynamicsLike,
     windows: Sequence[int],
-    curvature: Callable[[Bilevel, Params, Params, int], Curvature] = HessianVector,
+    curvature: Callable[[Bilevel, Params, Params, int], Any] = HessianVector,
 ) -> MetaGradient:
     """The meta-gradient of Eq. 12 for windows of these lengths; Eqs. 3 and 4 where all of them are 1.
 
-    The inner loss must be a function of its arguments alone: each window's is evaluated twice.
-    Raises as `MultiStep.__call__`.
+    curvature: as `HessianVector`. The inner loss must be a function of its arguments alone: a second evaluation is held
+    against the first, at the last window at least. Raises as `MultiStep.__call__`.
     """
     theta, first = begin(problem, theta)
     states = _States(problem, theta, dynamics, windows)
-    adapted, losses = adapt(problem, first, theta, dynamics, windows, keep=states.keep)
-    phi = leaves(adapted.phi)
-    outer = problem.outer(phi, theta)
-    require_scalar(outer, "outer loss")
-    by_phi, direct = gradients(outer, phi, theta)
-    require_dependence(by_phi, direct)
-    require_finite(losses, outer)
-
-    multipliers = State(add_parts(phi, by_phi))  # Λ_T
-    total = direct
+    adapted, trail, outer, by_phi, total = adapt_and_judge(problem, first, theta, dynamics, windows, keep=states.keep)
+    multipliers, again = State(add_parts(adapted.phi, by_phi)), []  # Λ_T
     for k, n in reversed(list(enumerate(windows))):
-        t, start = states.take(k)
+        (t, _, used), start = trail[k], states.take(k)
         product = curvature(problem, start.phi, theta, t)
-        if isinstance(dynamics, SGD):
-            multipliers, weights = dynamics.pull_back(multipliers, n)
+        if curvature is HessianVector or not again:
+            again.append((t, trail[k].loss, product.loss))
+        now = dynamics_at(dynamics, theta, t)
+        if _is_linear(now):
+            part, weights = now.pull_back(part_of(multipliers, used), n)
+            buffers = {name: multipliers.buffers.get(name, {}) | values for name, values in part.buffers.items()}
+            multipliers = State(multipliers.phi | part.phi, buffers)
         else:
-            multipliers, weights = _pull_back_steps(dynamics, start, product.gradient(), n, multipliers)
+            multipliers, weights, by_theta = _pull_back(now, start, product.grad, n, multipliers, theta)
+            total = plus(total, by_theta)
         by_phi, by_theta = product.times(weights)
         multipliers = State(plus(multipliers.phi, by_phi), multipliers.buffers)
         total = plus(total, by_theta)
-    total = plus(total, pull_back(first, theta, multipliers))
-    require_dependence(total)
-    return MetaGradient(outer.detach(), add_parts(theta, total), adapted.phi)
+    (through_init,) = pull_back(first, multipliers, theta)
+    return conclude(theta, adapted, trail, outer, plus(total, through_init), again=again)
 
 
 class _States:
     """The windows' first states, kept or recomputed from one that was."""
 
-    def __init__(self, problem: Bilevel, theta: Params, dynamics: Dynamics, windows: Sequence[int]) -> None:
+    def __init__(self, problem: Bilevel, theta: Params, dynamics: DynamicsLike, windows: Sequence[int]) -> None:
         self._problem, self._theta, self._dynamics, self._windows = problem, theta, dynamics, windows
         self._every = 1 if len(windows) <= 16 else math.isqrt(len(windows) - 1) + 1
         self._held: dict[int, State] = {}
@@ -125,48 +99,39 @@ class _States:
         if k % self._every == 0:
             self._hold(k, state)
 
-    def take(self, k: int) -> tuple[int, State]:
-        """The first step and state of window k, which is not held any longer; windows are taken from the last on."""
+    def take(self, k: int) -> State:
+        """The first state of window k, which is not held any longer; windows are taken from the last on."""
         if k not in self._held:
             base = k - k % self._every
             between, t = self._windows[base:k], sum(self._windows[:base])
             place = self._problem, self._held[base], self._theta, self._dynamics, between
             state, _ = adapt(*place, t, lambda j, state: self._hold(base + j, state) if j else None)
             self._hold(k, state)
-        return sum(self._windows[:k]), self._held.pop(k)
+        return self._held.pop(k)
 
     def _hold(self, k: int, state: State) -> None:
         # SGD is linear: its buffer is not needed on the way back, unless other states are recomputed from this one.
         starts_others = self._every > 1 and k % self._every == 0
-        bare = isinstance(self._dynamics, SGD) and not starts_others
+        bare = _is_linear(self._dynamics) and not starts_others
         self._held[k] = State(state.phi) if bare else state
 
 
-def _pull_back_steps(
-    dynamics: Dynamics, start: State, grad: Params, n: int, multipliers: State
-) -> tuple[State, Params]:
-    """As `SGD.pull_back`, for dynamics that are not linear: back through the window's steps one at a time."""
-    states = [start]
-    with torch.no_grad():
-        for _ in range(n - 1):
-            states.append(dynamics.window(states[-1], grad, 1))
-    weights: Part = dict.fromkeys(grad)
-    for state in reversed(states):
-        multipliers, part = _pull_back_step(dynamics, state, grad, multipliers)
-        weights = plus(weights, part)
-    return multipliers, weights
+def _is_linear(dynamics: DynamicsLike) -> bool:
+    """Whether `SGD.pull_back` is what the object's own `window` does, with rates that have no derivative."""
+    methods = {name: getattr(getattr(dynamics, name, None), "__func__", None) for name in ("window", "coefficients")}
+    rates = [getattr(dynamics, name, None) for name in ("lr", "momentum", "weight_decay")]
+    return all(f is getattr(SGD, name) for name, f in methods.items()) and not any(isinstance(r, Tensor) for r in rates)
 
 
-def _pull_back_step(dynamics: Dynamics, state: State, grad: Params, multipliers: State) -> tuple[State, Params]:
-    grad = leaves(grad)
-    state = State(leaves(state.phi), {name: leaves(values) for name, values in state.buffers.items()}, state.step)
-    after = dynamics.window(state, grad, 1)
-    groups = [(after.phi, multipliers.phi)]
-    groups += [(after.buffers[name], values) for name, values in multipliers.buffers.items()]
-    outputs = [values[name] for values, weights in groups for name in weights]
-    weights = [weight for _, weights in groups for weight in weights.values()]
-    groups = [state.phi, *state.buffers.values(), grad]
-    inputs = [value for values in groups for value in values.values()]
-    found = iter(torch.autograd.grad(outputs, inputs, weights, allow_unused=True))
-    by_phi, *by_buffers, by_grad = [add_parts(values, {name: next(found) for name in values}) for values in groups]
-    return State(by_phi, dict(zip(state.buffers, by_buffers, strict=True))), by_grad
+def _pull_back(
+    dynamics: Dynamics, start: State, grad: Params, n: int, multipliers: State, theta: Params
+) -> tuple[State, Params, Part]:
+    """As `SGD.pull_back`, through any `window`, and the part of θ that acts in the dynamics."""
+    buffers = {name: leaves(values) for name, values in start.buffers.items()}
+    state, grad = State(leaves(start.phi), buffers, start.step, start.skipped), leaves(grad)
+    after = advance(dynamics, state, grad, n)
+    # Retained, since dynamics may read what `init` made of θ, whose graph all windows share.
+    groups = state.phi, grad, theta, *buffers.values()
+    by_phi, by_grad, by_theta, *parts = pull_back(after, multipliers, *groups, retain_graph=True)
+    parts = {name: add_parts(buffers[name], part) for name, part in zip(buffers, parts, strict=True)}
+    return State(add_parts(state.phi, by_phi), parts), add_parts(grad, by_grad), by_theta

@@ -9,19 +9,18 @@ is the sum over tasks, so that its gradient is each task's own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from msmeta.errors import ConfigError, DivergedError
 
-if TYPE_CHECKING:
-    from msmeta.dynamics import Dynamics
-
 Params = dict[str, Tensor]
+Part = dict[str, Tensor | None]
+"""A part of a gradient, in which None stands for zero."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +30,25 @@ class State:
     phi: task-parameters.
     buffers: the optimiser's own variables by name, each with phi's keys and shapes; a missing one is zero.
     step: how many steps the optimiser has taken (Adam's bias correction looks at it).
+    skipped: how many of them left an entry of phi alone, since the inner loss did not use it; 0 where it is missing.
     """
 
     phi: Params
     buffers: dict[str, Params] = field(default_factory=dict)
     step: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+
+
+class Dynamics(Protocol):
+    """What an estimator asks of an inner optimiser."""
+
+    def window(self, state: State, grad: Params, n: int) -> State:
+        """The state, in new tensors, after n steps that all use `grad`; it holds the entries that `grad` has."""
+        ...
+
+
+DynamicsLike = Dynamics | Callable[[Params, int], Dynamics]
+"""Dynamics, or a pure function `(theta, t)` that gives those of the window from step t: rates learned or scheduled."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +59,19 @@ class Bilevel:
     inner: `inner(phi, theta, t)` is the scalar L_t(φ; θ). `t` is the index of the step at which it is evaluated; it
         counts from 0, as in Algorithm 1, so it is the step that Eq. 2 numbers t + 1.
     outer: `outer(phi, theta)` is the scalar meta-objective, evaluated at φ_{T+1}.
+    tasks: number of independent tasks: every entry of phi and of the buffers leads with a dimension of this size.
+        None: one problem.
+
+    The functions are given copies: of dictionaries at each call, of theta's and of init's tensors once.
+    As in torch.optim, a step leaves alone what its loss does not use: value, buffers and all, without weight decay.
+    An `nn.Parameter` with `requires_grad=False` is frozen: its meta-gradient is 0, and where `init` returns it or a
+    view of it, it is not adapted. Plain tensors are never frozen, since `requires_grad=False` is their default.
     """
 
     init: Callable[[Params], Params | State]
     inner: Callable[[Params, Params, int], Tensor]
     outer: Callable[[Params, Params], Tensor]
+    tasks: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,178 +80,207 @@ class MetaGradient:
 
     loss: outer loss at the adapted parameters, 0-d.
     grad: meta-gradient ∂L/∂θ, keys and shapes of theta.
-    phi: adapted task-parameters φ_{T+1}.
+    state: the inner optimiser's state after the last step, with the adapted task-parameters φ_{T+1}.
     info: what an iterative estimator reports of itself, by name.
     """
 
     loss: Tensor
     grad: Params
-    phi: Params
+    state: State
     info: dict[str, float] = field(default_factory=dict)
 
-
-def partition(steps: int, window: int | Sequence[int]) -> tuple[int, ...]:
-    """The lengths of the windows that `steps` inner steps fall into: T = N + N + ... + N, or any partition of T.
-
-    Raises ConfigError where the windows do not add up to the steps.
-    """
-    if steps < 1:
-        raise ConfigError(f"steps={steps}: at least one inner step is needed")
-    if isinstance(window, int):
-        if window < 1 or steps % window:
-            raise ConfigError(
-                f"window={window} does not divide steps={steps}: choose a divisor or a partition such as (2, 1)"
-            )
-        return (window,) * (steps // window)
-    windows = tuple(window)
-    if not windows:
-        raise ConfigError("window=() is empty: name the length of each window, for example (2, 1)")
-    if any(not isinstance(n, int) or n < 1 for n in windows) or sum(windows) != steps:
-        raise ConfigError(
-            f"window={windows} is no partition of steps={steps}: its lengths must be >= 1 and add up to it"
-        )
-    return windows
+    @property
+    def phi(self) -> Params:
+        """Adapted task-parameters φ_{T+1}."""
+        return self.state.phi
 
 
+class Evaluation(NamedTuple):
+    """One evaluation of the inner loss: its step, its value without a graph, and the entries of φ that it uses."""
+
+    t: int
+    loss: Tensor
+    used: tuple[str, ...] = ()
+
+
+Trail = Sequence[Evaluation]
+Again = Sequence[tuple[int, Tensor, Tensor]]
+
+
+@torch.enable_grad()
 def begin(problem: Bilevel, theta: Params) -> tuple[Params, State]:
-    """Fresh leaves for θ and the initial state s₁(θ).
+    """Fresh leaves for θ and the initial state s₁(θ), in copies of the caller's tensors; what is frozen needs no grad.
 
-    φ₁ is an alias of what `init` returned, not the same tensors: where φ₁ is θ itself and the inner loss also reads θ,
-    the gradient by φ must be the partial derivative. Where φ₁ does not depend on θ it is a leaf.
+    φ₁ is a copy also where `init` returned θ itself, since the inner loss may read θ besides, and its gradient by φ is
+    the partial derivative. Where φ₁ does not depend on θ it is a leaf.
+    Raises ConfigError for a theta or a state of another kind, and in inference mode.
     """
-    theta = leaves(theta)
-    state = problem.init(theta)
-    if not isinstance(state, State):
-        state = State(state)
-    phi = {
-        name: value.view_as(value) if value.requires_grad else value.detach().requires_grad_()
-        for name, value in state.phi.items()
-    }
-    return theta, State(phi, state.buffers, state.step)
+    if torch.is_inference_mode_enabled():
+        raise ConfigError("torch.inference_mode is on: nothing can be differentiated there, so use torch.no_grad")
+
+    def is_frozen(value: Tensor) -> bool:
+        return isinstance(value, torch.nn.Parameter) and not value.requires_grad
+
+    require_params(theta, "theta")
+    theta = {name: value.detach().clone().requires_grad_(not is_frozen(value)) for name, value in theta.items()}
+    if not any(value.requires_grad for value in theta.values()):
+        raise ConfigError("theta has nothing to learn: it is empty, or all of it is frozen by requires_grad=False")
+    state = problem.init(dict(theta))
+    state = state if isinstance(state, State) else State(state)
+    for name, values in {"phi": state.phi, **state.buffers}.items():
+        require_params(values, f"{name} as init returned it", problem.tasks)
+    still = {value.untyped_storage().data_ptr() for value in theta.values() if not value.requires_grad}
+
+    def own(value: Tensor) -> Tensor:
+        if value.requires_grad:
+            return value.clone()
+        frozen = is_frozen(value) or value.untyped_storage().data_ptr() in still
+        return value.detach().clone().requires_grad_(not frozen)
+
+    buffers = {name: {k: v.clone() for k, v in values.items()} for name, values in state.buffers.items()}
+    return theta, State({k: own(v) for k, v in state.phi.items()}, buffers, state.step, dict(state.skipped))
 
 
-def inner_gradient(problem: Bilevel, phi: Params, theta: Params, t: int, create_graph: bool) -> tuple[Tensor, Params]:
-    """The inner loss L_t(φ; θ), detached, and g_t = ∂L_t/∂φ; with `create_graph` g_t can be differentiated again.
+def require_params(params: Any, what: str, tasks: int | None = None) -> None:
+    """Raises ConfigError for what is not a dict of tensors that have derivatives, and lead with a task dimension."""
+    if not isinstance(params, Mapping):
+        raise ConfigError(f"{what} is a {type(params).__name__}: it must be a dict of tensors")
+    for name, value in params.items():
+        if not isinstance(value, Tensor):
+            raise ConfigError(f"{what} has a {type(value).__name__} under {name!r}: it must be a tensor")
+        if not (value.is_floating_point() or value.is_complex()):
+            raise ConfigError(f"{what} has {value.dtype} under {name!r}: leave counters and masks out of it")
+        if tasks is not None and value.shape[:1] != (tasks,):
+            has = f"shape {tuple(value.shape)} under {name!r}"
+            raise ConfigError(f"{what} has {has}: with tasks={tasks} that must be its first size")
 
-    Raises ConfigError for a loss that is not a scalar or does not depend on φ.
+
+def evaluate(loss: Callable[..., Tensor], phi: Params, theta: Params, *t: int) -> Tensor:
+    """The problem's inner loss at step t, or its outer loss. Raises ConfigError where it is not a scalar."""
+    value = loss(dict(phi), dict(theta), *t)
+    if not isinstance(value, Tensor) or value.dim() != 0 or value.is_complex():
+        what = f"inner loss at step {t[0]}" if t else "outer loss"
+        found = f"{value.dtype}, shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise ConfigError(f"{what} is not a 0-d tensor of a real number but {found}: sum it over tasks and examples")
+    return value
+
+
+def gradients(outputs: Iterable[tuple[Tensor, Tensor | None]], *groups: Params, **options: bool) -> list[Part]:
+    """Σ wᵀ∂y over the outputs (y, w), by each entry of each group; None where no y depends on it.
+
+    w is None for a scalar y. options: of torch.autograd.grad.
     """
-    loss = problem.inner(phi, theta, t)
-    require_scalar(loss, f"inner loss at step {t}")
-    (grads,) = gradients(loss, phi, create_graph=create_graph)
-    if all(g is None for g in grads.values()):
-        raise ConfigError(f"inner loss at step {t} does not depend on phi: there is nothing to adapt")
-    return loss.detach(), {k: torch.zeros_like(phi[k]) if g is None else g for k, g in grads.items()}
-
-
-def gradients(loss: Tensor, *groups: Params, create_graph: bool = False) -> list[dict[str, Tensor | None]]:
-    """∂loss by each entry of each group of parameters, with None where the loss does not depend on it."""
+    outputs = [pair for pair in outputs if pair[0].requires_grad]
     wanted = [value for group in groups for value in group.values() if value.requires_grad]
     grads = iter(())
-    if loss.requires_grad and wanted:
-        grads = iter(torch.autograd.grad(loss, wanted, create_graph=create_graph, allow_unused=True))
+    if outputs and wanted:
+        values, weights = zip(*outputs, strict=True)
+        grads = iter(torch.autograd.grad(values, wanted, weights, allow_unused=True, **options))
     return [{name: next(grads, None) if v.requires_grad else None for name, v in group.items()} for group in groups]
 
 
-def require_scalar(loss: Tensor, what: str) -> None:
-    """Raises ConfigError where `loss` is not a tensor of a single value."""
-    if not isinstance(loss, Tensor) or loss.dim() != 0:
-        found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-        raise ConfigError(f"{what} is not a 0-d tensor but has {found}: sum it over tasks and examples")
+def pull_back(state: State, multipliers: State, *groups: Params, **options: bool) -> list[Part]:
+    """Λᵀ∂s by each entry of each group, as `gradients`; a multiplier that is missing or None stands for zero.
 
-
-def require_finite(inner_losses: Sequence[tuple[int, Tensor]], outer_loss: Tensor) -> None:
-    """Raises DivergedError that names the first step whose loss is NaN or infinite.
-
-    All losses are read at once, after the work is done, so that a GPU is waited for once. While a CUDA graph is
-    captured nothing can be read: there the caller looks at the loss after each replay.
+    With s₁ as `begin` gave it, and θ, it is the part of the meta-gradient that goes through `init` (Eq. 10).
     """
-    if outer_loss.is_cuda and torch.cuda.is_current_stream_capturing():
-        return
-    values = torch.stack([loss for _, loss in inner_losses] + [outer_loss.detach()]).tolist()
-    if all(map(math.isfinite, values)):
-        return
-    for (t, _), value in zip(inner_losses, values, strict=False):
-        if not math.isfinite(value):
-            raise DivergedError(f"inner loss is {value} at step {t}: lower the inner learning rate")
-    raise DivergedError(f"outer loss is {values[-1]} after the last inner step: lower the inner learning rate")
+    pairs = [(state.phi, multipliers.phi)]
+    pairs += [(values, multipliers.buffers.get(name, {})) for name, values in state.buffers.items()]
+    outputs = [(value, weights.get(name)) for values, weights in pairs for name, value in values.items()]
+    return gradients([(value, weight) for value, weight in outputs if weight is not None], *groups, **options)
 
 
-def require_dependence(*parts: dict[str, Tensor | None]) -> None:
+def reached(outputs: Iterable[Tensor], params: Params) -> set[str]:
+    """Which of `params`, all leaves, the outputs depend on."""
+    outputs = list(outputs)
+    ends = {id(value) for value in outputs} | {id(getattr(node, "variable", None)) for node in graph(outputs)}
+    return {name for name, value in params.items() if id(value) in ends}
+
+
+def graph(outputs: Iterable[Tensor]) -> Iterator[torch.autograd.graph.Node]:
+    """The nodes of the outputs' graph, each once."""
+    seen, ahead = {None}, [value.grad_fn for value in outputs]
+    while ahead:
+        node = ahead.pop()
+        if node not in seen:
+            seen.add(node)
+            yield node
+            ahead += [before for before, _ in node.next_functions]
+
+
+def require_dependence(*parts: Part) -> None:
     """Raises ConfigError where all parts of a meta-gradient are None."""
     if all(value is None for part in parts for value in part.values()):
         raise ConfigError("outer loss does not depend on theta, neither directly nor through the inner steps")
 
 
-def require_initialisation(through_init: dict[str, Tensor | None], estimator: str, why: str) -> None:
-    """Raises ConfigError where φ₁ does not depend on θ, as for a meta-network.
-
-    through_init: what `pull_back` returned. why: what the estimator assumes of θ.
-    """
-    if all(part is None for part in through_init.values()):
-        raise ConfigError(
-            f"{estimator} needs a theta that initialises phi: {why}, so a theta that acts only inside the inner loss "
-            "(a meta-network) would not learn; use MultiStep"
-        )
-
-
-@torch.enable_grad()
-def adapt(
-    problem: Bilevel,
-    state: State,
+def conclude(
     theta: Params,
-    dynamics: Dynamics,
-    windows: Sequence[int],
-    t: int = 0,
-    keep: Callable[[int, State], None] = lambda k, state: None,
-) -> tuple[State, list[tuple[int, Tensor]]]:
-    """The state after the windows without a graph, as at test time, and each evaluated (t, inner loss).
+    state: State,
+    trail: Sequence[Evaluation],
+    loss: Tensor,
+    *parts: Part,
+    again: Again = (),
+    **info: float,
+) -> MetaGradient:
+    """The result, its meta-gradient the sum of the parts. Raises as `require_dependence` and `require_sound`."""
+    require_dependence(*parts)
+    out = MetaGradient(loss.detach(), add_parts(theta, *parts), detach_state(state), info)
+    require_sound(trail, out.loss, out.phi, out.grad, again)
+    return out
 
-    t: index of the first step. keep: is given the number of each window, from 0, and its first state.
-    Costs one gradient evaluation a window and holds one state.
+
+def require_sound(trail: Trail, outer: Tensor, phi: Params, grad: Params | None = None, again: Again = ()) -> None:
+    """Raises DivergedError that names the first step whose loss, or the entry of `grad` that, is NaN or infinite.
+
+    phi: whose precision may be to blame. again: step, loss, and the loss at the same place again; raises ConfigError
+    where they differ. All is read at once, after the work is done, so that a GPU is waited for once. While a CUDA graph
+    is captured nothing can be read: there the caller looks at the loss after each replay.
     """
-    theta, state = detach(theta), detach_state(state)
-    losses = []
-    for k, n in enumerate(windows):
-        keep(k, state)
-        loss, grad = inner_gradient(problem, leaves(state.phi), theta, t, create_graph=False)
-        losses.append((t, loss))
-        with torch.no_grad():
-            state = dynamics.window(state, grad, n)
-        t += n
-    return state, losses
+    if outer.is_cuda and torch.cuda.is_current_stream_capturing():
+        return
+    grad = grad or {}
+    pairs = [loss for _, *both in again for loss in both]
+    read = [outer, *(step.loss for step in trail), *pairs, *(value.isfinite().all() for value in grad.values())]
+    values = iter(torch.stack([value.detach().to(outer.device) for value in read]).tolist())
+    last = next(values)
+    low = [value.dtype for value in (outer, *phi.values()) if torch.finfo(value.dtype).bits < 32]
+    advice = f"{low[0]} may over- or underflow, so try float32" if low else "lower the inner learning rate"
+    for step in trail:
+        if not math.isfinite(value := next(values)):
+            advice = advice if step.t or low else "no step was taken yet, so look at theta and at the data"
+            raise DivergedError(f"inner loss is {value} at step {step.t}: {advice}")
+    if not math.isfinite(last):
+        raise DivergedError(f"outer loss is {last} after the last inner step: {advice}")
+    # Sums taken in another order agree in half of the digits and more; other random numbers show in the first ones.
+    for t, loss, _ in again:
+        a, b = next(values), next(values)
+        if not abs(a - b) <= torch.finfo(loss.dtype).eps ** 0.5 * max(abs(a), abs(b)):
+            need = "this estimator needs a function of phi, theta and t alone, without dropout or other random numbers"
+            raise ConfigError(f"inner loss at step {t} is {a:g} and, at the same phi again, {b:g}: {need}")
+    for name in grad:
+        if not next(values):
+            why = f"{low[0]} may over- or underflow" if low else "a derivative overflows, or does not exist, as of √0"
+            raise DivergedError(f"meta-gradient is not finite for theta[{name!r}], though all losses are: {why}")
 
 
-def pull_back(state: State, theta: Params, multipliers: State) -> dict[str, Tensor | None]:
-    """Λ₀ᵀ ∂s₁/∂θ, the part of the meta-gradient that goes through `init` (Eq. 10); None where s₁ does not depend on θ.
-
-    state: s₁ as `begin` gave it. multipliers: Λ₀; an entry that is missing or None stands for zero.
-    """
-    groups = [(state.phi, multipliers.phi)]
-    groups += [(values, multipliers.buffers.get(name, {})) for name, values in state.buffers.items()]
-    pairs = [(value, weights.get(name)) for values, weights in groups for name, value in values.items()]
-    pairs = [(value, weight) for value, weight in pairs if value.requires_grad and weight is not None]
-    if not pairs:
-        return dict.fromkeys(theta)
-    starts, weights = zip(*pairs, strict=True)
-    return dict(zip(theta, torch.autograd.grad(starts, list(theta.values()), weights, allow_unused=True), strict=True))
-
-
-def add_parts(like: Params, *parts: dict[str, Tensor | None]) -> Params:
-    """The sum of gradients with the keys of `like`, in which None stands for zero."""
+def add_parts(like: Params, *parts: Part) -> Params:
+    """The sum of gradients with the keys of `like`, in which None, or no entry, stands for zero."""
     return {
-        name: sum((part[name] for part in parts if part[name] is not None), torch.zeros_like(value))
+        name: sum((part[name] for part in parts if part.get(name) is not None), torch.zeros_like(value))
         for name, value in like.items()
     }
 
 
-def plus(a: dict[str, Tensor | None], b: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
-    """The sum of two gradients, which stays None where both are."""
-    return {k: b[k] if a[k] is None else a[k] if b[k] is None else a[k] + b[k] for k in a}
+def plus(a: Part, b: Part) -> Part:
+    """The sum of two gradients with the keys of `a`, which stays None where both are."""
+    pairs = {name: (value, b.get(name)) for name, value in a.items()}
+    return {name: y if x is None else x if y is None else x + y for name, (x, y) in pairs.items()}
 
 
-def leaves(params: Params) -> Params:
-    """Fresh leaves with the same values, to differentiate by."""
-    return {name: value.detach().requires_grad_() for name, value in params.items()}
+def leaves(params: Params, like: Params | None = None) -> Params:
+    """Fresh leaves with the same values; where `like` is given, those require gradients that do so there."""
+    return {k: v.detach().requires_grad_(like is None or like[k].requires_grad) for k, v in params.items()}
 
 
 def detach(params: Params) -> Params:
@@ -239,20 +289,16 @@ def detach(params: Params) -> Params:
 
 
 def detach_state(state: State) -> State:
-    return State(detach(state.phi), {name: detach(values) for name, values in state.buffers.items()}, state.step)
+    """The same state without its history."""
+    buffers = {name: detach(values) for name, values in state.buffers.items()}
+    return State(detach(state.phi), buffers, state.step, state.skipped)
 
 
-def task_dimensions(theta: Params, phi: Params) -> int:
-    """1 where φ holds θ's parameters for a batch of tasks, with a leading task dimension; else 0: one problem."""
-    batched = theta.keys() == phi.keys() and all(phi[k].dim() and phi[k].shape[1:] == theta[k].shape for k in phi)
-    return int(batched)
-
-
-def task_dot(a: Params, b: Params, dimensions: int) -> Tensor:
+def task_dot(a: Params, b: Params, by_task: bool) -> Tensor:
     """Inner product of each task's parameters: (tasks,), or 0-d for one problem."""
-    return sum((a[k] * b[k]).reshape(*a[k].shape[:dimensions], -1).sum(-1) for k in a)
+    return sum((a[k].conj() * b[k]).real.reshape(*a[k].shape[: int(by_task)], -1).sum(-1) for k in a)
 
 
 def task_scale(factor: Tensor, params: Params) -> Params:
-    """Each task's parameters times its entry of `factor`: (tasks,), or 0-d for one problem."""
-    return {k: factor.reshape(factor.shape + (1,) * (v.dim() - factor.dim())) * v for k, v in params.items()}
+    """Each task's parameters times its entry of `factor`: (tasks,), or 0-d for one problem; in their own types."""
+    return {k: factor.view(*factor.shape, *[1] * (v.dim() - factor.dim())).to(v.dtype) * v for k, v in params.items()}

@@ -1,41 +1,54 @@
-"""Inner optimisers as differentiable maps s' = Φ(s, g) (Eqs. 2, 5 and 11).
+"""Inner optimisers as differentiable maps s' = Φ(s, g) (Eqs. 2, 5 and 11), and the steps that are taken with them.
 
 `window(state, grad, n)` advances n steps with one gradient: Φ̂ⁿ of Eq. 11. With n = 1 it is the ordinary step.
-Values agree with torch.optim.SGD and torch.optim.Adam; derivatives flow through state and gradient.
+Values agree with torch.optim.SGD and torch.optim.Adam; derivatives flow through state, gradient and rates.
+A rate is a number or a 0-d tensor; θ makes one in a function, `lambda theta, t: SGD(theta["lr"])`.
 """
 
 from __future__ import annotations
 
+import math
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from msmeta.bilevel import Params, State
+from msmeta.bilevel import (
+    Bilevel,
+    Dynamics,
+    DynamicsLike,
+    Evaluation,
+    Params,
+    State,
+    detach,
+    detach_state,
+    evaluate,
+    gradients,
+    graph,
+    leaves,
+    reached,
+    require_dependence,
+    require_params,
+)
 from msmeta.errors import ConfigError
 
-
-class Dynamics(Protocol):
-    """What an estimator asks of an inner optimiser."""
-
-    def window(self, state: State, grad: Params, n: int) -> State:
-        """The state after n steps that all use `grad`."""
-        ...
+Rate = float | Tensor
 
 
 @dataclass(frozen=True)
 class SGD:
     """SGD with momentum μ and L2 weight decay ω (Eq. 5): v' = μv + g + ωφ, φ' = φ - ηv'. Buffer: `velocity`."""
 
-    lr: float
-    momentum: float = 0.0
-    weight_decay: float = 0.0
+    lr: Rate
+    momentum: Rate = 0.0
+    weight_decay: Rate = 0.0
 
     def __post_init__(self) -> None:
-        _require_rates(self.lr, self.weight_decay)
-        if not 0 <= self.momentum < 1:
-            raise ConfigError(f"momentum={self.momentum}: it must lie in [0, 1)")
+        _require_rates(lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
     def window(self, state: State, grad: Params, n: int) -> State:
         """n steps with one gradient as one linear map, s' = Aⁿs + (Σ_{i<n} Aⁱ) b g, which Eq. 13 differentiates.
@@ -43,12 +56,11 @@ class SGD:
         A = [[1-ηω, -ημ], [ω, μ]] and b = [-η, 1]; costs a handful of element-wise operations whatever n is.
         """
         power, total = self.coefficients(n)
-        zero = dict.fromkeys(state.phi)
-        velocity = state.buffers.get("velocity", zero) if self.momentum else zero
-        parts = {name: (state.phi[name], velocity[name], grad[name]) for name in state.phi}
+        velocity = {} if _is_zero(self.momentum) else state.buffers.get("velocity", {})
+        parts = {name: (value, velocity.get(name), grad[name]) for name, value in state.phi.items()}
         phi = {name: _combine((*power[0], total[0]), values) for name, values in parts.items()}
         buffers = dict(state.buffers)
-        if self.momentum:
+        if not _is_zero(self.momentum):
             buffers["velocity"] = {name: _combine((*power[1], total[1]), values) for name, values in parts.items()}
         return State(phi, buffers, state.step + n)
 
@@ -58,15 +70,15 @@ class SGD:
         The first leaves out what acts through g (Eq. 12 is their sum once g's part is multiplied by ∂g/∂φ).
         """
         power, total = self.coefficients(n)
-        zero = dict.fromkeys(multipliers.phi)
-        velocity = multipliers.buffers.get("velocity", zero)
-        parts = {name: (value, velocity[name]) for name, value in multipliers.phi.items()}
-        columns = zip(*power, strict=True)
-        phi, velocity = ({name: _combine(column, pair) for name, pair in parts.items()} for column in columns)
-        buffers = {"velocity": velocity} if self.momentum else {}
+        velocity, buffers = multipliers.buffers.get("velocity", {}), dict(multipliers.buffers)
+        parts = {name: (value, velocity.get(name)) for name, value in multipliers.phi.items()}
+        first, second = zip(*power, strict=True)  # columns
+        if not _is_zero(self.momentum):
+            buffers["velocity"] = {name: _combine(second, pair) for name, pair in parts.items()}
+        phi = {name: _combine(first, pair) for name, pair in parts.items()}
         return State(phi, buffers), {name: _combine(total, pair) for name, pair in parts.items()}
 
-    def coefficients(self, n: int) -> tuple[tuple[tuple[float, float], tuple[float, float]], tuple[float, float]]:
+    def coefficients(self, n: int) -> tuple[tuple[tuple[Rate, Rate], tuple[Rate, Rate]], tuple[Rate, Rate]]:
         """Aⁿ as two rows, and Σ_{i<n} Aⁱ b (Eq. 13)."""
         eta, mu, omega = self.lr, self.momentum, self.weight_decay
         (a, b), (c, d) = (1 - eta * omega, -eta * mu), (omega, mu)
@@ -83,46 +95,66 @@ class SGD:
 class Adam:
     """Adam (Kingma and Ba, 2015) with L2 weight decay, as torch.optim.Adam. Buffers: `mean` and `square`."""
 
-    lr: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.999)
+    lr: Rate = 1e-3
+    betas: tuple[Rate, Rate] = (0.9, 0.999)
     eps: float = 1e-8
-    weight_decay: float = 0.0
+    weight_decay: Rate = 0.0
 
     def __post_init__(self) -> None:
-        _require_rates(self.lr, self.weight_decay)
-        if not all(0 <= beta < 1 for beta in self.betas) or self.eps <= 0:
-            raise ConfigError(f"betas={self.betas}, eps={self.eps}: betas must lie in [0, 1) and eps be positive")
+        if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
+            raise ConfigError(f"betas={self.betas!r}: they must be two numbers in [0, 1)")
+        beta1, beta2 = self.betas
+        _require_rates(lr=self.lr, weight_decay=self.weight_decay, eps=self.eps, beta1=beta1, beta2=beta2)
 
     def window(self, state: State, grad: Params, n: int) -> State:
         """n element-wise steps with one gradient; weight decay and moments move on at each of them."""
-        zeros = {name: torch.zeros_like(value) for name, value in state.phi.items()}
-        phi, mean, square = state.phi, state.buffers.get("mean", zeros), state.buffers.get("square", zeros)
-        beta1, beta2 = self.betas
-        for step in range(state.step + 1, state.step + n + 1):
+        phi, (beta1, beta2) = state.phi, self.betas
+        if any(value.is_complex() for value in phi.values()):
+            raise ConfigError("Adam takes no complex parameters: store them by torch.view_as_real, or take SGD")
+        zeros = {name: torch.zeros_like(value) for name, value in phi.items()}
+        mean, square = zeros | state.buffers.get("mean", {}), zeros | state.buffers.get("square", {})
+        for done in range(state.step + 1, state.step + n + 1):
             decayed = {name: _combine((1.0, self.weight_decay), (grad[name], phi[name])) for name in phi}
             mean = {name: beta1 * mean[name] + (1 - beta1) * g for name, g in decayed.items()}
             square = {name: beta2 * square[name] + (1 - beta2) * g * g for name, g in decayed.items()}
-            rate, correction = self.lr / (1 - beta1**step), (1 - beta2**step) ** 0.5
             phi = {
-                name: phi[name] - rate * mean[name] / (_safe_sqrt(square[name]) / correction + self.eps) for name in phi
+                name: value - self._step(mean[name], square[name], done - state.skipped.get(name, 0))
+                for name, value in phi.items()
             }
         return State(phi, {**state.buffers, "mean": mean, "square": square}, state.step + n)
 
+    def _step(self, mean: Tensor, square: Tensor, count: int) -> Tensor:
+        rate, correction = self.lr / (1 - self.betas[0] ** count), (1 - self.betas[1] ** count) ** 0.5
+        return rate * mean / (_safe_sqrt(square) / correction + self.eps)
 
-def _require_rates(lr: float, weight_decay: float) -> None:
-    if lr <= 0 or weight_decay < 0:
-        raise ConfigError(f"lr={lr}, weight_decay={weight_decay}: lr must be positive and weight_decay not negative")
+
+def _require_rates(**rates: Rate) -> None:
+    """Raises ConfigError for a rate that is no number in its range; a tensor's value is not read."""
+    for name, value in rates.items():
+        bounds = {"lr": "positive", "eps": "positive", "weight_decay": "not negative"}.get(name, "in [0, 1)")
+        if isinstance(value, Tensor):
+            right = value.dim() == 0 and value.is_floating_point()
+        else:
+            right = isinstance(value, Real) and 0 <= value < (1 if "1" in bounds else math.inf)
+            right = right and (value > 0 or bounds != "positive")
+        if not right:
+            raise ConfigError(f"{name}={value!r}: it must be a number, {bounds}, or a 0-d tensor")
 
 
-def _combine(coefficients: tuple[float, ...], values: tuple[Tensor | None, ...]) -> Tensor:
+def _is_zero(rate: Rate) -> bool:
+    """Whether it is the number 0; a tensor's derivative counts even there."""
+    return not isinstance(rate, Tensor) and rate == 0
+
+
+def _combine(coefficients: tuple[Rate, ...], values: tuple[Tensor | None, ...]) -> Tensor:
     """Σ cᵢ xᵢ over the terms that are there; None stands for zero."""
-    terms = [(c, x) for c, x in zip(coefficients, values, strict=True) if x is not None and c != 0]
+    terms = [(c, x) for c, x in zip(coefficients, values, strict=True) if x is not None and not _is_zero(c)]
     if not terms:
         return torch.zeros_like(next(x for x in values if x is not None))
     first, value = terms[0]
-    result = value if first == 1 else value * first
+    result = value * first if isinstance(first, Tensor) or first != 1 else value
     for c, x in terms[1:]:
-        result = torch.add(result, x, alpha=c)
+        result = result + c * x if isinstance(c, Tensor) else torch.add(result, x, alpha=c)
     return result
 
 
@@ -130,3 +162,162 @@ def _safe_sqrt(x: Tensor) -> Tensor:
     """√x whose derivative at 0 is 0 instead of infinite, which would turn a dead unit's zero gradient into NaN."""
     is_zero = x == 0
     return torch.where(is_zero, torch.zeros_like(x), torch.where(is_zero, torch.ones_like(x), x).sqrt())
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What every estimator is told of the inner loop.
+
+    dynamics: an inner optimiser, or a pure function `(theta, t) -> dynamics` that gives the one of the window which
+    begins at step t, for rates that are scheduled or learned. steps: T.
+    """
+
+    dynamics: DynamicsLike
+    steps: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", len(partition(self.steps, 1)))
+        if isinstance(self.dynamics, type) or not callable(self.dynamics):
+            _require_window(self.dynamics, "dynamics")
+
+
+def partition(steps: int, window: int | Sequence[int]) -> tuple[int, ...]:
+    """The lengths of the windows that `steps` inner steps fall into: T = N + N + ... + N, or any partition of T.
+
+    Raises ConfigError where the windows do not add up to the steps.
+    """
+    steps = _whole(steps, "steps")
+    if steps < 1:
+        raise ConfigError(f"steps={steps}: at least one inner step is needed")
+    if not isinstance(window, Sequence) and not getattr(window, "ndim", 0):
+        n = _whole(window, "window")
+        if n < 1 or steps % n:
+            raise ConfigError(f"window={n} does not divide steps={steps}: choose a divisor or a partition as (2, 1)")
+        return (n,) * (steps // n)
+    windows = tuple(_whole(n, "a length in window") for n in window)
+    if not windows:
+        raise ConfigError("window=() is empty: name the length of each window, for example (2, 1)")
+    if min(windows) < 1 or sum(windows) != steps:
+        raise ConfigError(f"window={windows} is no partition of steps={steps}: lengths must be >= 1 and add up to it")
+    return windows
+
+
+def _whole(value: Any, what: str) -> int:
+    """As an int what is one, NumPy's too, or a float without a fraction."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        if not getattr(value, "is_integer", bool)():
+            raise ConfigError(f"{what} is {value!r}: it must be a whole number") from None
+        return int(value)
+
+
+def _require_window(found: Any, what: str) -> None:
+    if isinstance(found, type) or not hasattr(found, "window"):
+        name = getattr(found, "__name__", f"a {type(found).__name__}")
+        needs = "an object with window(state, grad, n), as SGD(0.1) is, or a function (theta, t) that returns one"
+        raise ConfigError(f"{what} is {name}: it must be {needs}")
+
+
+def dynamics_at(dynamics: DynamicsLike, theta: Params, t: int) -> Dynamics:
+    """The dynamics of the window that begins at step t.
+
+    Raises ConfigError where they are none, or hold a tensor that requires gradients by other than θ.
+    """
+    if not hasattr(dynamics, "window"):
+        dynamics = dynamics(dict(theta), t)
+        _require_window(dynamics, f"what dynamics(theta, {t}) returned")
+    module = isinstance(dynamics, torch.nn.Module)
+    held = dict(dynamics.named_parameters()) if module else getattr(dynamics, "__dict__", {})
+    for name, value in held.items():
+        if isinstance(value, Tensor) and value.requires_grad and not reached([value], theta):
+            what = f"{name} of {type(dynamics).__name__} requires gradients but does not come from theta"
+            raise ConfigError(f'{what}: put it there, and give dynamics as lambda theta, t: SGD(theta["lr"])')
+    return dynamics
+
+
+def inner_gradient(problem: Bilevel, phi: Params, theta: Params, t: int, create_graph: bool) -> tuple[Tensor, Params]:
+    """The inner loss L_t(φ; θ) and g_t = ∂L_t/∂φ of what it uses; with `create_graph` g_t can be differentiated again.
+
+    Raises ConfigError for a loss that is not a scalar, does not depend on φ, or has no second derivative.
+    """
+    loss = evaluate(problem.inner, phi, theta, t)
+    # The backward pass of compiled code has no derivative, and torch does not always say so: it may leave it out.
+    if create_graph and any(node.name() == "CompiledFunctionBackward" for node in graph([loss])):
+        raise ConfigError(
+            f"inner loss at step {t} is compiled, and torch.compile loses second derivatives: leave it out"
+        )
+    (grads,) = gradients([(loss, None)], phi, create_graph=create_graph)
+    used = {name: grad for name, grad in grads.items() if grad is not None}
+    if not used:
+        raise ConfigError(f"inner loss at step {t} does not depend on phi: there is nothing to adapt")
+    return loss, used
+
+
+def advance(dynamics: Dynamics, state: State, grad: Params, n: int) -> State:
+    """The state after a window. The dynamics see the entries of `grad` alone; others stay, and so do their buffers.
+
+    Raises ConfigError where `window` does not return a State of what it was given.
+    """
+    after = dynamics.window(part_of(state, grad), dict(grad), n)
+    what = f"window() of {type(dynamics).__name__}"
+    if not isinstance(after, State):
+        raise ConfigError(f"{what} returned a {type(after).__name__}: it must return a State")
+    require_params(after.phi, f"phi as {what} returned it")
+    if {k: v.shape for k, v in after.phi.items()} != {k: state.phi[k].shape for k in grad}:
+        raise ConfigError(f"{what} returned a phi of other entries or shapes than it was given")
+    zeros = {k: torch.zeros_like(v) for k, v in state.phi.items() if k not in grad}
+    buffers = {
+        name: {k: state.buffers.get(name, {}).get(k, zero) for k, zero in zeros.items()} | values
+        for name, values in after.buffers.items()
+    }
+    skipped = state.skipped | {k: state.skipped.get(k, 0) + n for k in zeros}
+    return State(state.phi | after.phi, buffers, after.step, skipped)
+
+
+def part_of(state: State, names: Iterable[str]) -> State:
+    """The state of these entries of φ, in dictionaries of its own."""
+    phi = {name: state.phi[name] for name in names}
+    others = state.phi.keys() - phi.keys()
+    buffers = {name: {k: v for k, v in values.items() if k not in others} for name, values in state.buffers.items()}
+    return State(phi, buffers, state.step, dict(state.skipped))
+
+
+@torch.enable_grad()
+def adapt(
+    problem: Bilevel,
+    state: State,
+    theta: Params,
+    dynamics: DynamicsLike,
+    windows: Sequence[int],
+    t: int = 0,
+    keep: Callable[[int, State], None] = lambda k, state: None,
+    watch: Callable[[Iterable[Tensor]], None] | None = None,
+) -> tuple[State, list[Evaluation]]:
+    """The state after the windows without a graph, as at test time, and the evaluations of the inner loss.
+
+    state: as `begin` gives it. t: index of the first step. keep: is given the number of each window, from 0, and its
+    first state. watch: is given what each window computes, with its graph by θ; without it θ is a constant.
+    Costs one gradient evaluation a window and holds one state.
+    """
+    theta, trail = theta if watch else detach(theta), []
+    phi, state = leaves(state.phi, state.phi), detach_state(state)
+    for k, n in enumerate(windows):
+        keep(k, State(phi, state.buffers, state.step, state.skipped))
+        loss, grad = inner_gradient(problem, phi, theta, t, create_graph=False)
+        after = advance(dynamics_at(dynamics, theta, t), state, grad, n)
+        if watch:
+            watch([loss, *after.phi.values(), *(v for values in after.buffers.values() for v in values.values())])
+        trail.append(Evaluation(t, loss.detach(), tuple(grad)))
+        phi, state, t = leaves(after.phi, phi), detach_state(after), t + n
+    return State(phi, state.buffers, state.step, state.skipped), trail
+
+
+@torch.enable_grad()
+def adapt_and_judge(problem: Bilevel, first: State, theta: Params, *how: Any, **options: Any) -> tuple:
+    """`adapt`'s two, the outer loss, its gradient by φ and directly by θ. Raises ConfigError where both are None."""
+    state, trail = adapt(problem, first, theta, *how, **options)
+    loss = evaluate(problem.outer, state.phi, theta)
+    by_phi, direct = gradients([(loss, None)], state.phi, theta)
+    require_dependence(by_phi, direct)
+    return state, trail, loss, by_phi, direct

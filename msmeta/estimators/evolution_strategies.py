@@ -5,30 +5,43 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from msmeta.bilevel import (
-    Bilevel,
-    MetaGradient,
-    Params,
-    adapt,
-    add_parts,
-    begin,
-    detach,
-    partition,
-    require_finite,
-    require_scalar,
-)
-from msmeta.dynamics import Dynamics
+from msmeta.bilevel import Bilevel, MetaGradient, Params, begin, conclude, evaluate, require_sound
+from msmeta.dynamics import Steps, adapt
 from msmeta.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class EvolutionStrategies:
+class Sampled(Steps):
+    """What estimators by random directions are told besides.
+
+    samples: how many directions. deviation: σ, their scale. generator: their source, torch's global one where None.
+    """
+
+    samples: int = 8
+    deviation: float = 1e-3
+    generator: torch.Generator | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples < 1 or self.deviation <= 0:
+            found = f"samples={self.samples}, deviation={self.deviation}"
+            raise ConfigError(f"{found}: the first must be at least 1, the second positive")
+
+    def direction(self, like: Params) -> Params:
+        """Standard normal numbers with the keys, shapes and types of `like`, the same ones on every device."""
+        device = "cpu" if self.generator is None else self.generator.device
+        place = {"generator": self.generator, "device": device}
+        drawn = {k: torch.randn(v.shape, dtype=v.dtype, **place).to(v.device) for k, v in like.items()}
+        # Torch gives a complex number the variance 1; here either part has it.
+        return {name: value * 2**0.5 if value.is_complex() else value for name, value in drawn.items()}
+
+
+@dataclass(frozen=True)
+class EvolutionStrategies(Sampled):
     """∂F/∂θ ≈ mean over ε of (F(θ + σε) - F(θ - σε)) ε / 2σ, ε ~ N(0, I) (ES-MAML; Song et al., 2020).
 
-    F(θ) is the outer loss after the inner steps that start from θ. samples: directions ε. deviation: σ. generator:
-    source of the directions, torch's global one where None.
+    F(θ) is the outer loss after the inner steps that start from θ; σ is `deviation`, and there are `samples` ε.
 
     Valid for every θ, also a meta-network: nothing is differentiated by it. Without bias where F is at most quadratic;
     the variance grows with the number of meta-parameters and falls with 1 / samples.
@@ -36,49 +49,26 @@ class EvolutionStrategies:
     Costs (1 + 2 samples) T gradient evaluations and no Hessian-vector product; holds one state.
     """
 
-    dynamics: Dynamics
-    steps: int
-    samples: int = 8
     deviation: float = 1e-2
-    generator: torch.Generator | None = None
-
-    def __post_init__(self) -> None:
-        partition(self.steps, 1)
-        if self.samples < 1 or self.deviation <= 0:
-            raise ConfigError(
-                f"samples={self.samples}, deviation={self.deviation}: the first must be at least 1, the second positive"
-            )
 
     def __call__(self, problem: Bilevel, theta: Params) -> MetaGradient:
         """As `MultiStep.__call__`."""
-        theta = detach(theta)
-        loss, phi = self._outer(problem, theta)
+        leaf, state, trail, loss = self._outer(problem, theta)
+        moving = {name: value.detach() for name, value in leaf.items() if value.requires_grad}
         parts = []
         for _ in range(self.samples):
-            epsilon = gaussian(theta, self.generator)
-            above, below = (
-                self._outer(problem, {k: v + sign * self.deviation * epsilon[k] for k, v in theta.items()})[0]
-                for sign in (1, -1)
-            )
+            epsilon = self.direction(moving)
+            sides = [{k: v + sign * self.deviation * epsilon[k] for k, v in moving.items()} for sign in (1, -1)]
+            above, below = (self._outer(problem, {**theta, **side})[-1] for side in sides)
             slope = (above - below) / (2 * self.deviation * self.samples)
             parts.append({name: slope * value for name, value in epsilon.items()})
-        return MetaGradient(loss, add_parts(theta, *parts), phi)
+        return conclude(leaf, state, trail, loss, *parts)
 
-    def _outer(self, problem: Bilevel, theta: Params) -> tuple[Tensor, Params]:
-        """F(θ) and φ_{T+1}."""
-        theta, state = begin(problem, theta)
-        adapted, losses = adapt(problem, state, theta, self.dynamics, partition(self.steps, 1))
+    def _outer(self, problem: Bilevel, theta: Params) -> tuple:
+        """θ as leaves, `adapt`'s state and evaluations, and F(θ)."""
+        theta, first = begin(problem, theta)
+        state, trail = adapt(problem, first, theta, self.dynamics, (1,) * self.steps)
         with torch.no_grad():
-            outer = problem.outer(adapted.phi, detach(theta))
-        require_scalar(outer, "outer loss")
-        require_finite(losses, outer)
-        return outer, adapted.phi
-
-
-def gaussian(like: Params, generator: torch.Generator | None) -> Params:
-    """Standard normal numbers with the keys, shapes and types of `like`, the same ones on every device."""
-    device = "cpu" if generator is None else generator.device
-    return {
-        name: torch.randn(value.shape, generator=generator, dtype=value.dtype, device=device).to(value.device)
-        for name, value in like.items()
-    }
+            outer = evaluate(problem.outer, state.phi, theta)
+        require_sound(trail, outer, state.phi)
+        return theta, state, trail, outer

@@ -2,58 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import torch
+from torch import Tensor
 
-from msmeta.bilevel import (
-    Bilevel,
-    MetaGradient,
-    Params,
-    State,
-    adapt,
-    add_parts,
-    begin,
-    gradients,
-    leaves,
-    partition,
-    pull_back,
-    require_finite,
-    require_initialisation,
-    require_scalar,
-)
-from msmeta.dynamics import Dynamics
+from msmeta.bilevel import Bilevel, MetaGradient, Params, State, begin, conclude, pull_back, reached
+from msmeta.dynamics import Steps, adapt_and_judge
 from msmeta.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class FirstOrder:
+class FirstOrder(Steps):
     """∂L/∂θ ≈ ∂L(φ_{T+1})/∂φ (Eq. 16), carried to θ by the derivative of φ₁(θ), the identity in MAML.
 
-    Valid only where θ initialises φ: the inner steps are taken as constants, so a θ that acts through the inner loss
-    alone (a meta-network) would get a zero gradient.
+    Valid only where θ initialises φ: the inner steps are taken as constants, so an entry of θ that acts through them
+    alone (a meta-network, a learned rate or regulariser) would get a zero gradient, and is refused.
 
     Costs T gradient evaluations and no Hessian-vector product; holds one state.
     """
 
-    dynamics: Dynamics
-    steps: int
-
-    def __post_init__(self) -> None:
-        partition(self.steps, 1)
-
-    @torch.enable_grad()
     def __call__(self, problem: Bilevel, theta: Params) -> MetaGradient:
-        """As `MultiStep.__call__`; raises ConfigError besides where φ₁ does not depend on θ."""
-        theta, state = begin(problem, theta)
-        adapted, losses = adapt(problem, state, theta, self.dynamics, partition(self.steps, 1))
-        phi = leaves(adapted.phi)
-        outer = problem.outer(phi, theta)
-        require_scalar(outer, "outer loss")
-        by_phi, direct = gradients(outer, phi, theta)
-        if all(part is None for part in by_phi.values()):
-            raise ConfigError("outer loss does not depend on phi: there is nothing to learn")
-        through_init = pull_back(state, theta, State(by_phi))
-        require_initialisation(through_init, "FirstOrder", "it takes the inner steps for constants")
-        require_finite(losses, outer)
-        return MetaGradient(outer.detach(), add_parts(theta, through_init, direct), adapted.phi)
+        """As `MultiStep.__call__`; raises ConfigError besides for entries of θ that act in the inner steps alone."""
+        theta, first = begin(problem, theta)
+        started = reached(first.phi.values(), theta)
+        watch = constant_steps(theta, first, started, "FirstOrder", "it takes the inner steps for constants")
+        state, trail, outer, by_phi, direct = adapt_and_judge(
+            problem, first, theta, self.dynamics, (1,) * self.steps, watch=watch
+        )
+        return conclude(theta, state, trail, outer, *pull_back(first, State(by_phi), theta), direct)
+
+
+def constant_steps(
+    theta: Params, first: State, allowed: set[str], estimator: str, why: str
+) -> Callable[[Iterable[Tensor]], None]:
+    """For `adapt`: raises ConfigError where the inner steps depend on θ, but for the entries that are allowed.
+
+    why: what the estimator assumes of θ. Raises ConfigError at once where φ₁ depends on no θ, as for a meta-network.
+    """
+    if not reached(first.phi.values(), theta):
+        inside = "a theta that acts only inside the inner loss (a meta-network) would not learn"
+        raise ConfigError(f"{estimator} needs a theta that initialises phi: {why}, so {inside}; use MultiStep")
+
+    def watch(tensors: Iterable[Tensor]) -> None:
+        for name in sorted(reached(tensors, theta) - allowed):
+            what = f"{estimator} has no gradient for theta[{name!r}], which acts in the inner steps"
+            raise ConfigError(f"{what}: {why}; use MultiStep")
+
+    watch([value for values in first.buffers.values() for value in values.values()])
+    return watch

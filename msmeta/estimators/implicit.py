@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,126 +14,119 @@ from msmeta.bilevel import (
     MetaGradient,
     Params,
     State,
-    adapt,
     add_parts,
     begin,
+    conclude,
     detach,
-    gradients,
-    leaves,
-    partition,
+    evaluate,
     plus,
     pull_back,
-    require_finite,
-    require_initialisation,
-    require_scalar,
-    task_dimensions,
     task_dot,
     task_scale,
 )
-from msmeta.dynamics import Dynamics
+from msmeta.dynamics import SGD, Adam, Steps, adapt_and_judge, dynamics_at
 from msmeta.errors import ConfigError
+from msmeta.estimators.first_order import constant_steps
 
 
 @dataclass(frozen=True)
-class Implicit:
+class Implicit(Steps):
     """∂L/∂θ ≈ (I + H/λ)⁻¹ ∂L(φ_{T+1})/∂φ (Eq. 18; Rajeswaran et al., 2019), with H = ∂²L_t/∂φ² at φ_{T+1}.
 
     proximal: λ; the inner steps minimise L_t(φ) + λ/2 |φ - φ₁|². cg_steps, tolerance: conjugate gradients end after
     so many products, or once each task's residual is so small relative to its right-hand side.
 
-    Valid where θ initialises φ, and where the steps come near a stationary point: Eq. 18 holds there, however the
-    steps got there. L_t is that of the last step. The dynamics' weight decay ω counts as part of the inner loss
-    (H + ωI).
+    Valid where θ initialises φ and acts in the inner steps not at all, and where these come near a stationary point:
+    Eq. 18 holds there, however the steps got there. L_t is that of the last step. The weight decay ω of SGD and Adam
+    counts as part of the inner loss (H + ωI).
 
-    Costs T + 1 gradient evaluations and one Hessian-vector product for each conjugate-gradient step; holds one state
-    and one gradient's graph.
+    Costs T + 1 gradient evaluations, one of the inner loss, and one Hessian-vector product for each conjugate-gradient
+    step; holds one state and one gradient's graph.
     """
 
-    dynamics: Dynamics
-    steps: int
     proximal: float = 1.0
     cg_steps: int = 5
     tolerance: float = 1e-6
 
     def __post_init__(self) -> None:
-        partition(self.steps, 1)
+        super().__post_init__()
         if self.proximal <= 0 or self.cg_steps < 1 or self.tolerance < 0:
-            raise ConfigError(
-                f"proximal={self.proximal}, cg_steps={self.cg_steps}, tolerance={self.tolerance}: the first must be "
-                "positive, the second at least 1, the third not negative"
-            )
+            found = f"proximal={self.proximal}, cg_steps={self.cg_steps}, tolerance={self.tolerance}"
+            raise ConfigError(f"{found}: the first must be positive, the second at least 1, the third not negative")
 
     @torch.enable_grad()
     def __call__(self, problem: Bilevel, theta: Params) -> MetaGradient:
-        """As `MultiStep.__call__`; raises ConfigError besides where φ₁ does not depend on θ.
+        """As `MultiStep.__call__`; raises ConfigError besides where φ₁ does not depend on θ, or the inner steps do.
 
         `info` has `cg_iterations`, `residual` (relative, of the worst task) and `indefinite_tasks`, for which I + H/λ
         has a direction of negative curvature, where conjugate gradients stop: λ is too small for them.
         """
-        theta, state = begin(problem, theta)
-        unit = {name: torch.ones_like(value) for name, value in state.phi.items()}
-        require_initialisation(
-            pull_back(state, theta, State(unit)), "Implicit", "the proximal term ties the inner solution to theta"
+        theta, first = begin(problem, theta)
+        why = "the proximal term ties the inner solution to theta"
+        watch = constant_steps(theta, first, set(), "Implicit", why)
+        state, trail, outer, by_phi, direct = adapt_and_judge(
+            self.regularised(problem, detach(first.phi)), first, theta, self.dynamics, (1,) * self.steps, watch=watch
         )
-        adapted, losses = adapt(
-            self.regularised(problem, detach(state.phi)), state, theta, self.dynamics, partition(self.steps, 1)
-        )
-        phi = leaves(adapted.phi)
-        outer = problem.outer(phi, theta)
-        require_scalar(outer, "outer loss")
-        by_phi, direct = gradients(outer, phi, theta)
-        require_finite(losses, outer)
-        curvature = HessianVector(problem, adapted.phi, theta, self.steps - 1)
-        decay = getattr(self.dynamics, "weight_decay", 0.0)
+        last = trail[-1].t
+        curvature = HessianVector(problem, state.phi, theta, last)
+        decay = self._weight_decay(theta, last)
 
         def product(v: Params) -> Params:
             hessian_v = add_parts(v, curvature.times(v, again=True)[0])
             return {k: (1 + decay / self.proximal) * v[k] + hessian_v[k] / self.proximal for k in v}
 
-        solution, info = conjugate_gradients(
-            product, add_parts(phi, by_phi), self.cg_steps, self.tolerance, task_dimensions(theta, adapted.phi)
-        )
-        through_init = pull_back(state, theta, State(solution))
-        return MetaGradient(outer.detach(), add_parts(theta, through_init, direct), adapted.phi, info)
+        right = {name: value for name, value in add_parts(state.phi, by_phi).items() if state.phi[name].requires_grad}
+        by_task = problem.tasks is not None
+        solution, info = conjugate_gradients(product, right, self.cg_steps, self.tolerance, by_task)
+        with torch.no_grad():
+            again = last, curvature.loss, evaluate(problem.inner, state.phi, theta, last)
+        (through_init,) = pull_back(first, State(solution), theta)
+        return conclude(theta, state, trail, outer, through_init, direct, again=[again], **info)
+
+    def _weight_decay(self, theta: Params, t: int) -> float:
+        dynamics = dynamics_at(self.dynamics, theta, t)
+        decay = getattr(dynamics, "weight_decay", 0.0)
+        own = getattr(dynamics.window, "__func__", None) in (SGD.window, Adam.window)
+        if not own and not (isinstance(decay, float | int) and decay == 0):
+            name = type(dynamics).__name__
+            raise ConfigError(f"Implicit knows SGD's and Adam's weight decay, not {name}'s: put it into the inner loss")
+        return decay
 
     def regularised(self, problem: Bilevel, centre: Params) -> Bilevel:
         """The same problem with the proximal term in its inner loss."""
 
         def inner(phi: Params, theta: Params, t: int) -> Tensor:
-            distance = sum((phi[name] - centre[name]).square().sum() for name in phi)
-            return problem.inner(phi, theta, t) + self.proximal / 2 * distance
+            apart = [phi[name] - centre[name] for name in phi]
+            distance = sum((d.abs() if d.is_complex() else d).square().sum() for d in apart)
+            return evaluate(problem.inner, phi, theta, t) + self.proximal / 2 * distance
 
-        return Bilevel(problem.init, inner, problem.outer)
+        return replace(problem, inner=inner)
 
 
 def conjugate_gradients(
-    product: Callable[[Params], Params], right: Params, steps: int, tolerance: float, dimensions: int = 0
+    product: Callable[[Params], Params], right: Params, steps: int, tolerance: float, by_task: bool = False
 ) -> tuple[Params, dict[str, float]]:
     """x with A x = right for a symmetric A, from x = 0; (x, {cg_iterations, residual, indefinite_tasks}).
 
-    product: v -> A v. With dimensions=1 every entry has a leading task dimension, A is block-diagonal over it, and
+    product: v -> A v. by_task: every entry has a leading task dimension, A is block-diagonal over it, and
     each task's iteration has its own step sizes. A task stops at negative curvature, vᵀAv <= 0.
     """
     x, residual = {k: torch.zeros_like(v) for k, v in right.items()}, detach(right)
-    direction, squared = residual, task_dot(residual, residual, dimensions)
+    direction, squared = residual, task_dot(residual, residual, by_task)
     goal, done = squared * tolerance**2, 0
     indefinite = torch.zeros_like(squared, dtype=torch.bool)
     while done < steps and bool((active := ~indefinite & (squared > goal)).any()):
         moved = product(direction)
-        curvature = task_dot(direction, moved, dimensions)
+        curvature = task_dot(direction, moved, by_task)
         indefinite |= active & (curvature <= 0)
         active &= ~indefinite
         rate = torch.where(active, squared / torch.where(active, curvature, 1), 0)
         x = plus(x, task_scale(rate, direction))
         residual = plus(residual, task_scale(-rate, moved))
-        previous, squared = squared, torch.where(active, task_dot(residual, residual, dimensions), squared)
+        previous, squared = squared, torch.where(active, task_dot(residual, residual, by_task), squared)
         grown = torch.where(active, squared / torch.where(active, previous, 1), 0)
         direction = plus(residual, task_scale(grown, direction))
         done += 1
-    start = task_dot(right, right, dimensions)
+    start = task_dot(right, right, by_task)
     relative = torch.where(start > 0, squared / torch.where(start > 0, start, 1), 0).sqrt().max()
-    return x, {
-        "cg_iterations": done,
-        "residual": relative.item(),
-        "indefinite_tasks": int(indefinite.sum()),
-    }
+    return x, {"cg_iterations": done, "residual": relative.item(), "indefinite_tasks": int(indefinite.sum())}

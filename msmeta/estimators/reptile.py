@@ -6,25 +6,14 @@ from dataclasses import dataclass
 
 import torch
 
-from msmeta.bilevel import (
-    Bilevel,
-    MetaGradient,
-    Params,
-    adapt,
-    begin,
-    detach,
-    partition,
-    require_finite,
-    require_scalar,
-    task_dimensions,
-)
-from msmeta.dynamics import Dynamics
+from msmeta.bilevel import Bilevel, MetaGradient, Params, begin, conclude, evaluate
+from msmeta.dynamics import Steps, adapt
 from msmeta.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Reptile:
-    """∂L/∂θ ≈ θ - φ_{T+1} (Eq. 17; Nichol et al., 2018), the mean over tasks where φ has a task dimension.
+class Reptile(Steps):
+    """∂L/∂θ ≈ θ - φ_{T+1} (Eq. 17; Nichol et al., 2018), the mean over tasks where the problem has `tasks`.
 
     Valid only where φ₁ = θ, since it subtracts φ from θ. It looks at the outer loss not at all (but returns it), so its
     length has no relation to the meta-gradient's: the meta learning rate is a step size of its own.
@@ -32,29 +21,19 @@ class Reptile:
     Costs T gradient evaluations and no Hessian-vector product; holds one state.
     """
 
-    dynamics: Dynamics
-    steps: int
-
-    def __post_init__(self) -> None:
-        partition(self.steps, 1)
-
+    @torch.no_grad()
     def __call__(self, problem: Bilevel, theta: Params) -> MetaGradient:
-        """As `MultiStep.__call__`; raises ConfigError besides where φ₁ is not θ."""
-        theta, state = begin(problem, theta)
-        theta, start = detach(theta), detach(state.phi)
-        tasks = task_dimensions(theta, start)
-        if theta.keys() != start.keys() or not all(
-            start[k].shape[tasks:] == theta[k].shape and torch.equal(start[k], theta[k].expand_as(start[k]))
-            for k in theta
-        ):
-            raise ConfigError(
-                "Reptile needs a theta that initialises phi: it subtracts the adapted phi from theta, which has no "
-                "meaning where they are different parameters (a meta-network); use MultiStep"
-            )
-        adapted, losses = adapt(problem, state, theta, self.dynamics, partition(self.steps, 1))
-        with torch.no_grad():
-            outer = problem.outer(adapted.phi, theta)
-        require_scalar(outer, "outer loss")
-        require_finite(losses, outer)
-        moved = {name: start[name] - adapted.phi[name] for name in theta}
-        return MetaGradient(outer, {k: v.mean(0) if tasks else v for k, v in moved.items()}, adapted.phi)
+        """As `MultiStep.__call__`; raises ConfigError besides where φ₁ is not θ, with the task dimension if any."""
+        theta, first = begin(problem, theta)
+        lead = () if problem.tasks is None else (problem.tasks,)
+        for name in [*theta, *first.phi]:
+            start = first.phi.get(name)
+            same = start is not None and name in theta and start.shape == (*lead, *theta[name].shape)
+            if not same or not torch.equal(start, theta[name].expand_as(start)):
+                why = "it subtracts the adapted phi from theta, without meaning for others (a meta-network, a rate)"
+                use = "use MultiStep, or give the problem its number of tasks"
+                raise ConfigError(f"Reptile needs a theta that initialises phi, unlike {name!r}: {why}; {use}")
+        state, trail = adapt(problem, first, theta, self.dynamics, (1,) * self.steps)
+        outer = evaluate(problem.outer, state.phi, theta)
+        moved = {name: first.phi[name] - state.phi[name] for name in theta}
+        return conclude(theta, state, trail, outer, {k: v.mean(0) if lead else v for k, v in moved.items()})

@@ -24,6 +24,7 @@ def test_carries_the_gradient_through_init_and_adds_the_direct_part():
         init=lambda theta: {"x": (2 * theta["x"]).expand(2, 3)},
         inner=lambda phi, theta, t: phi["x"].square().sum(),
         outer=lambda phi, theta: phi["x"].pow(3).sum() / 3 + 5 * theta["x"].sum(),
+        tasks=2,
     )
     out = FirstOrder(SGD(0.1), 2)(problem, {"x": torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)})
     torch.testing.assert_close(out.grad["x"], 2 * 2 * out.phi["x"][0].square() + 5)
@@ -39,7 +40,7 @@ def test_is_refused_for_a_meta_network_and_says_why():
 def test_mistakes_end_in_one_clear_line():
     theta = {"x": torch.ones(2)}
     constant = Bilevel(lambda th: th, lambda p, th, t: p["x"].sum(), lambda p, th: torch.tensor(1.0))
-    with pytest.raises(ConfigError, match="does not depend on phi"):
+    with pytest.raises(ConfigError, match="outer loss does not depend on theta"):
         FirstOrder(SGD(0.1), 2)(constant, theta)
     diverging = Bilevel(lambda th: th, lambda p, th, t: p["x"].sum() / (t - 1), lambda p, th: p["x"].sum())
     with pytest.raises(DivergedError, match="inf at step 1"):

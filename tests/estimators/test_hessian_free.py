@@ -94,6 +94,7 @@ def test_smoothing_uses_the_curvature_of_each_task_alone():
         init=lambda th: {"x": th["x"].expand(2, 3)},
         inner=lambda p, th, t: (1e-4 * scale * p["x"].square()).sum() / 2,
         outer=lambda p, th: (scale * p["x"]).sum(),
+        tasks=2,
     )
     first = Bilevel(lambda th: th, lambda p, th, t: 1e-4 * p["x"].square().sum() / 2, lambda p, th: p["x"].sum())
     theta = {"x": torch.ones(3, dtype=F64)}
@@ -106,7 +107,7 @@ def test_smoothing_uses_the_curvature_of_each_task_alone():
         return state
 
     generator = torch.Generator().manual_seed(2)
-    GaussianSmoothing(SGD(0.1), 2, generator=generator)(Bilevel(init, problem.inner, problem.outer), theta)
+    GaussianSmoothing(SGD(0.1), 2, generator=generator)(Bilevel(init, problem.inner, problem.outer, tasks=2), theta)
     alone = MultiStep(SGD(0.1), 2)(first, theta).grad["x"]
     torch.testing.assert_close(spied[0][0], alone, rtol=1e-3, atol=0)
 

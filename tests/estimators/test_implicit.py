@@ -79,6 +79,7 @@ def test_tasks_in_a_batch_are_solved_as_if_alone():
         init=lambda th: {name: value.expand(3, *value.shape) for name, value in th.items()},
         inner=lambda p, th, t: losses(p).sum(),
         outer=lambda p, th: losses(p).mean(),
+        tasks=3,
     )
     estimator = Implicit(SGD(0.1), 4, proximal=2.0, cg_steps=3)
     together, alone = estimator(batch, theta), []

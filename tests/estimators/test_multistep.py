@@ -7,7 +7,7 @@ import torch
 from problems import DYNAMICS, F64, finite_differences, maml, meta_network, relative_error, unrolled
 
 from msmeta import SGD, Bilevel, ConfigError, DivergedError, MultiStep, State
-from msmeta.bilevel import partition
+from msmeta.dynamics import partition
 
 WINDOWS = [(8, 1), (8, 2), (8, 4), (8, 8), (3, (2, 1)), (8, (1, 1, 2, 4))]
 

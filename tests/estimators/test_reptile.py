@@ -24,6 +24,7 @@ def test_is_the_mean_over_a_batch_of_tasks():
         init=lambda th: {"x": th["x"].expand(3, 2)},
         inner=lambda p, th, t: (p["x"] - targets).square().sum() / 2,
         outer=lambda p, th: (p["x"] - targets).square().mean(),
+        tasks=3,
     )
     theta = {"x": torch.tensor([0.5, 0.5], dtype=F64)}
     out = Reptile(SGD(0.25), 2)(problem, theta)

@@ -48,6 +48,7 @@ def problem(model, x, y, one_task=None):
         init,
         lambda phi, theta, t: loss(phi, x[:, :half], y[:, :half]),
         lambda phi, theta: loss(phi, x[:, half:], y[:, half:]),
+        tasks=len(x) if one_task is None else None,
     )
 
 

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from msmeta.bilevel import Bilevel, MetaGradient, Params, partition
+from msmeta.bilevel import Bilevel, MetaGradient, Params
 from msmeta.data.registry import DATASETS
-from msmeta.dynamics import SGD, Adam
+from msmeta.dynamics import SGD, Adam, partition
 from msmeta.estimators import (
     EvolutionStrategies,
     FiniteDifference,

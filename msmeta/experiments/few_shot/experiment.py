@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from msmeta import data, machine, runs
-from msmeta.bilevel import Params, State, adapt, partition
+from msmeta.bilevel import Params, begin, detach
 from msmeta.data import ClassImages, Episodes, EpisodeSampler
+from msmeta.dynamics import adapt, partition
 from msmeta.errors import ConfigError, DivergedError
 from msmeta.estimators import Implicit
 from msmeta.experiments import distributed
@@ -242,9 +243,9 @@ def evaluate(
 
     def right(part: Episodes) -> list[int]:
         problem = episode_problem(model, part, inner_shot=config.inner_shot)
-        start = State(problem.init(theta))
+        _, start = begin(problem, theta)
         if isinstance(estimator, Implicit):
-            problem = estimator.regularised(problem, start.phi)
+            problem = estimator.regularised(problem, detach(start.phi))
         adapted, _ = adapt(problem, start, theta, dynamics, windows)
         with torch.no_grad():
             answers = model(adapted.phi, part.query_x).argmax(-1)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from msmeta import data, machine
-from msmeta.bilevel import Bilevel, MetaGradient, Params, State, adapt, partition
+from msmeta.bilevel import Bilevel, MetaGradient, Params, begin
 from msmeta.data import Episodes, EpisodeSampler
-from msmeta.dynamics import SGD
+from msmeta.dynamics import SGD, adapt, partition
 from msmeta.errors import ConfigError
 from msmeta.estimators import FirstOrder, MultiStep
 from msmeta.experiments import few_shot
@@ -137,7 +137,7 @@ def _row(learner: Learner, setting: Setting, estimator: Callable[..., MetaGradie
 def _path(learner: Learner, problem: Bilevel, setting: Setting) -> list[tuple[int, float]]:
     states: list[Params] = []
     dynamics, windows = SGD(setting.lr, setting.momentum), partition(setting.steps, setting.window)
-    start = State(problem.init(learner.theta))
+    _, start = begin(problem, learner.theta)
     last, _ = adapt(problem, start, learner.theta, dynamics, windows, keep=lambda k, s: states.append(s.phi))
     with torch.no_grad():
         losses = [problem.outer(phi, learner.theta).item() for phi in (*states, last.phi)]

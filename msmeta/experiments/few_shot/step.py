@@ -55,6 +55,7 @@ def episode_problem(
         init=lambda theta: {name: value.expand(tasks, *value.shape) for name, value in theta.items()},
         inner=inner,
         outer=outer,
+        tasks=tasks,
     )
 
 

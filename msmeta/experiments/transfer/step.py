@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -11,19 +11,20 @@ from torch import Tensor
 
 from msmeta.bilevel import (
     Bilevel,
+    Dynamics,
     MetaGradient,
     Params,
     State,
-    adapt,
+    begin,
+    conclude,
     detach,
     detach_state,
     gradients,
     leaves,
-    partition,
-    require_finite,
+    require_sound,
     task_dot,
 )
-from msmeta.dynamics import SGD, Adam
+from msmeta.dynamics import SGD, Adam, adapt, advance, partition
 from msmeta.errors import ConfigError
 from msmeta.estimators import MultiStep
 from msmeta.models.l2t import L2T, SourceBatch
@@ -61,12 +62,18 @@ class TransferProblem:
         return self.l2t.loss(phi, theta, self.source, self.network(phi, self.x, None)[1])
 
     def bilevel(self, start: State, transfer_steps: int) -> Bilevel:
-        """T steps on L_tfr and one on L_acc from `start`, judged by L_acc: lines 6 to 14. θ acts in L_tfr alone."""
-        return Bilevel(
-            init=lambda theta: start,
-            inner=lambda phi, theta, t: self.transfer(phi, theta) if t < transfer_steps else self.classification(phi),
-            outer=lambda phi, theta: self.classification(phi),
-        )
+        """T steps on L_tfr and one on L_acc from `start`, judged by L_acc: lines 6 to 14. θ acts in L_tfr alone.
+
+        What a loss does not use has the weight 0 in it, so that momentum and weight decay move it all the same, as in
+        the reference implementation, whose gradients are zeroed and not forgotten.
+        """
+
+        def inner(phi: Params, theta: Params, t: int) -> Tensor:
+            loss = self.transfer(phi, theta) if t < transfer_steps else self.classification(phi)
+            idle = ("head.", "fc.") if t < transfer_steps else "match"
+            return loss + 0 * sum(value.sum() for name, value in phi.items() if name.startswith(idle))
+
+        return Bilevel(lambda theta: start, inner, lambda phi, theta: self.classification(phi))
 
 
 @dataclass(frozen=True)
@@ -117,16 +124,20 @@ def transfer_iteration(
     """
     windows = transfer_windows(transfer_steps, window)
     total, state = _step(lambda phi: problem.total(phi, detach(theta), statistics), state, dynamics)
-    inner = _InnerLoop(replace(dynamics, lr=transfer_rate * dynamics.lr), dynamics, len(windows) - 1)
-    bilevel, meta = problem.bilevel(state, transfer_steps), None
+    fast, seen = replace(dynamics, lr=transfer_rate * dynamics.lr), {}
+
+    def inner(theta: Params, t: int) -> Dynamics:
+        return _Noting(fast if t < transfer_steps else dynamics, seen, t)
+
+    bilevel, meta, after = problem.bilevel(state, transfer_steps), None, state
     if first_order:
-        meta = _first_order(problem, bilevel, state, theta, inner, windows)
+        meta = _first_order(problem, bilevel, theta, inner, windows)
     elif transfer_steps:
         meta = MultiStep(inner, transfer_steps + 1, windows)(bilevel, theta)
     elif not rollback:
-        adapt(bilevel, state, theta, inner, windows)
-    change = inner.gradient_change() if transfer_steps > 1 and window == 1 else None
-    return Iteration(state if rollback else inner.last, total, meta, change)
+        after = detach_state(adapt(bilevel, begin(bilevel, theta)[1], theta, inner, windows)[0])
+    change = _change(seen[0], seen[1]) if transfer_steps > 1 and window == 1 else None
+    return Iteration(state if rollback else meta.state if meta else after, total, meta, change)
 
 
 def scratch_iteration(
@@ -137,54 +148,44 @@ def scratch_iteration(
     return Iteration(state, loss)
 
 
-@dataclass
-class _InnerLoop:
-    """The dynamics of lines 6 to 13, one rate for the transfer steps and another for the last, that keep what passes.
+@dataclass(frozen=True)
+class _Noting:
+    """The dynamics of step t, which note in `seen` what gradient they are given, without its graph."""
 
-    grads: of each window so far. last: the state after it. Neither has a graph.
-    """
-
-    transfer: SGD | Adam
-    classification: SGD | Adam
-    transfer_windows: int
-    grads: list[Params] = field(default_factory=list)
-    last: State | None = None
+    dynamics: SGD | Adam
+    seen: dict[int, Params]
+    t: int
 
     def window(self, state: State, grad: Params, n: int) -> State:
-        dynamics = self.transfer if len(self.grads) < self.transfer_windows else self.classification
-        self.grads.append(detach(grad))
-        state = dynamics.window(state, grad, n)
-        self.last = detach_state(state)
-        return state
+        self.seen[self.t] = detach(grad)
+        return self.dynamics.window(state, grad, n)
 
-    def gradient_change(self) -> Tensor:
-        first, second = self.grads[:2]
-        difference = {name: second[name] - first[name] for name in first}
-        apart, size = task_dot(difference, difference, 0), task_dot(second, second, 0)
-        return (apart / size).sqrt().where(apart > 0, 0.0)
+
+def _change(first: Params, second: Params) -> Tensor:
+    """‖second - first‖ / ‖second‖, 0-d; 0 where both vanish."""
+    difference = {name: second[name] - first[name] for name in first}
+    apart, size = (task_dot(part, part, by_task=False) for part in (difference, second))
+    return (apart / size).sqrt().where(apart > 0, 0.0)
 
 
 def _step(loss: Callable[[Params], Tensor], state: State, dynamics: SGD | Adam) -> tuple[Tensor, State]:
     """The loss at φ, and the state after a step on it."""
     phi = leaves(state.phi)
     value = loss(phi)
-    require_finite([], value)
-    (grad,) = gradients(value, phi)
+    require_sound([], value, phi)
+    (grad,) = gradients([(value, None)], phi)
     with torch.no_grad():
-        return value.detach(), dynamics.window(state, grad, 1)
+        return value.detach(), advance(dynamics, state, {k: g for k, g in grad.items() if g is not None}, 1)
 
 
 def _first_order(
     problem: TransferProblem,
     bilevel: Bilevel,
-    state: State,
     theta: Params,
-    inner: _InnerLoop,
+    inner: Callable[[Params, int], Dynamics],
     windows: tuple[int, ...],
 ) -> MetaGradient:
-    adapted, losses = adapt(bilevel, state, theta, inner, windows)
-    theta = leaves(theta)
-    total = problem.total(adapted.phi, theta)
-    require_finite(losses, total)
-    (grad,) = gradients(total, theta)
-    return MetaGradient(total.detach(), grad, adapted.phi)
+    theta, first = begin(bilevel, theta)
+    adapted, trail = adapt(bilevel, first, theta, inner, windows)
+    total = problem.total(detach(adapted.phi), theta)
+    return conclude(theta, adapted, trail, total, *gradients([(total, None)], theta))
