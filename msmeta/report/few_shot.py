@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from msmeta import data, runs
 from msmeta.experiments import few_shot
-from msmeta.report import paper
-from msmeta.report.parameters import converted
-from msmeta.report.style import COLOURS, MARKERS, METHODS, Result, accuracy_text, markdown
+from msmeta.report import frame, live, paper, tables
+from msmeta.report.claims import Claim, claims_table
+from msmeta.report.frame import FEW_SHOT
+from msmeta.report.style import METHODS, drawn, markdown, panels, styled
+from msmeta.report.tables import Columns, accuracy_text, cells, difference_text, listed, tested_text
+from msmeta.statistics import Difference, paired
 
 Method = tuple[str, int | tuple[int, ...]]  # estimator and window
 
 PAPER_DATA = {4: "omniglot", 5: "miniimagenet"}
 """Data set of each of the paper's tables."""
+SETTINGS = {4: ((5, 1), (5, 5), (20, 1), (20, 5)), 5: ((5, 1), (5, 5))}
+"""Way and shot of their columns."""
 OTHERS = ("first-order", "implicit", "reptile")
+MAML, FO_MAML, IMAML = ("multistep", 1), ("first-order", 1), ("implicit", 1)
 
 
-def few_shot_methods(windows: Sequence[int] = (1, 2, 4, 8), others: Sequence[str] = OTHERS) -> list[Method]:
-    """One multi-step method for each window (window 1 is MAML), and the other estimators. Raises ConfigError."""
-    windows = converted("windows", windows, list[int | tuple[int, ...]], [1, 4])
-    others = converted("others", others, list[str], list(OTHERS))
+def methods(windows: Sequence[int] = (1, 2, 4, 8), others: Sequence[str] = OTHERS) -> list[Method]:
+    """One multi-step method for each window (window 1 is MAML), and the other estimators."""
     return [*(("multistep", window) for window in windows), *((other, 1) for other in others)]
 
 
-def train_live(
+def train(
     preset: str,
     dataset: str,
     ways: Sequence[int],
@@ -40,65 +43,25 @@ def train_live(
     device: str,
     force: bool,
     say: Callable[[str], None] = print,
-) -> tuple[list[Result], str]:
-    """Trains each method on a data set, or on glyphs where it cannot be had; (results, what data and why).
+) -> tuple[pd.DataFrame, str]:
+    """Trains each method on a data set, or on glyphs where it cannot be had; (runs, what data and why).
 
-    Finished runs with the same config are reused unless `force`. The presets `cpu` and `paper` insist on the data set.
+    Finished runs with the same config are reused unless `force`.
     """
-    title = data.DATASETS[dataset].title
-    if preset == "smoke":
-        dataset, why = "glyphs", f"The smoke preset always uses procedurally drawn glyphs, not {title}."
-    elif preset in runs.COMMITTED_PRESETS:
-        why = f"These runs used {title}."
-    else:
-        dataset, why = data.real_or_glyphs(dataset)
-    changes = {} if iterations is None else {"iterations": iterations}
-    results = []
-    for way in ways:
-        for shot in shots:
-            for estimator, window in methods:
-                config = few_shot.preset_config(preset, dataset, way, shot, estimator, window, seed=seed, **changes)
-                results.append(few_shot.train(config, device, resume=not force, force=force))
-                say(describe(results[-1]))
-    return results, why
-
-
-def describe(result: Result) -> str:
-    """One line on one run."""
-    metrics, origin = result["metrics"], result["provenance"]
-    return (
-        f"{result['method']}, {result['data']['title']} {result['setting']}: {accuracy_text(metrics)} % after "
-        f"{metrics['iterations']:,} iterations in {origin['train_seconds']:.0f} s on {origin['device']}"
-    )
-
-
-def data_in_words(name: str) -> str:
-    """Counts, origin, licence and hash of a data set, in Markdown."""
-    entry, images = data.DATASETS[name], data.load(name)
-    train, test = (images.images[split].shape for split in ("train", "test"))
-    rotated = f", each also turned by 90, 180 and 270 degrees ({images.rotations * train[0]:,} and " \
-              f"{images.rotations * test[0]:,} classes)" if images.rotations > 1 else ""  # fmt: skip
-    return (
-        f"**{entry.title}**: {train[0]:,} classes for meta-training and {test[0]:,} others for meta-test{rotated}, "
-        f"{train[1]} images of each, {train[3]}x{train[4]} pixels. Source: {entry.source} Licence: {entry.licence} "
-        f"SHA-256 of the arrays: `{images.hash[:16]}`."
-    )
-
-
-def committed(dataset: str = "omniglot") -> list[Result]:
-    """Committed few-shot results whose config is a preset's own, so that a row's name says what was run."""
-    stored = runs.results_with_defaults("few-shot", few_shot.FewShotConfig)
-    return [r for r in stored if r["config"]["dataset"] == dataset and _is_preset(r["config"])]
-
-
-def paper_table(number: int) -> str:
-    """The paper's Table 4 or 5, in Markdown."""
-    table = paper.table(number)
-    rows = [
-        [method, *(f"{cell.value:g} ±{cell.spread:g}" if cell else "-" for cell in cells.values())]
-        for method, cells in table.cells.items()
+    dataset, why = live.choose_data(preset, dataset, "glyphs")
+    changes = {"seed": seed} | ({} if iterations is None else {"iterations": iterations})
+    configs = [
+        few_shot.preset_config(preset, dataset, way, shot, *method, **changes)
+        for way in ways
+        for shot in shots
+        for method in methods
     ]
-    return markdown(["Method", *table.columns], rows)
+    return live.train(FEW_SHOT, configs, device, force, say), why
+
+
+def committed(dataset: str = "omniglot", **wanted: Any) -> pd.DataFrame:
+    """Committed runs on a data set; `wanted`: values of columns."""
+    return frame.committed(FEW_SHOT, dataset=dataset, **wanted)
 
 
 def measured_table(number: int, dataset: str | None = None) -> str:
@@ -106,284 +69,241 @@ def measured_table(number: int, dataset: str | None = None) -> str:
 
     dataset: another one than the paper's, with the same columns.
     """
-    settings, results = paper.table(number).columns, committed(dataset or PAPER_DATA[number])
-    rows = []
-    for method in METHODS:
-        found = [best_evidence(results, method, setting) for setting in settings]
-        rows.append([method, *(_cell(seeds) for seeds in found)])
-    return markdown(["Method", *settings], rows)
+    dataset = dataset or PAPER_DATA[number]
+    found, rows = committed(dataset), []
+    for method in methods():
+        own = [_where(dataset, setting) | _config(method) for setting in SETTINGS[number]]
+        label = few_shot.label(few_shot.preset_config("cpu", **own[0]))
+        rows.append([label, *(tables.measured_text(*tables.of_best_preset(FEW_SHOT, found, each)) for each in own)])
+    return markdown(["Method", *paper.table(number).columns], rows) + tables.PLUS_MINUS
 
 
-def comparison(results: Sequence[Result]) -> str:
+def comparison(found: pd.DataFrame) -> str:
     """Methods of one preset against MAML, at equal training time and at equal meta-iterations, in Markdown.
 
-    Differences are paired over the common test episodes: mean and 95 % confidence interval. Equal iterations are the
-    last point of the learning curves that both MAML and the method have reached.
+    Differences are paired over the common test episodes, and over seeds where there are several. Equal iterations are
+    the last point of the learning curves that both MAML and the method have reached.
     """
     rows = []
-    for setting, group in by_setting(results).items():
-        for base in (result for result in group if result["method"] == "MAML"):
-            seed = base["config"]["seed"]
-            for result in (r for r in group if r["config"]["seed"] == seed):
-                by_time, by_iterations = paired(result, base), paired(result, base, equal_iterations=True)
-                own = result is base
-                rows.append(
-                    [
-                        setting,
-                        result["method"],
-                        seed,
-                        f"{result['metrics']['iterations']:,}",
-                        accuracy_text(result["metrics"]),
-                        "-" if own else _difference_text(by_time),
-                        "-" if own or not by_iterations else _difference_text(by_iterations),
-                        "-" if own or not by_iterations else f"{common_iteration(result, base):,}",
-                    ]
-                )
+    for setting, group in found.groupby("setting", sort=False):
+        maml = group[[config.estimator == "multistep" and config.window == 1 for config in group["config"]]]
+        for seeds in cells(group) if len(maml) else ():
+            own = seeds["label"].iloc[0] == maml["label"].iloc[0]
+            by_time, (by_iterations, at) = difference(seeds, maml), equal_iterations(seeds, maml)
+            rows.append(
+                [
+                    setting,
+                    seeds["label"].iloc[0],
+                    listed(seeds["seed"]),
+                    listed(seeds["iterations"]),
+                    accuracy_text(seeds),
+                    *(["-"] * 3 if own else [difference_text(by_time), difference_text(by_iterations), at or "-"]),
+                ]
+            )
     head = [
-        "Setting", "Method", "seed", "iterations", "at equal time (%)", "less MAML's (points)",
+        "Setting", "Method", "seeds", "iterations", "at equal time (%)", "less MAML's (points)",
         "at equal iterations, less MAML's (points)", "these iterations",
     ]  # fmt: skip
     return markdown(head, rows)
 
 
-def paired(result: Result, base: Result, equal_iterations: bool = False) -> list[float]:
-    """Differences of accuracy on each common test episode, in points: at the end of both runs, or where both had taken
-    equally many meta-iterations; empty where there is no such point."""
-    ours, theirs = (entry["metrics"]["right_answers"] for entry in (result, base))
-    if equal_iterations:
-        at = common_iteration(result, base)
-        if at is None:
-            return []
-        curves = [entry["curve"] for entry in (result, base)]
-        ours, theirs = (curve["right_answers"][curve["iteration"].index(at)] for curve in curves)
-    scale = 100 / result["metrics"]["answers_per_episode"]
-    return [scale * (a - b) for a, b in zip(ours, theirs, strict=True)]
+def difference(ours: pd.DataFrame, theirs: pd.DataFrame, bound: float = 0.0) -> Difference | None:
+    """Accuracy at the end of our runs less that at the end of theirs, in points: paired over seeds and episodes."""
+    return paired(*({run.seed: _accuracies(run) for run in each.itertuples()} for each in (ours, theirs)), bound)
 
 
-def common_iteration(result: Result, base: Result) -> int | None:
-    """The last point of the learning curve that both runs have."""
-    return max({*result["curve"]["iteration"]} & {*base["curve"]["iteration"]}, default=None)
+def equal_iterations(ours: pd.DataFrame, theirs: pd.DataFrame, bound: float = 0.0) -> tuple[Difference | None, str]:
+    """The same after equally many meta-iterations, and how many; None where a seed has no such point."""
+    sides = [{run.seed: run for run in each.itertuples()} for each in (ours, theirs)]
+    seeds = sides[0].keys() & sides[1].keys()
+    at = {seed: max(set.intersection(*({*s[seed].curve["iteration"]} for s in sides)), default=None) for seed in seeds}
+    if None in at.values():
+        return None, ""
+    values = [{seed: _accuracies(side[seed], at[seed]) for seed in seeds} for side in sides]
+    return paired(*values, bound), listed(sorted(at.values()))
 
 
-def missing_commands(preset: str, number: int, dataset: str | None = None) -> str:
+def _accuracies(run: Any, iteration: int | None = None) -> list[float]:
+    """Accuracy (%) on each test episode: at the end, or at a point of the learning curve."""
+    right = run.right_answers
+    if iteration is not None:
+        right = run.curve["right_answers"][run.curve["iteration"].index(iteration)]
+    return [100 * count / run.answers_per_episode for count in right]
+
+
+def claims(number: int, found: pd.DataFrame, only: tuple[Method, Method, tuple[int, int]] | None = None) -> str:
+    """Each claim on Table 4 or 5: what the paper's table gives, and ours at equal time and at equal iterations.
+
+    found: runs on one data set. only: (method, base, (way, shot)) of the lines to show.
+    """
+    dataset = next(iter(found["dataset"]), PAPER_DATA[number])
+    own = [
+        Claim(words, _config(method), _config(base), _where(dataset, (way, shot)), bound)
+        for words, method, base, settings, bound in _CLAIMS[number]
+        for way, shot in settings
+        if only in (None, (method, base, (way, shot)))
+    ]
+    tests = {
+        "Ours, equal time": lambda *sides: tested_text(difference(*sides)),
+        "Ours, equal iterations": _tested_at_equal_iterations,
+    }
+    return claims_table(FEW_SHOT, number, found, own, few_shot.setting, tests)
+
+
+def _tested_at_equal_iterations(ours: pd.DataFrame, theirs: pd.DataFrame, bound: float) -> str:
+    if ours.empty:
+        return tested_text(None)
+    found, at = equal_iterations(ours, theirs, bound)
+    return f"{tested_text(found)} (at {at})" if at else "too few iterations to compare"
+
+
+def _config(method: Method) -> dict[str, Any]:
+    """What `preset_config` is given for a method."""
+    return dict(zip(("estimator", "window"), method, strict=True))
+
+
+def _where(dataset: str, setting: tuple[int, int]) -> dict[str, Any]:
+    """What it is given beside the method."""
+    return {"dataset": dataset, "way": setting[0], "shot": setting[1]}
+
+
+def _windows(*windows: int) -> list[Method]:
+    return [("multistep", window) for window in windows]
+
+
+_CLAIMS = {
+    4: [
+        *(("margin under 0.4 %", method, MAML, SETTINGS[4], -0.4) for method in _windows(2, 4)),
+        ("margin under 0.4 %", ("multistep", 8), MAML, SETTINGS[4][:2], -0.4),
+        ("at most 1.56 %", ("multistep", 8), MAML, SETTINGS[4][2:], -1.56),
+        *(("over 5 % more than FO-MAML", method, FO_MAML, [(20, 1)], 5) for method in _windows(2, 4, 8)),
+        ("competitive with iMAML", ("multistep", 4), IMAML, SETTINGS[4], -1),
+    ],
+    5: [
+        *(("retains performance, N up to 4", method, MAML, SETTINGS[5], -0.4) for method in _windows(2, 4)),
+        ("outperforms first-order", ("multistep", 4), FO_MAML, SETTINGS[5], 0),
+        ("N = 8 drops by 2.59 %", MAML, ("multistep", 8), [(5, 5)], 0),
+    ],
+}
+"""The paper's words, `method` less `base`, the settings in which it is more than so many points."""
+
+
+def commands(preset: str, number: int, dataset: str | None = None) -> str:
     """The commands that would fill the cells that this preset has not run, as a code block; empty if there are none."""
     dataset = dataset or PAPER_DATA[number]
-    results, lines = committed(dataset), []
-    for setting in paper.table(number).columns:
-        way, shot = (int(part.split("-")[0]) for part in setting.split())
-        for estimator, window in few_shot_methods():
-            method = few_shot.label(few_shot.preset_config(preset, dataset, way, shot, estimator, window))
-            if not any(_is(result, method, setting, preset) for result in results):
-                lines.append(
-                    f"msmeta train few-shot --dataset {dataset} --way {way} --shot {shot} --estimator {estimator} "
-                    f"--window {window} --preset {preset}"
-                )
-    return "```bash\n" + "\n".join(lines) + "\n```" if lines else ""
+    values = [_where(dataset, setting) | _config(method) for setting in SETTINGS[number] for method in methods()]
+    configs = [few_shot.preset_config(preset, **each) for each in values]
+    return tables.commands(FEW_SHOT, committed(dataset), configs, [0])
 
 
 def tuning_table(dataset: str = "omniglot") -> str:
-    """How the rates of the `cpu` preset were chosen: accuracy on classes held out for it, in Markdown.
-
-    The rates that the preset has are bold.
-    """
-    stored = runs.results_with_defaults("few-shot-tuning", few_shot.FewShotConfig)
-    results = [r for r in stored if r["config"]["dataset"] == dataset]
-    rates = sorted({result["config"]["lr"] for result in results})
-    rows = []
-    for setting, group in by_setting(results).items():
-        names = [_tuned(result)[0] for result in group]
-        for name, meta_lr in sorted(set(map(_tuned, group)), key=lambda each: (names.index(each[0]), each[1])):
-            line = {r["config"]["lr"]: r for r in group if _tuned(r) == (name, meta_lr)}
-            iterations = {f"{r['metrics']['iterations']:,}" for r in line.values()}
-            cells = [_tuned_cell(line[rate]) if rate in line else "-" for rate in rates]
-            rows.append([setting, name, ", ".join(sorted(iterations)), f"{meta_lr:g}", *cells])
-    return markdown(["Setting", "Method", "Iterations", "Meta rate", *(f"inner rate {rate:g}" for rate in rates)], rows)
+    """How the inner and the meta rate of the `cpu` preset were chosen: accuracy on classes held out for it."""
+    heads = {
+        "Setting": lambda own: own["setting"].iloc[0],
+        "Method": lambda own: own["label"].iloc[0] + _proximal(own["config"].iloc[0]),
+        "Iterations": lambda own: listed(sorted(own["iterations"])),
+        "Meta rate": lambda own: f"{own['meta_lr'].iloc[0]:g}",
+    }
+    return tables.tuning_table(FEW_SHOT, ["setting", "label", "proximal", "meta_lr"], heads, dataset=dataset)
 
 
-def _tuned(result: Result) -> tuple[str, float]:
-    """The method, with λ where it has one, and the meta rate."""
-    config = result["config"]
-    name = f"{result['method']}, λ = {config['proximal']:g}" if config["estimator"] == "implicit" else result["method"]
-    return name, config["meta_lr"]
+def _proximal(config: few_shot.FewShotConfig) -> str:
+    return f", λ = {config.proximal:g}" if config.estimator == "implicit" else ""
 
 
-def _tuned_cell(result: Result) -> str:
-    """The accuracy, bold where the rates are those of the preset."""
-    config, text = result["config"], accuracy_text(result["metrics"])
-    window = config["window"] if isinstance(config["window"], int) else tuple(config["window"])
-    own = few_shot.preset_config("cpu", *(config[name] for name in ("dataset", "way", "shot", "estimator")), window)
-    chosen = (config["lr"], config["meta_lr"]) == (own.lr, own.meta_lr)
-    return f"**{text}**" if chosen else text
-
-
-def live_table(results: Sequence[Result], number: int) -> str:
+def live_table(found: pd.DataFrame, number: int) -> str:
     """Accuracy of live runs beside the paper's row of the same method (only for the paper's data set), in Markdown."""
-    rows = []
-    for result in results:
-        same_data = result["data"]["name"] == PAPER_DATA[number]
-        reported = paper_cell(number, result["method"], result["setting"]) if same_data else None
-        rows.append(
-            [
-                f"{result['data']['title']} {result['setting']}",
-                result["method"],
-                accuracy_text(result["metrics"]),
-                f"{reported.value:g} ±{reported.spread:g}" if reported else "-",
-                f"{result['metrics']['iterations']:,}",
-                f"{result['provenance']['train_seconds']:.0f}",
-                f"{result['metrics']['meta_iterations_per_second']:.1f}",
-            ]
-        )
-    return markdown(
-        ["Setting", "Method", "Live run (%)", "Paper (%)", "Iterations", "Training (s)", "Iterations/s"], rows
-    )
+
+    def reported(run: Any) -> paper.Cell | None:
+        return paper.cell(number, vars(run.config)) if run.dataset == PAPER_DATA[number] else None
+
+    own = {"Iterations/s": lambda run: f"{run.meta_iterations_per_second:.1f}"}
+    return tables.live_table(found, reported, own)
 
 
-def conditions(results: Sequence[Result]) -> str:
+def conditions(found: pd.DataFrame) -> str:
     """What each measured row was run with, in Markdown: all that is known to move accuracy by points."""
-    rows = []
-    for result in results:
-        config, metrics, origin = result["config"], result["metrics"], result["provenance"]
-        windowed = metrics.get("windowed_accuracy")
-        selected = metrics.get("selected_iteration")
-        rows.append(
-            [
-                f"{result['setting']} {result['method']}",
-                config["preset"],
-                config["seed"],
-                f"{config['filters']}" + (f" at {size}x{size}" if (size := config["image_size"]) else ""),
-                config["tasks"],
-                f"{config['steps']} / {config['test_steps'] or config['steps']}",
-                f"{config['optimizer']} {config['lr']:g} / {config['momentum']:g} / {config['weight_decay']:g}",
-                f"{config['meta_optimizer']} {config['meta_lr']:g}",
-                f"{metrics['iterations']:,}",
-                "the last" if selected is None else f"{selected:,}",
-                f"{origin['train_seconds']:.0f}",
-                accuracy_text(metrics),
-                "-" if windowed is None else f"{windowed:.2f} ±{metrics['windowed_accuracy_ci95']:.2f}",
-                f"{origin['device']}, {origin['threads']} threads",
-                f"torch {origin['torch']}, {(origin['commit'] or 'no commit')[:7]}",
-            ]
-        )
-    head = [
-        "Run", "preset", "seed", "filters, image size if shrunk", "tasks", "steps in training / at test",
-        "inner optimiser, lr / momentum / weight decay", "meta optimiser, lr", "iterations", "tested",
-        "training (s)", "accuracy (%)", "with training's windows (%)", "device", "code",
-    ]  # fmt: skip
-    return markdown(head, rows)
+    return tables.conditions(found, _CONDITIONS)
 
 
-def learning_curves(results: Sequence[Result], title: str) -> Figure:
-    """Test accuracy against meta-iterations and against training time, one line a method (seeds apart)."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
-    seen: set[str] = set()
-    for result in results:
-        method, metrics, curve = result["method"], result["metrics"], result["curve"]
-        accuracy = [*curve["accuracy"], metrics["accuracy"]]
-        ends = (metrics["iterations"], result["provenance"]["train_seconds"])
-        for axis, column, end in zip(axes, ("iteration", "seconds"), ends, strict=True):
-            axis.plot(
-                [*curve[column], end],
-                accuracy,
-                label=method if axis is axes[0] and method not in seen else None,
-                **_line(method),
-            )
-        seen.add(method)
-    axes[0].set(xscale="log", xlabel="meta-iterations", ylabel="test accuracy (%)")
-    points = sorted({iteration for result in results for iteration in result["curve"]["iteration"]})
-    axes[0].set_xticks(points, [f"{point:,}" for point in points])
-    axes[0].minorticks_off()
-    axes[1].set(xlabel="training time (s)")
-    for axis in axes:
-        axis.grid(alpha=0.3)
-    figure.legend(frameon=False, fontsize="small", ncols=4, loc="outside lower center")
-    figure.suptitle(title, fontsize="medium")
-    plt.close(figure)  # else a notebook shows it a second time
+def _of_config(text: Callable[[few_shot.FewShotConfig], str]) -> Callable[[pd.DataFrame], str]:
+    return lambda seeds: text(seeds["config"].iloc[0])
+
+
+_CONDITIONS: Columns = {
+    "filters, image size if shrunk": _of_config(
+        lambda c: f"{c.filters}" + (f" at {c.image_size}x{c.image_size}" if c.image_size else "")
+    ),
+    "tasks": _of_config(lambda c: str(c.tasks)),
+    "steps in training / at test": _of_config(lambda c: f"{c.steps} / {c.test_steps or c.steps}"),
+    "inner optimiser, lr / momentum / weight decay": _of_config(
+        lambda c: f"{c.optimizer} {c.lr:g} / {c.momentum:g} / {c.weight_decay:g}"
+    ),
+    "meta optimiser, lr": _of_config(lambda c: f"{c.meta_optimizer} {c.meta_lr:g}"),
+    "tested": lambda seeds: listed(seeds["selected_iteration"]) if seeds["select_every"].iloc[0] else "the last",
+    "with training's windows (%)": lambda seeds: (
+        "-" if seeds["window"].iloc[0] == 1 else accuracy_text(seeds, "windowed_accuracy")
+    ),
+}
+
+
+@styled
+def learning_curves(found: pd.DataFrame, title: str) -> Figure | str:
+    """Test accuracy against meta-iterations and against training time, one line a method (seeds apart).
+
+    In words where no run has a point before its end, which makes no curve.
+    """
+    points = sorted({iteration for curve in found["curve"] for iteration in curve["iteration"]})
+    if not points:
+        return f"{title}: no curve, for no run was looked at before its end. The table has their accuracies."
+    figure, axes = panels(2, sharey=True)
+    by_iteration, by_time = axes[0]
+    for run in found.itertuples():
+        accuracy, style = [*run.curve["accuracy"], run.accuracy], {"label": run.label, **drawn(run.label)}
+        by_iteration.plot([*run.curve["iteration"], run.iterations], accuracy, **style)
+        by_time.plot([*run.curve["seconds"], run.train_seconds], accuracy, **style)
+    by_iteration.set(xscale="log", xlabel="meta-iterations", ylabel="test accuracy (%)")
+    by_iteration.set_xticks(points, [f"{point:,}" for point in points])
+    by_iteration.minorticks_off()
+    by_time.set(xlabel="training time (s)")
+    _legend(figure, by_time)
+    figure.suptitle(title)
     return figure
 
 
-def accuracy_over_time(groups: dict[str, Sequence[Result]]) -> Figure:
+@styled
+def accuracy_over_time(groups: dict[str, pd.DataFrame]) -> Figure:
     """Test accuracy against training time for every method, one panel a setting: what a user's time buys."""
-    count = len(groups)
-    rows = -(-count // 2)
-    figure, axes = plt.subplots(
-        rows, min(2, count), figsize=(9, 3.2 * rows + 0.5), layout="constrained", squeeze=False, sharex=True
-    )
-    methods: dict[str, Any] = {}
-    for axis, (title, results) in zip(axes.flat, groups.items(), strict=False):
-        for result in results:
-            metrics, curve = result["metrics"], result["curve"]
-            x = [*curve["seconds"], result["provenance"]["train_seconds"]]
-            y = [*curve["accuracy"], metrics["accuracy"]]
-            spread = [*curve["accuracy_ci95"], metrics["accuracy_ci95"]]
-            line = axis.errorbar(x, y, spread, elinewidth=0.7, **_line(result["method"]))
-            methods.setdefault(result["method"], line)
-        axis.set_title(title, fontsize="medium")
+    rows = -(-len(groups) // 2)
+    figure, axes = panels(min(2, len(groups)), rows, height=3.2 * rows + 0.5, sharex=True)
+    for axis, (title, found) in zip(axes.flat, groups.items(), strict=False):
+        for run in found.itertuples():
+            x, y = [*run.curve["seconds"], run.train_seconds], [*run.curve["accuracy"], run.accuracy]
+            spread = [*run.curve["accuracy_ci95"], run.accuracy_ci95]
+            axis.errorbar(x, y, spread, label=run.label, **drawn(run.label))
+        axis.set_title(title)
         axis.set(xlabel="training time (s)", ylabel="test accuracy (%)")
-        axis.grid(alpha=0.3)
-    for axis in axes.flat[count:]:
+    for axis in axes.flat[len(groups) :]:
         axis.axis("off")
-    known = [method for method in METHODS if method in methods]
-    handles = [methods[method] for method in known]
-    figure.legend(handles, known, frameon=False, fontsize="small", ncols=4, loc="outside lower center")
-    plt.close(figure)
+    _legend(figure, *axes.flat)
     return figure
 
 
-def readme_picture(path: str, setting: str = "20-way 1-shot") -> None:
+def _legend(figure: Figure, *axes: Axes) -> None:
+    """Each method once, in the order of the tables."""
+    drawn_as = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    known = [method for method in METHODS if method in drawn_as]
+    others = [method for method in drawn_as if method not in known]
+    figure.legend([drawn_as[m] for m in known + others], known + others, ncols=4, loc="outside lower center")
+
+
+def readme_picture(path: str, way: int = 20, shot: int = 1) -> None:
     """Saves the learning curves of the committed runs of one setting; README shows them."""
-    results = [result for result in committed() if result["setting"] == setting]
-    title = f"Omniglot {setting}, preset {' and '.join(sorted({r['config']['preset'] for r in results}))}"
-    learning_curves(by_setting(results)[setting], title).savefig(path, dpi=120)
+    found = committed(way=way, shot=shot)
+    title = f"Omniglot {found['setting'].iloc[0]}, preset {' and '.join(sorted(set(found['preset'])))}"
+    learning_curves(found, title).savefig(path, dpi=120)
 
 
-def by_setting(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """Results grouped by the paper's columns, methods in the tables' order."""
-    groups: dict[str, list[Result]] = {}
-    for result in sorted(results, key=lambda r: METHODS.index(r["method"]) if r["method"] in METHODS else 99):
-        groups.setdefault(result["setting"], []).append(result)
-    return dict(sorted(groups.items(), key=lambda group: tuple(int(part.split("-")[0]) for part in group[0].split())))
-
-
-def best_evidence(results: Sequence[Result], method: str, setting: str) -> list[Result]:
-    """A cell's results, one for each seed: of the `paper` preset where there are any, else of `cpu`."""
-    for preset in ("paper", "cpu"):
-        if seeds := [result for result in results if _is(result, method, setting, preset)]:
-            return seeds
-    return []
-
-
-def paper_cell(number: int, method: str, setting: str) -> paper.Cell | None:
-    """The paper's cell of a method: its own measurement where it has one, else the one that it quotes."""
-    cells = paper.table(number).cells
-    return cells.get(f"{method} (ours)", cells.get(method, {})).get(setting)
-
-
-def _line(method: str) -> dict[str, Any]:
-    return {"color": COLOURS.get(method), "marker": MARKERS.get(method), "markersize": 4, "linewidth": 1.5}
-
-
-def _is_preset(config: dict[str, Any]) -> bool:
-    names = ("preset", "dataset", "way", "shot", "estimator")
-    window = tuple(config["window"]) if isinstance(config["window"], list) else config["window"]
-    own = few_shot.preset_config(*(config[name] for name in names), window, seed=config["seed"])
-    return runs.plain(own) == config
-
-
-def _is(result: Result, method: str, setting: str, preset: str) -> bool:
-    return (result["method"], result["setting"], result["config"]["preset"]) == (method, setting, preset)
-
-
-def _cell(seeds: Sequence[Result]) -> str:
-    """Mean accuracy over seeds and the mean half-width of their intervals over episodes."""
-    if not seeds:
-        return "not run"
-    mean = sum(result["metrics"]["accuracy"] for result in seeds) / len(seeds)
-    half_width = sum(result["metrics"]["accuracy_ci95"] for result in seeds) / len(seeds)
-    count = f", {len(seeds)} seeds" if len(seeds) > 1 else ""
-    return f"{mean:.2f} ±{half_width:.2f} ({seeds[0]['config']['preset']}{count})"
-
-
-def _difference_text(differences: Sequence[float]) -> str:
-    """Mean difference, in points, and its 95 % confidence interval over episodes."""
-    half_width = 1.96 * statistics.stdev(differences) / len(differences) ** 0.5
-    return f"{statistics.mean(differences):+.2f} ±{half_width:.2f}"
+def by_setting(found: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Runs by the paper's columns, in its order."""
+    return dict(iter(found.groupby("setting", sort=False)))

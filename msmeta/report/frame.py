@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import ModuleType
 from typing import Any
 
@@ -13,19 +13,22 @@ from msmeta import runs
 from msmeta.errors import UserError
 from msmeta.experiments import few_shot, transfer
 
+_ADDED = ["title", "log", "curve", "config", "cell", "setting", "label", "row"]
+
 
 def frame(experiment: Experiment, results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """A row a run, in the order of the tables.
 
     Columns: the fields of the config, the metrics, the provenance (a metric hides a field of its name: `iterations` are
-    those done), `title` of the data set, `log`, `curve`, `config` (the config itself), and as they are shown `setting`,
-    `label` (the method) and `row` (its name in a table: with the epochs where they are not the preset's).
+    those done), `title` of the data set, `log`, `curve`, `config` (the config itself), `cell` (the config without its
+    seed, so the same for all runs that a cell of a table is over), and as they are shown `setting`, `label` (the
+    method) and `row` (its name in a table: with the epochs where they are not the preset's).
     Values are as they are in Python, None included; NaN stands where a run lacks a metric that others have.
     Raises UserError for a config that this version does not know.
     """
     rows = [_row(experiment, result) for result in results]
     rows.sort(key=lambda row: experiment.order(row["config"]))
-    names = [*(f.name for f in fields(experiment.config)), "title", "log", "curve", "config", "setting", "label", "row"]
+    names = [f.name for f in fields(experiment.config)] + _ADDED
     return pd.DataFrame(rows, columns=None if rows else names, dtype=object)
 
 
@@ -56,25 +59,26 @@ def commit_in_words(provenance: Mapping[str, Any]) -> str:
 class Experiment:
     """What the report has to know of an experiment.
 
-    kind: its folder in `results/`. own: the fields that make a preset's own config, from which a committed run differs
-    in nothing else. order: the place of a config in the tables. row: the name of a config's row there.
+    kind: its folder in `results/`. required, optional: the fields that `preset_config` takes to make a preset's own
+    config; from it a committed run differs in nothing but the seed. order: the place of a config in the tables.
     """
 
     kind: str
     module: ModuleType
     config: type
-    own: tuple[str, ...]
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
     order: Callable[[Any], tuple[Any, ...]]
-    row: Callable[[Any], str]
 
-    def preset(self, config: Any) -> Any:
-        """What the preset of this config gives for the same method, data set and seed."""
-        return self.module.preset_config(**{name: getattr(config, name) for name in self.own})
+    def preset(self, config: Any, names: tuple[str, ...] = ()) -> Any:
+        """What the preset of this config gives for the same method, data set and seed; or for these fields alone."""
+        names = names or (*self.required, *self.optional, "seed")
+        return self.module.preset_config(**{name: getattr(config, name) for name in names})
 
-
-def _transfer_row(config: transfer.TransferConfig) -> str:
-    usual = transfer.preset_config(config.preset, config.dataset, config.estimator, config.optimizer)
-    return transfer.label(config) + ("" if config.epochs == usual.epochs else f", {config.epochs} epochs")
+    def row(self, config: Any) -> str:
+        """The name of a row of a table: the method, and the epochs where they are not the preset's."""
+        longer = "epochs" in self.optional and config.epochs != self.preset(config, self.required).epochs
+        return self.module.label(config) + (f", {config.epochs} epochs" if longer else "")
 
 
 def _place(order: tuple[str, ...], value: str) -> int:
@@ -92,28 +96,29 @@ FEW_SHOT = Experiment(
     "few-shot",
     few_shot,
     few_shot.FewShotConfig,
-    ("preset", "dataset", "way", "shot", "estimator", "window", "seed"),
-    lambda c: (c.way, c.shot, _place(_FEW_SHOT_ORDER, c.estimator), _lengths(c.window), c.seed),
-    few_shot.label,
-)
+    ("dataset", "way", "shot", "estimator", "preset"),
+    ("window",),
+    lambda c: (
+        c.way, c.shot, _place(_FEW_SHOT_ORDER, c.estimator), _lengths(c.window), c.proximal, c.meta_lr, c.seed,
+    ),
+)  # fmt: skip
 TRANSFER = Experiment(
     "transfer",
     transfer,
     transfer.TransferConfig,
-    ("preset", "dataset", "estimator", "optimizer", "steps", "window", "transfer_rate", "epochs", "seed"),
+    ("dataset", "estimator", "optimizer", "preset"),
+    ("steps", "window", "transfer_rate", "epochs"),
     lambda c: (
         c.optimizer != "sgd", _place(_TRANSFER_ORDER, c.estimator), c.steps, c.transfer_rate, _lengths(c.window),
-        c.epochs, c.seed,
+        c.epochs, c.meta_lr, c.seed,
     ),
-    _transfer_row,
 )  # fmt: skip
 
 
 def _row(experiment: Experiment, result: Mapping[str, Any]) -> dict[str, Any]:
-    own = {name: tuple(value) if isinstance(value, list) else value for name, value in result["config"].items()}
     try:
-        config = experiment.config(**own)
-    except (TypeError, ValueError, UserError) as error:
+        config = experiment.config(**result["config"])
+    except UserError as error:
         raise UserError(f"a {experiment.kind} result has a config that this version does not know: {error}") from error
     return {
         **{field.name: getattr(config, field.name) for field in fields(config)},
@@ -123,6 +128,7 @@ def _row(experiment: Experiment, result: Mapping[str, Any]) -> dict[str, Any]:
         "log": result["log"],
         "curve": result["curve"],
         "config": config,
+        "cell": replace(config, seed=0),
         "setting": experiment.module.setting(config),
         "label": experiment.module.label(config),
         "row": experiment.row(config),

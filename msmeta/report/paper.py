@@ -1,14 +1,16 @@
-"""The paper's own numbers, as data (Kim, Park and Choi: Tables 1-6 and the figures given in the text)."""
+"""The paper's own numbers, as data (Kim, Park and Choi: Tables 1-5 and the figures given in the text)."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from msmeta.errors import ConfigError
+from msmeta.report.style import markdown
 
 
 @dataclass(frozen=True)
@@ -18,19 +20,46 @@ class Cell:
     value: float
     spread: float | None
 
+    def __str__(self) -> str:
+        return f"{self.value:g} ±{self.spread:g}"
+
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table: `cells[method][column]`, None where the paper leaves the cell empty. Rows in the paper's order."""
+    """A table as it is printed: `cells[method][column]`, None where the paper leaves the cell empty, in its order."""
 
     caption: str
     columns: tuple[str, ...]
     cells: dict[str, dict[str, Cell | None]]
 
+    def markdown(self) -> str:
+        """The table in Markdown."""
+        rows = [[method, *(cell or "-" for cell in row.values())] for method, row in self.cells.items()]
+        return markdown(["Method", *self.columns], rows)
 
-@cache
-def _results() -> dict[str, Any]:
-    return json.loads(files("msmeta.report").joinpath("paper_results.json").read_text())
+
+def table(number: int) -> PaperTable:
+    """Table 1-5 of the paper. Raises ConfigError for another number."""
+    if number not in range(1, 6):
+        raise ConfigError(f"the paper has no table {number} of results: choose 1 to 5")
+    raw = _results()[f"table_{number}"]
+    columns = tuple(column["title"] for column in raw["columns"])
+    values = {row["method"]: [value and Cell(*value) for value in row["values"]] for row in raw["rows"]}
+    cells = {method: dict(zip(columns, own, strict=True)) for method, own in values.items()}
+    return PaperTable(raw["caption"], columns, cells)
+
+
+def cell(number: int, config: Mapping[str, Any]) -> Cell | None:
+    """The number of Table 2-5 that belongs to a config, given as a dictionary; None where the paper has none.
+
+    The paper's own measurement where it has one, else the one that it quotes.
+    """
+    raw = _results()[f"table_{number}"]
+    for row in sorted(raw["rows"], key=lambda row: row.get("quoted", False)):
+        for column, value in zip(raw["columns"], row["values"], strict=True):
+            if value and (row["config"] | column["config"]).items() <= config.items():
+                return Cell(*value)
+    return None
 
 
 def without_transfer_steps() -> dict[str, Cell]:
@@ -44,17 +73,5 @@ def first_order_accuracy() -> Cell:
 
 
 @cache
-def table(number: int) -> PaperTable:
-    """Table 1-5 of the paper. Raises ConfigError for another number."""
-    known = _results()
-    if number not in range(1, 6):
-        raise ConfigError(f"the paper has no table {number} of results: choose 1 to 5")
-    raw = known[f"table_{number}"]
-    columns = tuple(raw["columns"])
-    cells = {
-        row["method"]: {
-            column: None if cell is None else Cell(*cell) for column, cell in zip(columns, row["values"], strict=True)
-        }
-        for row in raw["rows"]
-    }
-    return PaperTable(raw["caption"], columns, cells)
+def _results() -> dict[str, Any]:
+    return json.loads(files("msmeta.report").joinpath("paper_results.json").read_text())

@@ -1,0 +1,47 @@
+"""Live runs of a notebook: which data they use, and training them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pandas as pd
+
+from msmeta import data, runs
+from msmeta.report.frame import Experiment, frame
+from msmeta.report.tables import accuracy_text
+
+
+def train(
+    experiment: Experiment, configs: Iterable[Any], device: str, force: bool, say: Callable[[str], None]
+) -> pd.DataFrame:
+    """Trains each config and says how it ended. Finished runs with the same config are reused unless `force`."""
+    results = []
+    for config in configs:
+        results.append(experiment.module.train(config, device, resume=not force, force=force))
+        say(describe(frame(experiment, results[-1:])))
+    return frame(experiment, results)
+
+
+def describe(found: pd.DataFrame) -> str:
+    """One line on the first run."""
+    (run, *_) = found.itertuples()
+    return (
+        f"{run.row}, {run.title}, {run.setting}, seed {run.seed}: {accuracy_text(found[:1])} % after "
+        f"{run.iterations:,} iterations in {run.train_seconds:.0f} s on {run.device}"
+    )
+
+
+def choose_data(preset: str, dataset: str, glyphs: str, missing: str = "") -> tuple[str, str]:
+    """(data set for live runs, which and why in words): itself, or glyphs where it cannot be had.
+
+    missing: what else cannot be had, in words. The presets `cpu` and `paper` insist on the data set.
+    """
+    title = data.DATASETS[dataset].title
+    if preset == "smoke":
+        return glyphs, f"The smoke preset always uses procedurally drawn glyphs, not {title}."
+    if preset in runs.COMMITTED_PRESETS:
+        return dataset, f"These runs used {title}."
+    if missing:
+        return glyphs, f"These runs used procedurally drawn glyphs, not {title}, because {missing}."
+    return data.real_or_glyphs(dataset)

@@ -1,0 +1,189 @@
+"""What the tables of few-shot learning and of meta-transfer have in common: cells, columns, claims and commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from msmeta import data, runs
+from msmeta.report.frame import Experiment, commit_in_words, stored
+from msmeta.report.style import markdown
+from msmeta.statistics import Difference, mean_ci, plus_minus
+
+Columns = dict[str, Callable[[Any], Any]]  # what stands in each column, by its head
+
+PLUS_MINUS = (
+    "\n\n± is a 95 % confidence interval of the mean (Student's t): over seeds where there are several, "
+    "else over the test episodes of the one run, which says nothing of other seeds."
+)
+
+
+def table(groups: Iterable[Any], columns: Columns) -> str:
+    """A row a group, in Markdown."""
+    return markdown(list(columns), [[column(group) for column in columns.values()] for group in groups])
+
+
+def cells(found: pd.DataFrame) -> list[pd.DataFrame]:
+    """Runs that differ in their seeds alone, together."""
+    return [seeds for _, seeds in found.groupby("cell", sort=False)]
+
+
+def seeds_of(found: pd.DataFrame, config: Any) -> pd.DataFrame:
+    """The runs of a config, whatever their seed."""
+    wanted = replace(config, seed=0)
+    return found[[cell == wanted for cell in found["cell"]]]
+
+
+def of_best_preset(experiment: Experiment, found: pd.DataFrame, *methods: dict[str, Any]) -> list[pd.DataFrame]:
+    """Runs of each method, all of one preset: `paper` where it has run them all, else `cpu`; else none of any.
+
+    methods: what `preset_config` takes beside the preset.
+    """
+    for preset in reversed(runs.COMMITTED_PRESETS):
+        own = [seeds_of(found, experiment.module.preset_config(preset, **method)) for method in methods]
+        if all(len(seeds) for seeds in own):
+            return own
+    return [found.iloc[:0]] * len(methods)
+
+
+def mean_text(values: Iterable[float], digits: int = 2) -> str:
+    """Mean over seeds and the half-width of its interval; the value alone where there is one."""
+    mean, half = mean_ci(list(values))
+    return f"{mean:.{digits}f}" if half is None else plus_minus(mean, half, f".{digits}f")
+
+
+def accuracy_text(seeds: pd.DataFrame, name: str = "accuracy") -> str:
+    """Mean accuracy (%) over seeds with its interval; of a single run, that over its test episodes if there is one."""
+    if len(seeds) > 1 or f"{name}_ci95" not in seeds:
+        return mean_text(seeds[name])
+    return plus_minus(seeds[name].iloc[0], seeds[f"{name}_ci95"].iloc[0])
+
+
+def measured_text(seeds: pd.DataFrame) -> str:
+    """A cell: the accuracy, and what was run for it."""
+    if seeds.empty:
+        return "not run"
+    return f"{accuracy_text(seeds)} ({seeds['preset'].iloc[0]}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''})"
+
+
+def difference_text(found: Difference | None) -> str:
+    """A difference from zero, with its interval and, over several seeds, the p-value."""
+    if found is None:
+        return "-"
+    return plus_minus(found.mean, found.half, "+.2f") + ("" if found.p is None else f", {_p_text(found.p)}")
+
+
+def tested_text(found: Difference | None) -> str:
+    """A difference, what its interval is over and, over several seeds, the verdict on its bound."""
+    if found is None:
+        return "not run"
+    text = plus_minus(found.mean, found.half, "+.2f")
+    if found.p is None:
+        return text if found.half is None else f"{text} over {found.count} episodes"
+    return f"{text}, n = {found.count}, {_p_text(found.p)}: {found.verdict}"
+
+
+def _p_text(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def listed(values: Iterable[Any]) -> str:
+    """Values that differ, each once."""
+    return ", ".join(dict.fromkeys(f"{value:,}" if isinstance(value, int) else str(value) for value in values))
+
+
+def conditions(found: pd.DataFrame, own: Columns) -> str:
+    """What each row was run with, in Markdown: all that is known to move accuracy by points. own: columns of the
+    experiment, of the runs of one config."""
+    columns = {
+        "Run": lambda seeds: f"{seeds['title'].iloc[0]}, {seeds['setting'].iloc[0]}, {seeds['row'].iloc[0]}",
+        "preset": lambda seeds: seeds["preset"].iloc[0],
+        "seeds": lambda seeds: listed(seeds["seed"]),
+        **own,
+        "iterations": lambda seeds: listed(seeds["iterations"]),
+        "training (s)": lambda seeds: mean_text(seeds["train_seconds"], 0),
+        "accuracy (%)": accuracy_text,
+        "device": lambda seeds: listed(f"{run.device}, {run.threads} threads" for run in seeds.itertuples()),
+        "code": lambda seeds: listed(
+            f"torch {run['torch']}, {commit_in_words(run)}" for run in seeds.to_dict("records")
+        ),
+    }
+    return table(cells(found), columns)
+
+
+def live_table(found: pd.DataFrame, reported: Callable[[Any], Any], own: Columns) -> str:
+    """Live runs beside the paper's numbers, in Markdown. reported: the paper's number of a run, or None. own: further
+    columns of the experiment, of a run."""
+    columns = {
+        "Setting": lambda run: f"{run.title}, {run.setting}",
+        "Method": lambda run: run.row,
+        "seed": lambda run: run.seed,
+        "Live run (%)": lambda run: (
+            plus_minus(run.accuracy, run.accuracy_ci95) if hasattr(run, "accuracy_ci95") else f"{run.accuracy:.2f}"
+        ),
+        "Paper (%)": lambda run: reported(run) or "-",
+        "Iterations": lambda run: f"{run.iterations:,}",
+        "Training (s)": lambda run: f"{run.train_seconds:.0f}",
+        **own,
+    }
+    return table(found.itertuples(), columns)
+
+
+def tuning_table(
+    experiment: Experiment,
+    line: Sequence[str],
+    heads: Columns,
+    note: Callable[[Any], str] = lambda run: "",
+    **wanted: Any,
+) -> str:
+    """How the rates of a preset were chosen, in Markdown: accuracy (%) on validation data, one column a rate of φ.
+
+    line: the columns that runs of one row have in common. heads: what is said of them. note: what is said beside the
+    accuracy of a run. The rates that the preset has are bold.
+    """
+    found = stored(experiment, f"{experiment.kind}-tuning", **wanted)
+
+    def cell(run: pd.DataFrame) -> str:
+        if run.empty:
+            return "-"
+        config = run["config"].iloc[-1]
+        own = experiment.preset(config)
+        bold = "**" if (config.lr, config.meta_lr) == (own.lr, own.meta_lr) else ""
+        return f"{bold}{accuracy_text(run.iloc[-1:])}{bold}{note(run.iloc[-1])}"
+
+    by_rate = {f"φ's rate {lr:g}": lambda own, lr=lr: cell(own[own["lr"] == lr]) for lr in sorted(set(found["lr"]))}
+    groups = [own for _, own in found.groupby(list(line), sort=False)]
+    return table(groups, heads | by_rate)
+
+
+def commands(experiment: Experiment, found: pd.DataFrame, configs: Iterable[Any], seeds: Sequence[int]) -> str:
+    """The commands that would run what these configs lack of these seeds, as a code block; empty if that is nothing."""
+    lines: dict[str, list[str]] = {}
+    for config in configs:
+        done = set(seeds_of(found, config)["seed"])
+        if missing := [seed for seed in seeds if seed not in done]:
+            lines.setdefault(config.dataset, []).append(_command(experiment, config, missing))
+    every = [line for dataset, own in lines.items() for line in (_prepare(dataset), *own)]
+    return "```bash\n" + "\n".join(every) + "\n```" if every else ""
+
+
+def _prepare(dataset: str) -> str:
+    given = "" if data.LABELLED[dataset].raw_files() else " --from DIR"
+    return f"msmeta data prepare {dataset}{given}"
+
+
+def _command(experiment: Experiment, config: Any, seeds: Sequence[int]) -> str:
+    usual = experiment.preset(config, experiment.required)
+    names = [n for n in experiment.optional if getattr(config, n) != getattr(usual, n)]
+    flags = [f"--{name.replace('_', '-')} {_option(getattr(config, name))}" for name in (*experiment.required, *names)]
+    command = f"msmeta train {experiment.kind} {' '.join(flags)}"
+    return command if [*seeds] == [0] else f"for seed in {' '.join(map(str, seeds))}; do {command} --seed $seed; done"
+
+
+def _option(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
