@@ -54,7 +54,7 @@ lock: ## pin requirements.lock anew from pyproject.toml (needs uv)
 		--custom-compile-command "make lock" pyproject.toml -o requirements.lock
 
 picture: $(STAMP) ## draw README's picture anew from results/
-	$(BIN)/python -c 'from msmeta import report; report.readme_picture("book/_static/learning_curves.png")'
+	$(BIN)/python -c 'from msmeta.report import few_shot; few_shot.readme_picture("book/_static/learning_curves.png")'
 
 clean: ## remove the built book and caches; data, results and .venv stay
 	rm -rf book/_build book/_run build *.egg-info .pytest_cache .ruff_cache

@@ -39,13 +39,13 @@ def claims_table(
 ) -> str:
     """Each claim on Table `number`, in Markdown.
 
-    Both sides are runs of one preset, `paper` where it has run both. place: `where` in words, of a config. tests: by the
-    heads of their columns, what is said of the runs of the method, those of the base and the bound.
+    Both sides are runs of one preset, `paper` where it has run both. place: `where` in words, of a config. tests: by
+    the heads of their columns, what is said of the runs of the method, those of the base and the bound.
     """
     rows = []
     for claim in claims:
         sides = [claim.where | side for side in (claim.method, claim.base)]
-        configs = [experiment.module.preset_config("cpu", **side) for side in sides]
+        configs = [experiment.module.preset_config("paper", **side) for side in sides]
         reported = [paper.cell(number, vars(config)) if claim.printed else None for config in configs]
         own = of_best_preset(experiment, found, *sides)
         rows.append(

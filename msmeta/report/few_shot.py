@@ -13,6 +13,7 @@ from msmeta.experiments import few_shot
 from msmeta.report import frame, live, paper, tables
 from msmeta.report.claims import Claim, claims_table
 from msmeta.report.frame import FEW_SHOT
+from msmeta.report.parameters import converted
 from msmeta.report.style import METHODS, drawn, markdown, panels, styled
 from msmeta.report.tables import Columns, accuracy_text, cells, difference_text, listed, tested_text
 from msmeta.statistics import Difference, paired
@@ -28,7 +29,9 @@ MAML, FO_MAML, IMAML = ("multistep", 1), ("first-order", 1), ("implicit", 1)
 
 
 def methods(windows: Sequence[int] = (1, 2, 4, 8), others: Sequence[str] = OTHERS) -> list[Method]:
-    """One multi-step method for each window (window 1 is MAML), and the other estimators."""
+    """One multi-step method for each window (window 1 is MAML), and the other estimators. Raises ConfigError."""
+    windows = converted("windows", windows, list[int | tuple[int, ...]], [1, 4])
+    others = converted("others", others, list[str], list(OTHERS))
     return [*(("multistep", window) for window in windows), *((other, 1) for other in others)]
 
 
@@ -73,7 +76,7 @@ def measured_table(number: int, dataset: str | None = None) -> str:
     found, rows = committed(dataset), []
     for method in methods():
         own = [_where(dataset, setting) | _config(method) for setting in SETTINGS[number]]
-        label = few_shot.label(few_shot.preset_config("cpu", **own[0]))
+        label = few_shot.label(few_shot.preset_config("paper", **own[0]))
         rows.append([label, *(tables.measured_text(*tables.of_best_preset(FEW_SHOT, found, each)) for each in own)])
     return markdown(["Method", *paper.table(number).columns], rows) + tables.PLUS_MINUS
 
@@ -86,7 +89,7 @@ def comparison(found: pd.DataFrame) -> str:
     """
     rows = []
     for setting, group in found.groupby("setting", sort=False):
-        maml = group[[config.estimator == "multistep" and config.window == 1 for config in group["config"]]]
+        maml = group.loc[[config.estimator == "multistep" and config.window == 1 for config in group["config"]]]
         for seeds in cells(group) if len(maml) else ():
             own = seeds["label"].iloc[0] == maml["label"].iloc[0]
             by_time, (by_iterations, at) = difference(seeds, maml), equal_iterations(seeds, maml)

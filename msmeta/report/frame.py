@@ -36,7 +36,7 @@ def committed(experiment: Experiment, **wanted: Any) -> pd.DataFrame:
     """Committed runs whose config is a preset's own, so that their preset and `row` say all about it; `wanted`: values
     of columns."""
     found = stored(experiment, experiment.kind, **wanted)
-    return found[[experiment.preset(config) == config for config in found["config"]]]
+    return found.loc[[experiment.preset(config) == config for config in found["config"]]]
 
 
 def stored(experiment: Experiment, kind: str, **wanted: Any) -> pd.DataFrame:

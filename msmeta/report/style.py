@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.style
+import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -87,17 +88,11 @@ def stored_benchmark(name: str, script: str) -> Result:
     return runs.read_result(path)
 
 
-def origin(result: Result) -> str:
-    """Where a result was measured, in words."""
-    where = result["provenance"]
+def origin(result: Mapping[str, Any] | pd.Series) -> str:
+    """Where a result, or a row of a frame, was measured, in words."""
+    where = result.get("provenance", result)
     commit = ("commit " if where["commit"] else "") + commit_in_words(where)
     return f"{where['device']}, {where['threads']} threads, torch {where['torch']}, {commit}"
-
-
-def accuracy_text(found: dict[str, Any], at: int | None = None) -> str:
-    """Of a run's metrics, or of point `at` of its learning curve."""
-    values = [found[name] if at is None else found[name][at] for name in ("accuracy", "accuracy_ci95")]
-    return f"{values[0]:.2f} ±{values[1]:.2f}"
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

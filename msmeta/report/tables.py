@@ -16,8 +16,8 @@ from msmeta.statistics import Difference, mean_ci, plus_minus
 Columns = dict[str, Callable[[Any], Any]]  # what stands in each column, by its head
 
 PLUS_MINUS = (
-    "\n\n± is a 95 % confidence interval of the mean (Student's t): over seeds where there are several, "
-    "else over the test episodes of the one run, which says nothing of other seeds."
+    "\n\n± is a 95 % confidence interval of the mean (Student's t): over seeds where there are several; where there is "
+    "one, over its test episodes, which say nothing of other seeds."
 )
 
 
@@ -34,18 +34,24 @@ def cells(found: pd.DataFrame) -> list[pd.DataFrame]:
 def seeds_of(found: pd.DataFrame, config: Any) -> pd.DataFrame:
     """The runs of a config, whatever their seed."""
     wanted = replace(config, seed=0)
-    return found[[cell == wanted for cell in found["cell"]]]
+    return found.loc[[cell == wanted for cell in found["cell"]]]
 
 
 def of_best_preset(experiment: Experiment, found: pd.DataFrame, *methods: dict[str, Any]) -> list[pd.DataFrame]:
     """Runs of each method, all of one preset: `paper` where it has run them all, else `cpu`; else none of any.
 
-    methods: what `preset_config` takes beside the preset.
+    methods: what `preset_config` takes beside the preset and the seed.
     """
+
+    def belongs(config: Any, method: dict[str, Any]) -> bool:
+        own = method.items() <= vars(config).items()
+        return own and config == experiment.module.preset_config(config.preset, seed=config.seed, **method)
+
+    own = [found.loc[[belongs(config, method) for config in found["config"]]] for method in methods]
     for preset in reversed(runs.COMMITTED_PRESETS):
-        own = [seeds_of(found, experiment.module.preset_config(preset, **method)) for method in methods]
-        if all(len(seeds) for seeds in own):
-            return own
+        of_preset = [seeds[seeds["preset"] == preset] for seeds in own]
+        if all(len(seeds) for seeds in of_preset):
+            return of_preset
     return [found.iloc[:0]] * len(methods)
 
 
@@ -139,7 +145,7 @@ def tuning_table(
     note: Callable[[Any], str] = lambda run: "",
     **wanted: Any,
 ) -> str:
-    """How the rates of a preset were chosen, in Markdown: accuracy (%) on validation data, one column a rate of φ.
+    """How the rates of a preset were chosen, in Markdown: accuracy (%) on validation data, one column an inner rate.
 
     line: the columns that runs of one row have in common. heads: what is said of them. note: what is said beside the
     accuracy of a run. The rates that the preset has are bold.
@@ -154,7 +160,7 @@ def tuning_table(
         bold = "**" if (config.lr, config.meta_lr) == (own.lr, own.meta_lr) else ""
         return f"{bold}{accuracy_text(run.iloc[-1:])}{bold}{note(run.iloc[-1])}"
 
-    by_rate = {f"φ's rate {lr:g}": lambda own, lr=lr: cell(own[own["lr"] == lr]) for lr in sorted(set(found["lr"]))}
+    by_rate = {f"inner rate {lr:g}": lambda own, lr=lr: cell(own[own["lr"] == lr]) for lr in sorted(set(found["lr"]))}
     groups = [own for _, own in found.groupby(list(line), sort=False)]
     return table(groups, heads | by_rate)
 
@@ -171,14 +177,15 @@ def commands(experiment: Experiment, found: pd.DataFrame, configs: Iterable[Any]
 
 
 def _prepare(dataset: str) -> str:
-    given = "" if data.LABELLED[dataset].raw_files() else " --from DIR"
+    given = "" if (data.DATASETS | data.LABELLED)[dataset].raw_files() else " --from DIR"
     return f"msmeta data prepare {dataset}{given}"
 
 
 def _command(experiment: Experiment, config: Any, seeds: Sequence[int]) -> str:
     usual = experiment.preset(config, experiment.required)
     names = [n for n in experiment.optional if getattr(config, n) != getattr(usual, n)]
-    flags = [f"--{name.replace('_', '-')} {_option(getattr(config, name))}" for name in (*experiment.required, *names)]
+    given = [*(n for n in experiment.required if n != "preset"), *names, "preset"]
+    flags = [f"--{name.replace('_', '-')} {_option(getattr(config, name))}" for name in given]
     command = f"msmeta train {experiment.kind} {' '.join(flags)}"
     return command if [*seeds] == [0] else f"for seed in {' '.join(map(str, seeds))}; do {command} --seed $seed; done"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -15,21 +16,22 @@ from msmeta.report import frame, live, paper, tables
 from msmeta.report.claims import Claim, claims_table
 from msmeta.report.frame import TRANSFER
 from msmeta.report.style import markdown
-from msmeta.report.tables import Columns, listed, mean_text, tested_text
+from msmeta.report.tables import Columns, mean_text, tested_text
 from msmeta.statistics import Difference, paired
 
 Method = dict[str, Any]  # the estimator, and what of its config is not the default
 
-SCRATCH, BASELINE, MULTI_STEP = {"estimator": "scratch"}, {"estimator": "multistep"}, {"estimator": "multistep", "window": 2}
+SCRATCH, BASELINE = {"estimator": "scratch"}, {"estimator": "multistep"}
+MULTI_STEP = BASELINE | {"window": 2}
 METHODS: dict[str, Method] = {
     "Scratch": SCRATCH,
     "Baseline": BASELINE,
     "Multi-step": MULTI_STEP,
-    "0-step": {"estimator": "multistep", "steps": 0},
-    "1-step": {"estimator": "multistep", "steps": 1},
-    "1-step, 2·lr": {"estimator": "multistep", "steps": 1, "transfer_rate": 2.0},
-    "3-step": {"estimator": "multistep", "steps": 3},
-    "3-step Est. (3)": {"estimator": "multistep", "steps": 3, "window": 3},
+    "0-step": BASELINE | {"steps": 0},
+    "1-step": BASELINE | {"steps": 1},
+    "1-step, 2·lr": BASELINE | {"steps": 1, "transfer_rate": 2.0},
+    "3-step": BASELINE | {"steps": 3},
+    "3-step Est. (3)": BASELINE | {"steps": 3, "window": 3},
     "First-order": {"estimator": "first-order"},
 }
 """The methods of Tables 2 and 3, then those that Figure 4 and Section 5.1 add, by the names that a user gives."""
@@ -103,15 +105,18 @@ def measured_table(number: int) -> str:
         for dataset in DATASETS:
             values = {"dataset": dataset, "optimizer": optimizer, **method}
             row.append(tables.measured_text(*tables.of_best_preset(TRANSFER, found, values)))
-        rows.append([TRANSFER.row(transfer.preset_config("cpu", **values)), *row])
+        rows.append([TRANSFER.row(transfer.preset_config("paper", **values)), *row])
     return markdown(["Method", *paper.table(number).columns], rows) + tables.PLUS_MINUS
 
 
 def longer(found: pd.DataFrame, method: Method) -> list[Method]:
     """A method with each number of epochs that is not its preset's and that it was run with."""
-    usual = [TRANSFER.preset(config, TRANSFER.required).epochs for config in found["config"]]
-    own = [(BASELINE | {"steps": 2, "window": 1, "transfer_rate": 1.0} | method).items() <= vars(c).items() for c in found["config"]]
-    return [method | {"epochs": epochs} for epochs in sorted(set(found["epochs"][own & (found["epochs"] != usual)]))]
+    epochs = set()
+    for run in found["config"]:
+        plain = transfer.preset_config(run.preset, run.dataset, optimizer=run.optimizer, seed=run.seed, **method)
+        if run.epochs != plain.epochs and run == replace(plain, epochs=run.epochs):
+            epochs.add(run.epochs)
+    return [method | {"epochs": count} for count in sorted(epochs)]
 
 
 def difference(ours: pd.DataFrame, theirs: pd.DataFrame, bound: float = 0.0) -> Difference | None:
@@ -154,7 +159,7 @@ def presets(
     """What a run of each preset is, side by side, in Markdown; the `paper` preset is the paper's protocol."""
     counts = data.TABLE_6[dataset]
     configs = [transfer.preset_config(preset, dataset, "multistep", optimizer) for preset in presets]
-    scratch = dict(zip(presets, (transfer.preset_config(p, dataset, "scratch", optimizer).lr for p in presets), strict=True))
+    scratch = {preset: transfer.preset_config(preset, dataset, "scratch", optimizer).lr for preset in presets}
 
     def images(config: transfer.TransferConfig) -> int:
         return config.train_images or counts["train"]
@@ -186,9 +191,12 @@ def tuning_table(optimizer: str) -> str:
     off."""
     heads = {
         "Method": lambda own: own["label"].iloc[0],
-        "rate of θ": lambda own: _of_transfer(lambda c: f"{c.meta_lr:g}")(own),
+        "rate of θ": _of_transfer(lambda c: f"{c.meta_lr:g}"),
     }
-    note = lambda run: "" if run["estimator"] == "scratch" else f" ({pairs_off(run['pair_weights'])} off)"
+
+    def note(run: pd.Series) -> str:
+        return "" if run["estimator"] == "scratch" else f" ({pairs_off(run['pair_weights'])} off)"
+
     return tables.tuning_table(TRANSFER, ["label", "meta_lr"], heads, note, optimizer=optimizer)
 
 
@@ -223,8 +231,8 @@ def _of_transfer(text: Callable[[transfer.TransferConfig], Any]) -> Callable[[pd
 
 
 _CONDITIONS: Columns = {
-    "images for training / validation / test": lambda seeds: (
-        " / ".join(f"{count:,}" for count in seeds["images"].iloc[0].values())
+    "images for training / validation / test": lambda seeds: " / ".join(
+        f"{count:,}" for count in seeds["images"].iloc[0].values()
     ),
     "source": _of_transfer(lambda c: c.source),
     "target": _of_config(_network),
@@ -233,7 +241,7 @@ _CONDITIONS: Columns = {
     "meta lr": _of_transfer(lambda c: f"{c.meta_lr:g}"),
     "minibatch": _of_config(lambda c: c.batch),
     "epochs": _of_config(lambda c: c.epochs),
-    "epochs selected": lambda seeds: listed(seeds["selected_epoch"]),
+    "epochs selected": lambda seeds: ", ".join(map(str, seeds["selected_epoch"])),
     "their validation accuracy (%)": lambda seeds: mean_text(seeds["validation_accuracy"]),
     "last epoch's test accuracy (%)": lambda seeds: mean_text(seeds["last_accuracy"]),
 }

@@ -5,56 +5,57 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from msmeta.errors import ConfigError
-from msmeta.report.style import COLOURS, MARKERS, Result, markdown
-from msmeta.report.transfer import (
-    accuracies,
-    mean_text,
-    p_text,
-    paired_accuracies,
-    pairs_off,
-    row_name,
-    t_test,
-    transfer_rows,
-)
+from msmeta.experiments.transfer import TransferConfig, label, preset_config
+from msmeta.report.style import COLOURS, MARKERS, markdown
+from msmeta.report.tables import accuracy_text, cells, difference_text, mean_text, seeds_of
+from msmeta.report.transfer import difference, pairs_off
 
 _TENTHS = (1, 2, 3, 5, 7, 10)
 """Parts of the training for which the change of the gradient is listed."""
 
 
-def change_runs(results: Sequence[Result]) -> list[Result]:
+def change_runs(found: pd.DataFrame) -> pd.DataFrame:
     """The Baseline runs of the `paper` preset where there are any, else of the `cpu` preset."""
-    own = [result for result in results if row_name(result) == "Baseline"]
-    return [r for r in own if r["config"]["preset"] == "paper"] or own
+    own = found.loc[[config == baseline(config) for config in found["config"]]]
+    of_paper = own[own["preset"] == "paper"]
+    return own if of_paper.empty else of_paper
 
 
-def gradient_change_figure(results: Sequence[Result]) -> Figure:
+def baseline(config: TransferConfig) -> TransferConfig:
+    """The Baseline of the same data set, inner optimiser, preset and seed."""
+    return preset_config(config.preset, config.dataset, "multistep", config.optimizer, seed=config.seed)
+
+
+def gradient_change_figure(found: pd.DataFrame) -> Figure:
     """Figure 1: change of the transfer loss's gradient from the first to the second transfer step, over training.
 
     One panel an inner optimiser, one thin line a seed and a thick one for their mean. Raises ConfigError for a run that
     has no two gradients of the transfer loss.
     """
-    if any(None in result["log"]["gradient_change"] for result in results):
+    if any(None in log["gradient_change"] for log in found["log"]):
         raise ConfigError("the change of the gradient needs two transfer steps with a gradient each: steps=2 or more")
-    groups = _by_optimizer(results)
+    groups = _by_optimizer(found)
     figure, axes = plt.subplots(1, len(groups), figsize=(4.5 * len(groups), 3.4), layout="constrained", squeeze=False)
-    for axis, (setting, own) in zip(axes[0], groups.items(), strict=True):
-        curves = [result["log"]["gradient_change"] for result in own]
-        iterations = own[0]["log"]["iteration"]
+    for axis, (title, own) in zip(axes[0], groups.items(), strict=True):
+        curves = [log["gradient_change"] for log in own["log"]]
+        iterations = own["log"].iloc[0]["iteration"]
         colour = COLOURS["Baseline"]
         for curve in curves:
             axis.plot(iterations, curve, color=colour, linewidth=0.7, alpha=0.6)
         axis.plot(iterations, np.mean(curves, axis=0), color=colour, linewidth=2, label=f"mean of {len(curves)}")
-        axis.set_title(f"{own[0]['data']['title']}, {setting}", fontsize="medium")
+        axis.set_title(title, fontsize="medium")
         axis.set(xlabel="iteration", ylabel="‖g₂ - g₁‖ / ‖g₂‖", ylim=(0, None))
         axis.grid(alpha=0.3)
         if len(curves) > 1:
@@ -63,43 +64,41 @@ def gradient_change_figure(results: Sequence[Result]) -> Figure:
     return figure
 
 
-def gradient_change_table(results: Sequence[Result]) -> str:
+def gradient_change_table(found: pd.DataFrame) -> str:
     """Means over parts of the training, and the learning rate there, in Markdown."""
     rows = []
-    for setting, own in _by_optimizer(results).items():
-        parts = [[_in_tenth(result, tenth) for result in own] for tenth in _TENTHS]
-        title = f"{own[0]['data']['title']}, {setting}"
+    for title, own in _by_optimizer(found).items():
+        parts = [[_in_tenth(run, tenth) for run in own.itertuples()] for tenth in _TENTHS]
         rows.append([title, f"{len(own)}", *(mean_text(part, 3) for part in parts)])
-        rates = [_rate(own[0]["config"]["epochs"], tenth) for tenth in _TENTHS]
+        rates = [_rate(own["epochs"].iloc[0], tenth) for tenth in _TENTHS]
         rows.append([f"{title}: η / η₀ (Eq. 55)", "", *(f"{rate:.3f}" for rate in rates)])
     return markdown(["Runs", "seeds", *(f"tenth {tenth} of 10" for tenth in _TENTHS)], rows)
 
 
-def gradient_change_words(results: Sequence[Result]) -> str:
+def gradient_change_words(found: pd.DataFrame) -> str:
     """The last tenth of the training beside the first, and the largest, in words: one line an inner optimiser."""
     lines = []
-    for setting, own in _by_optimizer(results).items():
-        tenths = [[_in_tenth(result, tenth) for result in own] for tenth in range(1, 11)]
+    for title, own in _by_optimizer(found).items():
+        tenths = [[_in_tenth(run, tenth) for run in own.itertuples()] for tenth in range(1, 11)]
         first, last, means = tenths[0], tenths[-1], [statistics.mean(tenth) for tenth in tenths]
         ratios = [b / a for a, b in zip(first, last, strict=True)]
         lines.append(
-            f"- {own[0]['data']['title']}, {setting}: the change **{_trend(ratios)}**, from {mean_text(first, 3)} in "
+            f"- {title}: the change **{_trend(ratios)}**, from {mean_text(first, 3)} in "
             f"the first tenth of the training to {mean_text(last, 3)} in the last, {mean_text(ratios)} times as much "
             f"(n = {len(own)}). It is largest, {max(means):.3f}, in tenth {1 + means.index(max(means))} of 10."
         )
     return "\n".join(lines)
 
 
-def _by_optimizer(results: Sequence[Result]) -> dict[str, list[Result]]:
-    groups: dict[str, list[Result]] = {}
-    for result in sorted(results, key=lambda r: (r["config"]["optimizer"] != "sgd", r["config"]["seed"])):
-        groups.setdefault(result["setting"], []).append(result)
-    return groups
+def _by_optimizer(found: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    return {
+        f"{own['title'].iloc[0]}, {own['setting'].iloc[0]}": own for _, own in found.groupby("optimizer", sort=False)
+    }
 
 
-def _in_tenth(result: Result, tenth: int) -> float:
+def _in_tenth(run: Any, tenth: int) -> float:
     """Mean of the logged changes that end in this tenth of the iterations, or the nearest of them."""
-    log, total = result["log"], result["metrics"]["iterations"]
+    log, total = run.log, run.iterations
     low, high = ((tenth - 1) * total / 10, tenth * total / 10)
     pairs = list(zip(log["iteration"], log["gradient_change"], strict=True))
     inside = [change for iteration, change in pairs if low < iteration <= high]
@@ -118,24 +117,23 @@ def _trend(ratios: Sequence[float]) -> str:
     return "rises" if all(ratio > 1 for ratio in ratios) else "falls with some seeds, rises with others"
 
 
-def transfer_curves(results: Sequence[Result], title: str) -> Figure:
+def transfer_curves(found: pd.DataFrame, title: str) -> Figure:
     """Validation accuracy against epochs, as far as all rows reach, and against training time: one line a row.
 
     Points are means over seeds, bars standard deviations.
     """
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
-    rows = transfer_rows(results)
-    for name, seeds in rows.items():
-        curves = [result["curve"] for result in seeds]
+    for seeds in cells(found):
+        curves, name = list(seeds["curve"]), seeds["row"].iloc[0]
         accuracy, seconds = ([curve[column] for curve in curves] for column in ("accuracy", "seconds"))
         spread = np.std(accuracy, axis=0, ddof=1) if len(seeds) > 1 else None
         every = -(-len(curves[0]["epoch"]) // 12)
-        style = transfer_line(seeds[0]["method"]) | {"linestyle": "--" if "epochs" in name else "-"}
+        style = transfer_line(seeds["label"].iloc[0]) | {"linestyle": "-" if _usual(seeds) else "--"}
         style |= {"markevery": every, "errorevery": every}
         for axis, x in zip(axes, (curves[0]["epoch"], np.mean(seconds, axis=0)), strict=True):
             label = name if axis is axes[0] else None
             axis.errorbar(x, np.mean(accuracy, axis=0), spread, elinewidth=0.7, label=label, **style)
-    common = min(seeds[0]["config"]["epochs"] for seeds in rows.values())
+    common = min(found["epochs"])
     axes[0].set(xlabel="epochs", ylabel="validation accuracy (%)", xlim=(0, 1.05 * common))
     axes[1].set(xlabel="training time (s)", xlim=(0, None))
     for axis in axes:
@@ -151,28 +149,31 @@ def transfer_line(method: str) -> dict[str, Any]:
     return {"color": COLOURS.get(method), "marker": MARKERS.get(method), "markersize": 5, "linewidth": 1.5}
 
 
-def transfer_comparison(results: Sequence[Result]) -> str:
+def transfer_comparison(found: pd.DataFrame) -> str:
     """Rows of one data set, optimiser and preset beside the Baseline, at equal epochs and at equal time, in Markdown.
 
     Equal time is when the last look of Multi-step with the same seed was taken: the best look up to then counts.
     """
-    rows = transfer_rows(results)
-    ends = {r["config"]["seed"]: r["curve"]["seconds"][-1] for r in rows.get("Multi-step", [])}
     lines = []
-    for name, seeds in rows.items():
-        differences = [] if name == "Baseline" else paired_accuracies(rows, name, "Baseline")
-        within = [_best_by(r, ends[r["config"]["seed"]]) for r in seeds if r["config"]["seed"] in ends]
+    ends = {
+        run.seed: run.curve["seconds"][-1]
+        for run in found.itertuples()
+        if run.config == replace(baseline(run.config), window=2)
+    }
+    for seeds in cells(found):
+        config = seeds["config"].iloc[0]
+        within = [_best_by(run.curve, ends[run.seed]) for run in seeds.itertuples() if run.seed in ends]
         reached = [accuracy for accuracy in within if accuracy is not None]
         lines.append(
             [
-                name,
+                seeds["row"].iloc[0],
                 len(seeds),
-                seeds[0]["config"]["epochs"],
-                mean_text([result["provenance"]["train_seconds"] for result in seeds], 0),
-                mean_text([1000 * result["metrics"]["seconds_per_iteration"] for result in seeds], 0),
-                mean_text(accuracies(seeds)),
-                _difference(differences),
-                mean_text([result["metrics"]["validation_accuracy"] for result in seeds]),
+                config.epochs,
+                mean_text(seeds["train_seconds"], 0),
+                mean_text(1000 * seeds["seconds_per_iteration"], 0),
+                accuracy_text(seeds),
+                _less(found, seeds, baseline(config)),
+                mean_text(seeds["validation_accuracy"]),
                 mean_text(reached) if reached else "-",
             ]
         )
@@ -183,34 +184,32 @@ def transfer_comparison(results: Sequence[Result]) -> str:
     return markdown(head, lines)
 
 
-def _best_by(result: Result, seconds: float) -> float | None:
+def _best_by(curve: dict[str, list[float]], seconds: float) -> float | None:
     """The best look at the validation images within a time; None where there was no look yet."""
-    curve = result["curve"]
     looks = zip(curve["seconds"], curve["accuracy"], strict=True)
     return max((accuracy for at, accuracy in looks if at <= seconds), default=None)
 
 
-def _difference(differences: Sequence[float]) -> str:
-    if len(differences) < 2:
-        return f"{differences[0]:+.2f}" if differences else "-"
-    mean, spread = statistics.mean(differences), statistics.stdev(differences)
-    return f"{mean:+.2f} ±{spread:.2f}, {p_text(t_test(differences, 0))}"
+def _less(found: pd.DataFrame, seeds: pd.DataFrame, base: TransferConfig) -> str:
+    """The accuracy of these runs less that of the base, in points."""
+    own = seeds["cell"].iloc[0] == replace(base, seed=0)
+    return "-" if own else difference_text(difference(seeds, seeds_of(found, base)))
 
 
-def meta_movement_table(results: Sequence[Result]) -> str:
+def meta_movement_table(found: pd.DataFrame) -> str:
     """How far the meta-networks of each row are from their start, and the weights λ of the pairs, in Markdown."""
     lines = []
-    for name, seeds in transfer_rows([r for r in results if "meta_movement" in r["metrics"]]).items():
+    for seeds in cells(found[found["estimator"] != "scratch"]):
         weights = mean_pair_weights(seeds)
         lines.append(
             [
-                name,
+                seeds["row"].iloc[0],
                 len(seeds),
-                *(mean_text([r["metrics"]["meta_movement"][kind] for r in seeds]) for kind in ("what", "where")),
-                mean_text([np.mean(r["metrics"]["pair_weights"]) for r in seeds]),
+                *(mean_text([each[kind] for each in seeds["meta_movement"]]) for kind in ("what", "where")),
+                mean_text([float(np.mean(pairs)) for pairs in seeds["pair_weights"]]),
                 f"{weights.min():.2f} to {weights.max():.2f}",
-                f"{mean_text([pairs_off(r) for r in seeds], 1)} of {weights.size}",
-                mean_text(accuracies(seeds)),
+                f"{mean_text([pairs_off(pairs) for pairs in seeds['pair_weights']], 1)} of {weights.size}",
+                accuracy_text(seeds),
             ]
         )
     head = [
@@ -220,9 +219,9 @@ def meta_movement_table(results: Sequence[Result]) -> str:
     return markdown(head, lines)
 
 
-def pair_weights_figure(results: Sequence[Result]) -> Figure:
+def pair_weights_figure(found: pd.DataFrame) -> Figure:
     """Heat map of λ for each pair of a source and a target feature, a mean over seeds, one panel a row; white is 1."""
-    rows = transfer_rows([result for result in results if result["source"]])
+    rows = {seeds["row"].iloc[0]: seeds for seeds in cells(found[found["estimator"] != "scratch"])}
     weights = {name: mean_pair_weights(seeds) for name, seeds in rows.items()}
     norm = TwoSlopeNorm(1.0, 0.0, max(2.0, *(values.max() for values in weights.values())))
     figure, axes = plt.subplots(1, len(rows), figsize=(3.6 * len(rows) + 1, 3.4), layout="constrained", squeeze=False)
@@ -239,16 +238,16 @@ def pair_weights_figure(results: Sequence[Result]) -> Figure:
     return figure
 
 
-def mean_pair_weights(seeds: Sequence[Result]) -> np.ndarray:
+def mean_pair_weights(seeds: pd.DataFrame) -> np.ndarray:
     """λ of each pair, a mean over runs: (targets, sources)."""
-    return np.mean([result["metrics"]["pair_weights"] for result in seeds], axis=0)
+    return np.mean(list(seeds["pair_weights"]), axis=0)
 
 
-def accuracy_by_steps(results: Sequence[Result], title: str) -> Figure:
+def accuracy_by_steps(found: pd.DataFrame, title: str) -> Figure:
     """Figure 4a: test accuracy against T for each method; mean and standard deviation over seeds, seeds as dots."""
-    rows = {name: seeds for name, seeds in transfer_rows(results).items() if "epochs" not in name}
     figure, axis = plt.subplots(figsize=(6.5, 4), layout="constrained")
-    draw_by_steps(axis, {name: (seeds[0]["config"]["steps"], accuracies(seeds)) for name, seeds in rows.items()})
+    rows = [seeds for seeds in cells(found) if _usual(seeds)]
+    draw_by_steps(axis, {s["label"].iloc[0]: (s["steps"].iloc[0], list(s["accuracy"])) for s in rows})
     axis.set(ylabel="test accuracy (%)")
     axis.set_title(title, fontsize="medium")
     figure.legend(frameon=False, fontsize="small", ncols=4, loc="outside lower center")
@@ -279,22 +278,22 @@ def _exact(name: str) -> bool:
     return name == "Baseline" or (name.endswith("-step") and name != "Multi-step")
 
 
-def accuracy_by_steps_table(results: Sequence[Result]) -> str:
+def accuracy_by_steps_table(found: pd.DataFrame) -> str:
     """The numbers of Figure 4a, each beside the Baseline's and an estimate beside its own exact method, in Markdown."""
-    rows = {name: seeds for name, seeds in transfer_rows(results).items() if "epochs" not in name}
-    exact = {"Multi-step": "Baseline", "3-step Est. (3)": "3-step", "1-step, 2·lr": "Multi-step"}
     lines = []
-    for name, seeds in rows.items():
-        config, other = seeds[0]["config"], exact.get(name)
+    for seeds in (seeds for seeds in cells(found) if _usual(seeds)):
+        config = seeds["config"].iloc[0]
+        exact = _stands_for(config)
+        other = f"{label(exact)}: {difference_text(difference(seeds, seeds_of(found, exact)))}" if exact else "-"
         lines.append(
             [
-                name,
-                f"{config['steps']} / {config['window']}" if seeds[0]["source"] else "-",
+                seeds["row"].iloc[0],
+                "-" if config.estimator == "scratch" else f"{config.steps} / {config.window}",
                 len(seeds),
-                mean_text(accuracies(seeds)),
-                "-" if name == "Baseline" else _difference(paired_accuracies(rows, name, "Baseline")),
-                f"{other}: {_difference(paired_accuracies(rows, name, other))}" if other else "-",
-                mean_text([1000 * result["metrics"]["seconds_per_iteration"] for result in seeds], 0),
+                accuracy_text(seeds),
+                _less(found, seeds, baseline(config)),
+                other,
+                mean_text(1000 * seeds["seconds_per_iteration"], 0),
             ]
         )
     head = [
@@ -302,3 +301,16 @@ def accuracy_by_steps_table(results: Sequence[Result]) -> str:
         "less that of what it stands for (points)", "ms an iteration of these runs",
     ]  # fmt: skip
     return markdown(head, lines)
+
+
+def _usual(seeds: pd.DataFrame) -> bool:
+    """Whether runs have the epochs of their preset."""
+    config = seeds["config"].iloc[0]
+    return config.epochs == baseline(config).epochs
+
+
+def _stands_for(config: TransferConfig) -> TransferConfig | None:
+    """What an estimate is an estimate of: a window's exact method, and a long step's two steps in a window."""
+    if config.transfer_rate != 1:
+        return replace(config, steps=2, window=2, transfer_rate=1.0)
+    return replace(config, window=1) if config.window != 1 else None

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
+import pandas as pd
 from matplotlib.figure import Figure
 
 from msmeta import data, runs
 from msmeta.experiments.transfer import preset_config
 from msmeta.report import paper
-from msmeta.report.style import COLOURS, Result, markdown, stored_benchmark
-from msmeta.report.transfer import TRANSFER_COLUMNS, place_of, row_name, transfer_rows
+from msmeta.report.style import COLOURS, TRANSFER_METHODS, Result, markdown, stored_benchmark
+from msmeta.report.tables import cells
+from msmeta.report.transfer import DATASETS
 from msmeta.report.transfer_figures import draw_by_steps
 
+place_of = TRANSFER_METHODS.index
 PAPER_EPOCHS = preset_config("paper", "cifar-100", "multistep").epochs
 SETTINGS = {"224x224": "bird", "32x32": "cifar-100"}
 """Sizes of images, and the data set whose epoch is given for each."""
@@ -34,8 +36,8 @@ def transfer_times() -> Result | None:
 def paper_times_table() -> str:
     """The paper's Table 1, in Markdown."""
     lines = []
-    for method, cells in paper.table(1).cells.items():
-        seconds, hours, ratio = cells.values()
+    for method, row in paper.table(1).cells.items():
+        seconds, hours, ratio = row.values()
         lines.append([method, f"{seconds.value:g} ±{seconds.spread:g}", f"{hours.value:g}", f"{ratio.value:.2f}"])
     return markdown(["Method", "Seconds an epoch", "Hours for 200 epochs", "Ratio"], lines)
 
@@ -130,7 +132,7 @@ def _paper_saved() -> float:
 def epoch_bars(result: Result, optimizer: str = "adam") -> Figure:
     """Figure 3: seconds of an epoch of each data set, Baseline beside Multi-step, with the share that is saved."""
     settings = [setting for setting in reversed(SETTINGS) if times(result, setting, optimizer)]
-    groups = {setting: [n for n in TRANSFER_COLUMNS.values() if _setting(n) == setting] for setting in settings}
+    groups = {setting: [n for n in DATASETS if _setting(n) == setting] for setting in settings}
     figure, axes = plt.subplots(
         1, len(groups), figsize=(9, 3.8), width_ratios=[len(names) for names in groups.values()], layout="constrained",
         squeeze=False,
@@ -164,14 +166,14 @@ def epoch_table(result: Result | None, optimizer: str = "adam") -> str:
     if result is None:
         return _NOT_RUN
     lines = []
-    for title, name in TRANSFER_COLUMNS.items():
+    for name in DATASETS:
         found = times(result, _setting(name), optimizer)
         images, batch = data.TABLE_6[name]["train"], preset_config("paper", name, "multistep").batch
         seconds = [f"{epoch_seconds(found[m], name):.1f}" for m in ("Baseline", "Multi-step") if m in found]
         share = f"{100 * saved(result, _setting(name), optimizer):.0f} %" if found else "not run"
         lines.append(
             [
-                title,
+                data.LABELLED[name].title,
                 _setting(name),
                 f"{images:,}",
                 f"{images // batch:,} of {batch}",
@@ -224,26 +226,23 @@ def steps_cost(result: Result | None, optimizer: str = "adam") -> str:
     return markdown(["Images", "T = 0 (ms)", "the first step adds", "the second", "the third"], lines)
 
 
-def run_times_table(results: Sequence[Result]) -> str:
+def run_times_table(found: pd.DataFrame) -> str:
     """Time of whole runs of one optimiser: Baseline and Multi-step of each data set and preset, in Markdown.
 
     The time of reading images is in it, that of evaluation is not.
     """
     lines = []
-    groups: dict[tuple[str, str], list[Result]] = {}
-    for result in results:
-        groups.setdefault((result["data"]["title"], result["config"]["preset"]), []).append(result)
-    for (title, preset), own in groups.items():
-        rows = transfer_rows([r for r in own if row_name(r) in ("Scratch", "Baseline", "Multi-step")])
-        means = {name: statistics.mean(r["metrics"]["seconds_per_epoch"] for r in s) for name, s in rows.items()}
-        for name, seeds in rows.items():
-            milliseconds = [1000 * r["metrics"]["seconds_per_iteration"] for r in seeds]
-            ratio = f"{means[name] / means['Baseline']:.2f}" if "Baseline" in means else "-"
-            device = seeds[0]["provenance"]
+    for _, own in found.groupby(["title", "preset"], sort=False):
+        rows = [seeds for seeds in cells(own) if seeds["label"].iloc[0] in ("Scratch", "Baseline", "Multi-step")]
+        rows = [seeds for seeds in rows if seeds["row"].iloc[0] == seeds["label"].iloc[0]]
+        base = [seeds["seconds_per_epoch"].mean() for seeds in rows if seeds["label"].iloc[0] == "Baseline"]
+        for seeds in rows:
+            run, seconds = seeds.iloc[0], seeds["seconds_per_epoch"].mean()
             lines.append(
                 [
-                    f"{title}, {seeds[0]['setting']}", preset, name, len(seeds), f"{statistics.mean(milliseconds):.0f}",
-                    f"{means[name]:.1f}", ratio, f"{device['device']}, {device['threads']} threads",
+                    f"{run['title']}, {run['setting']}", run["preset"], run["label"], len(seeds),
+                    f"{1000 * seeds['seconds_per_iteration'].mean():.0f}", f"{seconds:.1f}",
+                    f"{seconds / base[0]:.2f}" if base else "-", f"{run['device']}, {run['threads']} threads",
                 ]
             )  # fmt: skip
     head = ["Setting", "preset", "Method", "seeds", "ms an iteration", "s an epoch", "ratio to the Baseline", "device"]

@@ -12,12 +12,12 @@ def test_each_window_has_its_name_and_a_colour_of_its_own():
     """All divisors of 12 beside exact and first-order: those that the tables have in the tables' colours."""
     windows = [1, 2, 3, 4, 6, 12, None]
     rows = [row(window, 1 + i) for i, window in enumerate(windows)]
-    names = [line.split(" | ")[0] for line in report.exploration_table(rows).splitlines()[2:]]
+    names = [line.split(" | ")[0] for line in report.exploration.exploration_table(rows).splitlines()[2:]]
     assert names == ["| exact", "| N = 2", "| N = 3", "| N = 4", "| N = 6", "| N = 12", "| first-order"]
-    path, cost = report.exploration_figure(rows).axes
+    path, cost = report.exploration.exploration_figure(rows).axes
     colours = dict(zip(windows, (line.get_color() for line in path.lines), strict=True))
     assert len(set(colours.values())) == len(windows)
     known = {1: "MAML", 2: "Multi-step (2)", 4: "Multi-step (4)", None: "FO-MAML"}
-    assert all(colours[window] == report.COLOURS[name] for window, name in known.items())
+    assert all(colours[window] == report.style.COLOURS[name] for window, name in known.items())
     assert [bar.get_height() for bar in cost.patches[::2]] == [1, 2, 3, 4, 5, 6, 7]
     assert list(path.lines[0].get_ydata()) == [2.0, 1.0] and cost.get_ylabel() == "relative to exact"

@@ -5,9 +5,12 @@ import statistics
 
 import pytest
 
-from msmeta import ConfigError, report, runs
+from msmeta import ConfigError, runs
 from msmeta.experiments import few_shot
-from msmeta.report import paper
+from msmeta.report import few_shot as report
+from msmeta.report import live, paper
+from msmeta.report.frame import FEW_SHOT, frame
+from msmeta.report.style import COLOURS
 
 
 def result(method_window=("multistep", 4), preset="cpu", way=5, seed=0, dataset="omniglot", accuracy=95.0, **changes):
@@ -15,8 +18,6 @@ def result(method_window=("multistep", 4), preset="cpu", way=5, seed=0, dataset=
     config = few_shot.preset_config(preset, dataset, way, 1, *method_window, seed=seed, **changes)
     return {
         "config": runs.plain(config),
-        "method": few_shot.label(config),
-        "setting": few_shot.setting(config),
         "metrics": {
             "iterations": 1000, "meta_iterations_per_second": 3.0, "accuracy": accuracy, "accuracy_ci95": 0.5,
             "right_answers": [70, 72, 74], "answers_per_episode": 75,
@@ -32,33 +33,61 @@ def result(method_window=("multistep", 4), preset="cpu", way=5, seed=0, dataset=
     }  # fmt: skip
 
 
+def of(*results):
+    return frame(FEW_SHOT, results)
+
+
 def cell(table, method, column):
-    lines = [[part.strip() for part in line.strip("|").split("|")] for line in table.splitlines()]
+    lines = [[part.strip() for part in line.strip("|").split("|")] for line in table.partition("\n\n")[0].splitlines()]
     (row,) = [line for line in lines if line[0] == method]
     return row[lines[0].index(column)]
 
 
 def test_papers_table_is_the_papers():
-    table = report.paper_table(4)
+    table = paper.table(4).markdown()
     assert cell(table, "Multi-step (8)", "20-way 1-shot") == "94.24 ±0.95"
     assert cell(table, "FO-MAML (ours)", "20-way 1-shot") == "90.53 ±1.13"
     assert len(table.splitlines()) == 2 + 9
-    assert paper.table(5).cells["iMAML"]["5-way 5-shot"] is None
+    assert cell(paper.table(5).markdown(), "iMAML", "5-way 5-shot") == "-"
     with pytest.raises(ConfigError, match="no table 7"):
         paper.table(7)
+
+
+def test_a_config_finds_the_papers_own_number_before_the_one_it_quotes():
+    def found(way, *method_window):
+        return paper.cell(4, vars(few_shot.preset_config("cpu", "omniglot", way, 1, *method_window)))
+
+    assert str(found(20, "multistep", 1)) == "95.8 ±0.81" and str(found(5, "multistep", 8)) == "98.7 ±1.03"
+    assert str(found(20, "first-order")) == "90.53 ±1.13" and str(found(5, "reptile")) == "97.68 ±0.04"
+    assert found(10, "multistep", 1) is found(5, "multistep", (3, 5)) is found(5, "multistep", (4, 4)) is None
+    printed = {name.partition(" (ours)")[0] for name in paper.table(4).cells}
+    assert printed == {few_shot.label(few_shot.preset_config("cpu", "omniglot", 5, 1, *m)) for m in report.methods()}
 
 
 def test_measured_table_prefers_the_full_protocol_and_labels_the_rest(store):
     store(result(), result(("multistep", 1)), result(("multistep", 1), "paper", accuracy=99.0))
     table = report.measured_table(4)
-    assert cell(table, "Multi-step (4)", "5-way 1-shot") == "95.00 ±0.50 (cpu)"
-    assert cell(table, "MAML", "5-way 1-shot") == "99.00 ±0.50 (paper)"
+    assert cell(table, "Multi-step (4)", "5-way 1-shot") == "95.00 ±0.50 (cpu, 1 seed)"
+    assert cell(table, "MAML", "5-way 1-shot") == "99.00 ±0.50 (paper, 1 seed)"
     assert cell(table, "FO-MAML", "5-way 1-shot") == cell(table, "MAML", "20-way 5-shot") == "not run"
 
 
-def test_seeds_are_averaged_and_counted(store):
+def test_several_seeds_have_the_interval_of_their_mean(store):
+    """94 and 96: standard error 1, and t = 12.706 with one degree of freedom."""
     store(result(seed=0, accuracy=94.0), result(seed=1, accuracy=96.0))
-    assert cell(report.measured_table(4), "Multi-step (4)", "5-way 1-shot") == "95.00 ±0.50 (cpu, 2 seeds)"
+    table = report.measured_table(4)
+    assert cell(table, "Multi-step (4)", "5-way 1-shot") == "95.00 ±12.71 (cpu, 2 seeds)"
+    assert table.endswith("over its test episodes, which say nothing of other seeds.")
+    (row,) = report.conditions(report.committed()).splitlines()[2:]
+    assert "| 0, 1 |" in row and "| 95.00 ±12.71 |" in row
+
+
+def test_a_single_episode_has_no_interval():
+    entry, base = result(), result(("multistep", 1))
+    for each, right in ((entry, 75), (base, 60)):
+        each["metrics"] |= {"accuracy_ci95": None, "right_answers": [right]}
+    assert "| 95.00 (no interval) |" in report.live_table(of(entry), 4)
+    assert "| 95.00 (no interval) | +20.00 (no interval) |" in report.comparison(of(entry, base))
 
 
 def test_other_data_and_other_settings_never_stand_in_the_table(store):
@@ -70,15 +99,16 @@ def test_results_from_before_a_field_was_added_still_count(store):
     entry = result()
     del entry["config"]["image_size"], entry["config"]["precision"]
     store(entry)
-    assert cell(report.measured_table(4), "Multi-step (4)", "5-way 1-shot") == "95.00 ±0.50 (cpu)"
+    assert cell(report.measured_table(4), "Multi-step (4)", "5-way 1-shot") == "95.00 ±0.50 (cpu, 1 seed)"
     assert "| 32 | 8 |" in report.conditions(report.committed())
 
 
 def test_what_was_not_run_comes_with_its_command(store):
     store(result())
-    commands = report.missing_commands("cpu", 4)
+    commands = report.commands("cpu", 4)
     assert commands.count("msmeta train few-shot") == 4 * 7 - 1
-    line = "--dataset omniglot --way 5 --shot 1 --estimator multistep --window 4 --preset cpu"
+    assert commands.splitlines()[1] == "msmeta data prepare omniglot"
+    line = "--dataset omniglot --way 5 --shot 1 --estimator multistep --window 4 --preset cpu\n"
     assert line not in commands and line.replace("way 5", "way 20") in commands
 
 
@@ -100,15 +130,14 @@ def test_tuning_table_shows_each_rate_tried_and_marks_the_presets(store, tmp_pat
 
 
 def test_live_glyphs_stand_beside_no_number_of_the_paper():
-    table = report.live_table([result(preset="quick"), result(("first-order", 1), "quick", dataset="glyphs")], 4)
-    assert cell(table, "Omniglot 5-way 1-shot", "Paper (%)") == "98.97 ±1.02"
-    assert cell(table, "Glyphs 5-way 1-shot", "Paper (%)") == "-"
+    runs = of(result(preset="quick"), result(("first-order", 1), "quick", dataset="glyphs"))
+    assert cell(report.live_table(runs, 4), "Omniglot, 5-way 1-shot", "Paper (%)") == "98.97 ±1.02"
+    assert cell(report.live_table(runs, 4), "Glyphs, 5-way 1-shot", "Paper (%)") == "-"
 
 
 def test_conditions_name_all_that_moves_accuracy():
-    table = report.conditions([result()])
-    (row,) = table.splitlines()[2:]
-    assert report.conditions([]) == report.comparison([]) == "No run yet."
+    (row,) = report.conditions(of(result())).splitlines()[2:]
+    assert report.conditions(of()) == report.comparison(of()) == "No run yet."
     for value in (
         "32",
         "8",
@@ -124,13 +153,18 @@ def test_conditions_name_all_that_moves_accuracy():
 
 
 def test_learning_curves_draw_each_run_to_its_end_in_the_methods_colour():
-    found = [result(("multistep", 1), way=20), result(way=20)]
-    figure = report.learning_curves(found, "title")
-    by_iteration, by_time = figure.axes
-    assert [line.get_color() for line in by_iteration.lines] == [report.COLOURS[r["method"]] for r in found]
+    found = of(result(("multistep", 1), way=20), result(way=20))
+    by_iteration, by_time = report.learning_curves(found, "title").axes
+    assert [line.get_color() for line in by_iteration.lines] == [COLOURS["MAML"], COLOURS["Multi-step (4)"]]
     assert list(by_iteration.lines[0].get_xdata()) == [125, 250, 1000]
     assert list(by_time.lines[0].get_xdata()) == [40, 80, 180] and list(by_time.lines[0].get_ydata()) == [80, 90, 95]
     assert by_time.get_xlabel() == "training time (s)" and by_iteration.get_ylabel() == "test accuracy (%)"
+
+
+def test_a_run_without_a_curve_is_told_in_words():
+    short = result()
+    short["curve"] = {name: [] for name in short["curve"]}
+    assert report.learning_curves(of(short), "Live").startswith("Live: no curve")
 
 
 def test_comparison_is_paired_at_equal_time_and_aligned_at_equal_iterations():
@@ -138,11 +172,22 @@ def test_comparison_is_paired_at_equal_time_and_aligned_at_equal_iterations():
     other["metrics"]["right_answers"] = [73, 72, 74]  # +3, 0, 0 of 75: 4/3 points on average
     base["curve"] = {name: values[:1] for name, values in base["curve"].items()}
     other["curve"]["right_answers"][0] = [60, 57]  # at 125 iterations: 0, -3 of 75
-    maml, windows = report.comparison([other, base]).splitlines()[2:]
+    maml, windows = report.comparison(of(other, base)).splitlines()[2:]
     assert maml.endswith("| 95.00 ±0.50 | - | - | - |")
-    spread = 1.96 * 4 / 3**0.5 / 3**0.5  # differences 4, 0, 0: standard deviation 4/√3
-    earlier = 1.96 * 4 / 2**0.5 / 2**0.5  # differences 0, -4: standard deviation 4/√2
+    spread = 4.3027 * 4 / 3**0.5 / 3**0.5  # differences 4, 0, 0: standard deviation 4/√3; t with 2 degrees of freedom
+    earlier = 12.706 * 4 / 2**0.5 / 2**0.5  # differences 0, -4: standard deviation 4/√2; with 1
     assert f"| +1.33 ±{spread:.2f} | -2.00 ±{earlier:.2f} | 125 |" in windows
+
+
+def test_comparison_of_several_seeds_is_over_the_seeds():
+    """Seeds that are 1, 2 and 3 of 75 answers better, on every episode."""
+    runs = [result(("multistep", 1), seed=seed) for seed in range(3)]
+    for seed in range(3):
+        other = result(seed=seed)
+        other["metrics"]["right_answers"] = [71 + seed, 73 + seed, 75 + seed]
+        runs.append(other)
+    row = report.comparison(of(*runs)).splitlines()[3]
+    assert f"| 0, 1, 2 | 1,000 | 95.00 ±0.00 | +2.67 ±{4.3027 * 4 / 3 / 3**0.5:.2f}, p = 0.074 | +0.00 ±0.00" in row
 
 
 def claim(table, difference):
@@ -157,46 +202,62 @@ def with_answers(method_window, answers, **changes):
     return entry
 
 
-def test_claims_are_tested_against_their_bound_on_both_sides():
+WINDOWS = [260, 262, 264, 266]
+FIRST_ORDER = [230, 230, 235, 233]  # differences 30, 32, 29, 33 of 300: 10.33 points
+EXACT = [264, 265, 268, 269]  # -4, -3, -4, -3: -1.17 points
+
+
+def test_one_seed_gives_a_difference_over_episodes_and_no_verdict():
     """20-way 1-shot, N = 4: the paper claims more than 5 points over FO-MAML, and 0.4 at the most less than MAML."""
-    windows = with_answers(("multistep", 4), [260, 262, 264, 266])
-    first_order = with_answers(("first-order", 1), [230, 230, 235, 233])  # differences 30, 32, 29, 33: 10.33 points
-    maml = with_answers(("multistep", 1), [264, 265, 268, 269])  # -4, -3, -4, -3: -1.17 points
-    table = report.claims_table(4, [windows, first_order, maml])
+    windows, maml = with_answers(("multistep", 4), WINDOWS), with_answers(("multistep", 1), EXACT)
+    table = report.claims(4, of(windows, with_answers(("first-order", 1), FIRST_ORDER), maml))
     paper_figure, ours, _ = claim(table, "Multi-step (4) less FO-MAML, 20-way 1-shot")
-    error = 1.96 * statistics.stdev([10, 32 / 3, 29 / 3, 11]) / 2
-    assert paper_figure == "+5.22" and ours == f"+10.33 ±{error:.2f}, p < 0.001: holds"
-    paper_figure, ours, _ = claim(table, "Multi-step (4) less MAML, 20-way 1-shot")
-    assert paper_figure == "-0.05" and ours.startswith("-1.17 ±") and ours.endswith("p < 0.001: does not hold")
+    error = 3.1824 * statistics.stdev([10, 32 / 3, 29 / 3, 11]) / 2  # t with 3 degrees of freedom
+    assert paper_figure == "+5.22" and ours == f"+10.33 ±{error:.2f} over 4 episodes"
+    paper_figure, ours, later = claim(table, "Multi-step (4) less MAML, 20-way 1-shot")
+    assert paper_figure == "-0.05" and ours.startswith("-1.17 ±")
+    assert later == "+0.00 ±0.00 over 2 episodes (at 250)"
+    assert "p =" not in table and "p <" not in table and "holds" not in table and "undecided" not in table
     assert claim(table, "Multi-step (8) less MAML, 20-way 1-shot")[1:] == ["not run", "not run"]
     short = {**maml, "curve": {name: [] for name in maml["curve"]}}
-    table = report.claims_table(4, [windows, short])
+    table = report.claims(4, of(windows, short))
     assert claim(table, "Multi-step (4) less MAML, 20-way 1-shot")[2] == "too few iterations to compare"
-    wide = with_answers(("multistep", 4), [200, 300, 280, 290])
-    assert claim(report.claims_table(4, [wide, maml]), "Multi-step (4) less MAML, 20-way 1-shot")[1].endswith(
-        "undecided"
-    )
-    assert report.claims_table(4, [], only=("no", "such", "claim")) == "No run yet."
+    only = (("multistep", 4), ("multistep", 1), (20, 1))
+    assert len(report.claims(4, of(windows, maml), only).splitlines()) == 3
+    assert report.claims(4, of(), only=("no", "such", "claim")) == "No run yet."
 
 
-def test_p_value_is_that_of_a_normal_distribution():
-    """Difference 1 ± 0.51 (one standard error) against a bound of 0: z = 1.96 has p = 0.05."""
-    shift = 1.0
-    half = shift / 1.96 * 2**0.5  # of two values: standard error half·√2/√2 = half ... chosen for z = 1.96
-    mean, error = report.pooled([[shift - half / 2**0.5, shift + half / 2**0.5]])
-    assert mean == pytest.approx(shift) and mean / error == pytest.approx(1.96)
+def test_several_seeds_are_tested_against_the_bound_on_both_sides():
+    """Students' t over the seeds' means, which differ by a third of a point each; with two degrees of freedom."""
+
+    def seeds(method, answers, spread=1):
+        return [with_answers(method, [a + spread * seed for a in answers], seed=seed) for seed in range(3)]
+
+    windows, maml = seeds(("multistep", 4), WINDOWS), seeds(("multistep", 1), EXACT, spread=0)
+    table = report.claims(4, of(*windows, *seeds(("first-order", 1), FIRST_ORDER, spread=0), *maml))
+    half = 4.3027 / 3 / 3**0.5
+    ours = claim(table, "Multi-step (4) less FO-MAML, 20-way 1-shot")[1]  # 10.33, 10.67, 11: t = 29.4
+    assert ours == f"+10.67 ±{half:.2f}, n = 3, p = 0.001: holds"
+    ours = claim(table, "Multi-step (4) less MAML, 20-way 1-shot")[1]  # -1.17, -0.83, -0.5: t = 2.25
+    assert ours == f"-0.83 ±{half:.2f}, n = 3, p = 0.153: undecided"
+    worse = seeds(("multistep", 4), [a - 60 for a in WINDOWS])
+    ours = claim(report.claims(4, of(*worse, *maml)), "Multi-step (4) less MAML, 20-way 1-shot")[1]
+    assert ours.endswith("p < 0.001: does not hold")
 
 
-def test_seeds_add_their_spread_to_the_error():
-    alone = report.pooled([[1.0, 3.0, 2.0]])
-    same = report.pooled([[1.0, 3.0, 2.0]] * 2)
-    apart = report.pooled([[0.0, 2.0, 1.0], [2.0, 4.0, 3.0]])
-    assert alone == same == (2.0, pytest.approx((1 / 3) ** 0.5))
-    assert apart == (2.0, pytest.approx((1 / 3 + 2 / 2) ** 0.5))  # seeds' means 1 and 3: variance 2, of two
+def test_a_claim_compares_runs_of_one_preset_only():
+    """One method has a run of the full protocol already, and the other has not: the short runs are compared."""
+    short, base = with_answers(("multistep", 4), WINDOWS), with_answers(("multistep", 1), EXACT)
+    full = with_answers(("multistep", 4), [300] * 4, preset="paper")
+    name = "Multi-step (4) less MAML, 20-way 1-shot"
+    assert claim(report.claims(4, of(short, full, base)), name)[1].startswith("-1.17 ±")
+    assert claim(report.claims(4, of(full, base)), name)[1:] == ["not run", "not run"]
+    both = of(short, full, base, with_answers(("multistep", 1), [297] * 4, preset="paper"))
+    assert claim(report.claims(4, both), name)[1] == "+1.00 ±0.00 over 4 episodes"
 
 
 def test_accuracy_over_time_draws_a_panel_a_setting_and_names_each_method_once():
-    found = [result(("multistep", 1), way=20), result(way=20), result()]
+    found = of(result(("multistep", 1), way=20), result(way=20), result())
     figure = report.accuracy_over_time(report.by_setting(found))
     assert [axis.get_title() for axis in figure.axes] == ["5-way 1-shot", "20-way 1-shot"]
     line = figure.axes[1].containers[1].lines[0]
@@ -205,19 +266,19 @@ def test_accuracy_over_time_draws_a_panel_a_setting_and_names_each_method_once()
 
 
 def test_groups_come_in_the_papers_order():
-    groups = report.by_setting([result(way=20), result(("first-order", 1)), result(("multistep", 1)), result()])
+    found = of(result(way=20), result(("first-order", 1)), result(("multistep", 1)), result())
+    groups = report.by_setting(found)
     assert list(groups) == ["5-way 1-shot", "20-way 1-shot"]
-    assert [r["method"] for r in groups["5-way 1-shot"]] == ["MAML", "Multi-step (4)", "FO-MAML"]
+    assert list(groups["5-way 1-shot"]["label"]) == ["MAML", "Multi-step (4)", "FO-MAML"]
 
 
 def test_live_runs_use_what_data_there_are_and_say_so(tmp_path, monkeypatch, store):
     monkeypatch.setenv("MSMETA_DATA", str(tmp_path / "data"))
     said = []
-    found, why = report.train_live(
-        "smoke", "omniglot", [5], [1], report.few_shot_methods([1, 4], ["first-order"]), 2, 0, "cpu", False, said.append
-    )
-    assert [entry["method"] for entry in found] == ["MAML", "Multi-step (4)", "FO-MAML"] and len(said) == 3
-    assert {entry["data"]["name"] for entry in found} == {"glyphs"} and "not Omniglot" in why
-    assert "400 classes for meta-training and 200 others" in report.data_in_words("glyphs")
+    methods = report.methods([1, 4], ["first-order"])
+    found, why = report.train("smoke", "omniglot", [5], [1], methods, 2, 0, "cpu", False, said.append)
+    assert list(found["label"]) == ["MAML", "Multi-step (4)", "FO-MAML"] and len(said) == 3
+    assert set(found["dataset"]) == {"glyphs"} and "not Omniglot" in why
+    assert "400 classes for meta-training and 200 others" in live.data_in_words("glyphs")
     path = next((tmp_path / "live" / "few-shot").glob("*multistep-4*"))
-    assert json.loads(path.read_text()) == found[1]
+    assert json.loads(path.read_text())["metrics"]["accuracy"] == found["accuracy"].iloc[1]

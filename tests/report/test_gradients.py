@@ -42,13 +42,13 @@ def test_figures_of_meta_gradients_show_the_stored_numbers(tmp_path, monkeypatch
     with pytest.raises(
         UserError, match=r"quadratic.json is not there: run python benchmarks/meta_gradients.py quadratic"
     ):
-        report.meta_gradients()
+        report.gradients.meta_gradients()
     (tmp_path / "meta-gradients").mkdir()
-    for problem in report.GRADIENT_PROBLEMS:
+    for problem in report.gradients.GRADIENT_PROBLEMS:
         (tmp_path / "meta-gradients" / f"{problem}.json").write_text(json.dumps(gradients(problem)))
-    results = report.meta_gradients()
+    results = report.gradients.meta_gradients()
 
-    panels = report.gradients_by_window(results).axes
+    panels = report.gradients.gradients_by_window(results).axes
     cosines, ratios = panels[0].lines, panels[3].lines
     first = next(line for line in cosines if len(line.get_xdata()) == 8)
     assert list(first.get_xdata()) == list(range(1, 9))
@@ -56,20 +56,20 @@ def test_figures_of_meta_gradients_show_the_stored_numbers(tmp_path, monkeypatch
     first = next(line for line in ratios if len(line.get_xdata()) == 8)
     assert list(first.get_ydata()) == pytest.approx([2 - i / 50 for i in range(8)])
 
-    figure = report.gradients_by_cost(results)
+    figure = report.gradients.gradients_by_cost(results)
     shown = {tuple(line.get_xydata()[0]) for line in figure.axes[2].lines if len(line.get_xdata()) == 1}
     assert any(y == pytest.approx(0.9 - 15 / 100) and x == pytest.approx(0.75 / 0.9) for x, y in shown)  # first-order
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels[:3] == ["windows, N = 1, 2, 4, 8", "exact, adjoint", "first-order"] and len(labels) == 8
 
-    panels = report.gradients_by_partition(results["omniglot"]).axes
+    panels = report.gradients.gradients_by_partition(results["omniglot"]).axes
     assert [panel.get_title() for panel in panels] == [
         "as initialised", "after 9 iterations\n(exact)", "after 9 iterations\n(N = 4)"
     ]  # fmt: skip
     assert panels[0].lines[0].get_xdata()[1] == pytest.approx(1 - 8 / 100)  # (1, 1, 2, 4), as initialised
 
     # 97.5 % point of Student's t with 3 degrees of freedom: 3.18, times 0.02 / 2
-    table = report.gradients_table(results["omniglot"])
+    table = report.gradients.gradients_table(results["omniglot"])
     assert "| first-order | as initialised | with momentum | 0.85 ±0.03 | 1.7 ±0.06 | 425 | 85 |" in table
     assert "| windows 3,3,2 | after 9 iterations (N = 4) | without |" in table
     assert "| Gaussian smoothing | as initialised | without | diverged | diverged | - | - |" in table
@@ -83,7 +83,7 @@ def test_figures_of_meta_gradients_show_the_stored_numbers(tmp_path, monkeypatch
 def test_memory_over_steps_shows_both_backward_passes(tmp_path, monkeypatch):
     monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
     with pytest.raises(UserError, match="steps_memory.json is not there: run python benchmarks/steps_memory.py"):
-        report.steps_memory()
+        report.gradients.steps_memory()
     rows = [
         {"steps": steps, "window": window, "backward": backward, "bytes": 1e6 * steps * window, "seconds": steps}
         for backward in ("autograd", "adjoint")
@@ -93,6 +93,6 @@ def test_memory_over_steps_shows_both_backward_passes(tmp_path, monkeypatch):
     (tmp_path / "benchmarks").mkdir()
     stored = {"config": {}, "metrics": rows, "provenance": {}}
     (tmp_path / "benchmarks" / "steps_memory.json").write_text(json.dumps(stored))
-    memory, _ = report.memory_over_steps(report.steps_memory()).axes
+    memory, _ = report.gradients.memory_over_steps(report.gradients.steps_memory()).axes
     lines = {line.get_label(): list(line.get_ydata()) for line in memory.lines}
     assert lines == {f"{b}, N = {n}": [4.0 * n, 8.0 * n] for b in ("autograd", "adjoint") for n in (1, 4)}
