@@ -24,6 +24,12 @@ class DivergedError(UserError):
     exit_status = 3
 
 
+class Interrupted(UserError):
+    """The user ended a command early; the message says how it goes on."""
+
+    exit_status = 130
+
+
 def script(main: Callable[[], None]) -> None:
     """Runs a script's `main`; an error that the user can mend ends it with its one line and its exit status."""
     try:

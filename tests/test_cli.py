@@ -1,5 +1,6 @@
 """The command line as a user meets it: real processes, one line for a mistake, signals, exit statuses."""
 
+import io
 import json
 import os
 import signal
@@ -10,7 +11,10 @@ import time
 import pytest
 import torch
 
-from msmeta import ConfigError, cli, data
+from msmeta import cli, data
+from msmeta.experiments import commands
+from msmeta.experiments.config import schema
+from msmeta.experiments.sweep import EXPERIMENTS
 
 SMOKE = ["train", "few-shot", "--dataset", "glyphs", "--preset", "smoke", "--device", "cpu"]
 
@@ -58,11 +62,17 @@ def test_time_budget_then_resume(msmeta):
     ("arguments", "status", "message"),
     [
         (["--unknown"], 2, "No such option: --unknown"),
-        (["--way", "many"], 2, "Invalid value for '--way'"),
+        (["--way", "many"], 2, "way='many': it must be a whole number"),
+        (["--lrr", "1"], 2, "No such option: --lrr (Possible options: --lr)"),
+        (["--estimator", "multistp"], 2, "(did you mean multistep?)"),
+        (["--steps", "18446744073709551616"], 2, "it must be at most 10,000"),
+        (["--seed", "9" * 20], 2, "it must be at most 2,147,483,647"),
+        (["--lr", "nan"], 2, "lr=nan: it must be finite"),
+        (["--momentum", ""], 2, "momentum='': it must be a number"),
         (["--way", "1000"], 2, "1000-way is impossible: split train of glyphs has 400 classes"),
         (["--shot", "10", "--query", "15"], 2, "shot 10 and query 15 are impossible together"),
         (["--window", "3"], 2, "window=3 does not divide steps=8"),
-        (["--window", "two"], 2, "--window two: give a number"),
+        (["--window", "two"], 2, "window='two': give a number"),
         (["--preset", "huge"], 2, "preset 'huge' is unknown"),
         (["--time-budget", "soon"], 2, "--time-budget soon: give a time such as 90s"),
         (["--device", "cuda:99"], 2, "device 'cuda:99' is not available here"),
@@ -119,8 +129,63 @@ def test_a_signal_ends_in_a_checkpoint_that_resume_takes_up(tmp_path, number):
     assert torch.load(checkpoint, weights_only=True)["iteration"] > 0 and not (tmp_path / "live").exists()
 
 
-def test_times_and_windows():
-    assert [cli.parse_seconds(text) for text in (None, "90s", "25m", "2h", "1.5")] == [None, 90, 1500, 7200, 1.5]
-    assert (cli.parse_window("4"), cli.parse_window("2,1")) == (4, (2, 1))
-    with pytest.raises(ConfigError):
-        cli.parse_window("2;1")
+def test_times():
+    found = [commands.parse_seconds(text) for text in (None, "90s", "25m", "2h", "1.5")]
+    assert found == [None, 90, 1500, 7200, 1.5]
+
+
+def test_every_field_is_an_option_and_has_its_help(msmeta, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    for words, experiment, without in (
+        (["train", "few-shot"], "few-shot", ()),
+        (["train", "transfer"], "transfer", ()),
+        (["tune", "few-shot"], "few-shot", ("lr", "evaluate_on", "select_every")),
+    ):
+        status, out, _ = msmeta(*words, "--help")
+        assert status == 0
+        for name, field in schema(EXPERIMENTS[experiment][0]).items():
+            (line,) = [line for line in out.splitlines() if f" --{name.replace('_', '-')} " in line] or [""]
+            assert bool(line) == (name not in without), name
+            if line:
+                assert field["description"] in line and all(choice in line for choice in field.get("enum", []))
+    assert "(at least 0, less than 1) [default: (0.9)]" in msmeta("train", "transfer", "--help")[1]
+
+
+def test_without_a_command_there_is_help_and_no_empty_error(msmeta):
+    for words in ([], ["train"], ["data"], ["tune"]):
+        status, out, err = msmeta(*words)
+        assert status == 2 and "Usage:" in out + err and "msmeta:" not in [line.strip() for line in err.splitlines()]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_output_for_a_terminal_of_few_characters(msmeta, monkeypatch, encoding):
+    """Tables, help, intervals, progress bars and errors: a sign that the terminal does not know becomes another."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def call(*arguments):
+        streams = [io.TextIOWrapper(io.BytesIO(), encoding, errors="strict") for _ in range(2)]
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", streams[0])
+            patch.setattr(sys, "stderr", streams[1])
+            status, _, _ = msmeta(*arguments)
+        for stream in streams:
+            stream.flush()
+        return status, *(stream.buffer.getvalue().decode(encoding) for stream in streams)
+
+    assert call("data", "list")[0] == 0
+    assert call("train", "few-shot", "--help")[0] == 0
+    status, out, err = call(*SMOKE, "--iterations", "1")
+    assert status == 0 and "MAML, Glyphs" in out, err
+    status, out, _ = call("results", "--live")
+    assert status == 0 and "MAML" in out
+    status, out, err = call("train", "few-shot", "--dataset", "\u03c0")
+    assert status == 2 and err.startswith("msmeta: dataset '") and "is unknown" in err
+
+
+def test_an_interrupt_anywhere_ends_in_one_line(msmeta, monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("msmeta.data.status", interrupt)
+    status, _, err = msmeta("data", "list")
+    assert status == 130 and err.split() == ["msmeta:", "interrupted"]

@@ -75,7 +75,7 @@ def _load_yaml(path: Path) -> Any:
     except ImportError as error:
         raise UserError("a sweep needs PyYAML and submitit: pip install 'msmeta[sweep]'") from error
     try:
-        return yaml.safe_load(path.read_text())
+        return yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

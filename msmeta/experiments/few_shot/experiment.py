@@ -52,7 +52,7 @@ CHECKPOINT_SECONDS = 60
 class Progress:
     """What a progress bar shows after each meta-iteration.
 
-    fraction: how much of the training is done. speed: meta-iterations a second.
+    fraction: how much of the training is done. speed: meta-iterations a second. accuracy: in per cent.
     """
 
     iteration: int
@@ -113,7 +113,6 @@ def run(config: FewShotConfig, root: Path | None = None) -> runs.Run:
 def train(
     config: FewShotConfig,
     device: str = "auto",
-    task_chunk: int | None = None,
     resume: bool = False,
     force: bool = False,
     time_budget: float | None = None,
@@ -123,10 +122,9 @@ def train(
     """Meta-trains, evaluates and stores one run; returns its result, or None if `time_budget` (s) ended it early.
 
     A finished run with the same config is returned, not repeated, unless `force`. Training that was cut short goes on
-    with `resume`. task_chunk: tasks processed together, None for a choice by device; the result does not depend on it.
-    Under torchrun each process takes its share of each meta-batch; the first one writes the result and returns it, the
-    others return None. Raises UserError, in one line, for whatever a user can mend: data, options, memory, a diverged
-    loss.
+    with `resume`. Under torchrun each process takes its share of each meta-batch; the first one writes the result and
+    returns it, the others return None. Raises UserError, in one line, for whatever a user can mend: data, options,
+    memory, a diverged loss.
     """
     place = run(config, results_root)
     if not force and (finished := place.result()):
@@ -143,9 +141,7 @@ def train(
     )
     if world.size > config.tasks:
         raise ConfigError(f"{world.size} processes for {config.tasks} tasks: each needs at least one")
-    chunk = default_chunk(config, chosen) if task_chunk is None else task_chunk
-    if chunk < 1:
-        raise ConfigError(f"task_chunk={chunk}: it must be at least 1")
+    chunk = config.task_chunk or default_chunk(config, chosen)
     model = build_model(config, images)
     machine.reset_peak_memory(chosen)
     with machine.memory_errors(f"out of memory with {chunk} tasks at a time: lower --task-chunk, --filters or --query"):
@@ -314,7 +310,7 @@ class _Loop:
                     self.save()
                     last_checkpoint = time.perf_counter()
             speed = training.iteration / training.seconds
-            on_step(Progress(training.iteration, min(1.0, _fraction(config, training)), speed, loss, accuracy))
+            on_step(Progress(training.iteration, min(1.0, _fraction(config, training)), speed, loss, 100 * accuracy))
         return True
 
     def save(self) -> None:

@@ -1,0 +1,77 @@
+"""What the commands share: the fields of a config as options, a progress bar, and words on a result."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection
+from types import ModuleType
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from msmeta.experiments.config import schema
+
+
+def with_config(
+    kind: type, module: ModuleType, without: Collection[str] = (), **own: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command an option for each field of a config but those in `without`, beside its own options.
+
+    Its first argument is what was given, as texts. module: the experiment's, for its presets. own: the command's
+    defaults of fields.
+    """
+    by_rule = {name for _, values, _ in module.presets.RULES for name in values}
+    fields = {name: _option(name, field, own.get(name), name in by_rule) for name, field in schema(kind).items()}
+    fields = {name: field for name, field in fields.items() if name not in without}
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def called(**given: Any) -> None:
+            values = {name: given.pop(name) for name in fields}
+            command({name: value for name, value in values.items() if value is not None}, **given)
+
+        _, *rest = inspect.signature(command, eval_str=True).parameters.values()
+        called.__signature__ = inspect.Signature([*fields.values(), *rest])
+        called.__doc__, called.__annotations__ = command.__doc__, {}
+        return called
+
+    return decorate
+
+
+def _option(name: str, field: dict[str, Any], own: str | None, by_rule: bool) -> inspect.Parameter:
+    switch, flag = field["type"] == "boolean", name.replace("_", "-")
+    allowed = ", ".join(field.get("enum", [])) or _bounds(field)
+    usual = "the preset's" if by_rule else field.get("default")
+    option = typer.Option(
+        f"--{flag}/--no-{flag}" if switch else f"--{flag}",
+        help=field["description"] + (f" ({allowed})" if allowed else ""),
+        metavar=None if switch else {"integer": "INTEGER", "number": "FLOAT"}.get(field["type"], "TEXT"),
+        show_default=True if own else False if usual is None else str(usual),
+    )
+    kind = Annotated[(bool if switch else str) | None, option]
+    return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=own, annotation=kind)
+
+
+def _bounds(field: dict[str, Any]) -> str:
+    if "exclusiveMinimum" in field:
+        return "positive"
+    if "maximum" in field:
+        return f"{field['minimum']:,} to {field['maximum']:,}"
+    below = f", less than {field['exclusiveMaximum']}" if "exclusiveMaximum" in field else ""
+    return f"at least {field['minimum']:,}{below}" if "minimum" in field else ""
+
+
+def bar(text: str) -> Progress:
+    """A progress bar on standard error, which vanishes at its end. text: beside it, by rich's format."""
+    return Progress(BarColumn(), TextColumn(text), TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+
+
+def accuracy(result: dict[str, Any]) -> str:
+    """Accuracy (%), with its interval if it is a mean over episodes."""
+    from msmeta.statistics import plus_minus
+
+    metrics = result["metrics"]
+    if "accuracy_ci95" not in metrics:
+        return f"{metrics['accuracy']:.2f}"
+    return plus_minus(metrics["accuracy"], metrics["accuracy_ci95"])
