@@ -184,12 +184,13 @@ def measure(row: Row, device: torch.device, batches: dict[str, int], repeats: in
     return {"seconds": statistics.median(seconds), "bytes": memory, "floor_seconds": floor}
 
 
-def show(metrics: list[dict]) -> None:
+def show(rows: list[Row], metrics: list[dict]) -> None:
     print("setting   optimizer method             precision s/iteration  x floor  memory (MB)")
-    for row in metrics:
-        labels = f"{row['setting']:9} {row['optimizer']:9} {row['method']:18} {row['precision']:9}"
-        above = row["seconds"] / row["floor_seconds"]
-        print(f"{labels} {row['seconds']:11.3f} {above:8.2f} {row['bytes'] / 1e6:12.0f}")
+    for row, found in zip(rows, metrics, strict=True):
+        name = "Replayed reverse" if row.replayed else label(row.config())
+        labels = f"{row.setting:9} {row.optimizer:9} {name:18} {found['precision']:9}"
+        above = found["seconds"] / found["floor_seconds"]
+        print(f"{labels} {found['seconds']:11.3f} {above:8.2f} {found['bytes'] / 1e6:12.0f}")
 
 
 def main() -> None:
@@ -210,11 +211,11 @@ def main() -> None:
     for row, found in zip(rows, measured, strict=True):
         chosen = row.config()
         metrics.append({
-            "setting": row.setting, "optimizer": row.optimizer,
-            "method": "Replayed reverse" if row.replayed else label(chosen), "steps": chosen.steps,
-            "window": chosen.window, "precision": chosen.precision, "batch": batches[row.setting], **found,
+            "side": SETTINGS[row.setting].side, "optimizer": row.optimizer, "estimator": chosen.estimator,
+            "replayed": row.replayed, "steps": chosen.steps, "window": chosen.window, "precision": chosen.precision,
+            "batch": batches[row.setting], **found,
         })  # fmt: skip
-    show(metrics)
+    show(rows, metrics)
     suffix = "-cuda" if args.device == "cuda" else ""
     runs.save_measurement(f"benchmarks/transfer_step{suffix}.json", vars(args), metrics, device)
 

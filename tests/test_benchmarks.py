@@ -60,9 +60,11 @@ def test_each_method_of_meta_transfer_is_timed_by_the_script(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "benchmarks" / "transfer_step.json").read_text())
-    rows = {(row["optimizer"], row["method"], row["precision"]) for row in result["metrics"]}
-    assert {method for optimizer, method, _ in rows if optimizer == "sgd"} == {
-        "Scratch", "Baseline", "Multi-step", "First-order", "Replayed reverse"
+    names = ("optimizer", "estimator", "replayed", "steps", "window", "precision")
+    rows = {tuple(row[name] for name in names) for row in result["metrics"]}
+    assert {row[1:5] for row in rows if row[0] == "sgd"} == {
+        ("scratch", False, 2, 1), ("multistep", False, 2, 1), ("multistep", False, 2, 2), ("first-order", False, 2, 1),
+        ("multistep", True, 2, 1),
     }  # fmt: skip
     assert len(result["metrics"]) == len(rows) == 14
     for row in result["metrics"]:

@@ -16,7 +16,7 @@ Rows = list[tuple[dict[str, Any], costs.Cell]]  # what was measured, and of what
 _CONSTANTS = 2  # of the model for time, and as many for memory: more cells are needed for a fit to say anything
 
 
-def few_shot_costs() -> Result:
+def measured() -> Result:
     """The committed result of benchmarks/few_shot_costs.py, a GPU's where there is one. Raises UserError for none."""
     on_gpu = "benchmarks/few_shot_costs-cuda.json"
     name = on_gpu if (runs.results_root() / on_gpu).exists() else "benchmarks/few_shot_costs.json"
@@ -24,7 +24,7 @@ def few_shot_costs() -> Result:
 
 
 @styled
-def cost_figure(result: Result, settings: Sequence[tuple[int, int]] | None = None) -> Figure | str:
+def figure(result: Result, settings: Sequence[tuple[int, int]] | None = None) -> Figure | str:
     """Memory above, time below, against T; one column a setting, one line a method, the cost model dotted.
 
     In words where one T alone was measured, which makes no curve.
@@ -55,7 +55,7 @@ def cost_figure(result: Result, settings: Sequence[tuple[int, int]] | None = Non
     return figure
 
 
-def cost_table(result: Result, way: int, shot: int) -> str:
+def table(result: Result, way: int, shot: int) -> str:
     """Measured against predicted for one setting at the largest T, and how far the model is off over all T."""
     (rows, model), lines = _rows(result, way, shot), []
     last = max((row["steps"] for row, _ in rows), default=0)
@@ -83,7 +83,7 @@ def cost_table(result: Result, way: int, shot: int) -> str:
     return markdown(head, lines)
 
 
-def cost_constants(result: Result, way: int, shot: int) -> str:
+def constants(result: Result, way: int, shot: int) -> str:
     """The fitted constants in words."""
     _, model = _rows(result, way, shot)
     if model is None:
@@ -95,7 +95,7 @@ def cost_constants(result: Result, way: int, shot: int) -> str:
     )
 
 
-def speed_ratio(result: Result, method: str, way: int, shot: int, steps: int) -> tuple[float, float]:
+def ratio(result: Result, method: str, way: int, shot: int, steps: int) -> tuple[float, float]:
     """(time, memory) of MAML as multiples of the method's, at this T."""
     cells = {row["method"]: row for row, cell in _rows(result, way, shot)[0] if cell.steps == steps}
     return tuple(cells["MAML"][column] / cells[method][column] for column in ("seconds", "bytes"))

@@ -13,7 +13,7 @@ from msmeta.report.style import BLIND_SAFE, COLOURS, markdown, panels, styled
 Rows = Sequence[dict[str, Any]]  # of `explore.compare`, the exact one first
 
 
-def exploration_table(rows: Rows) -> str:
+def table(rows: Rows) -> str:
     """Each estimator's numbers, in Markdown."""
     cells = [
         [
@@ -27,7 +27,7 @@ def exploration_table(rows: Rows) -> str:
 
 
 @styled
-def exploration_figure(rows: Rows) -> Figure:
+def figure(rows: Rows) -> Figure:
     """Query loss along the inner steps, with a marker where a gradient is evaluated; time and memory beside it."""
     figure, ((path, cost),) = panels(2, width_ratios=(1.4, 1))
     methods = {None: "FO-MAML", 1: "MAML", **{n: f"Multi-step ({n})" for n in (2, 4, 8)}}

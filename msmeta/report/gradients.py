@@ -39,7 +39,7 @@ _OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
 """The estimators beside windows: their names, and how they are drawn."""
 
 
-def meta_gradients() -> dict[str, Result]:
+def measured() -> dict[str, Result]:
     """Committed results of benchmarks/meta_gradients.py, by problem. Raises UserError where one was not run."""
     return {
         problem: stored_benchmark(f"meta-gradients/{problem}.json", f"meta_gradients.py {problem}")
@@ -53,7 +53,7 @@ def steps_memory() -> Result:
 
 
 @styled
-def gradients_by_window(results: dict[str, Result]) -> Figure:
+def by_window(results: dict[str, Result]) -> Figure:
     """Cosine and ratio of lengths of the windows' meta-gradient to the exact one, over N, one column a problem."""
     figure, axes = panels(len(results), 2, 8.5, 6.6, sharex=True)
     for (cosine, ratio), (problem, result) in zip(axes.T, results.items(), strict=True):
@@ -79,7 +79,7 @@ def gradients_by_window(results: dict[str, Result]) -> Figure:
 
 
 @styled
-def gradients_by_cost(results: dict[str, Result]) -> Figure:
+def by_cost(results: dict[str, Result]) -> Figure:
     """Cosine of every estimator against its time, and for Omniglot its memory: last stage, inner SGD with momentum."""
     shown = [(problem, "seconds", "time") for problem in results] + [("omniglot", "bytes", "memory")]
     figure, axes = panels(len(shown), width=10, height=4.2, sharey=True)
@@ -107,7 +107,7 @@ def gradients_by_cost(results: dict[str, Result]) -> Figure:
 
 
 @styled
-def gradients_by_partition(result: Result) -> Figure:
+def by_partition(result: Result) -> Figure:
     """Cosine of non-uniform partitions beside the uniform one of as many windows, one panel a stage."""
     four = [(2, 2, 2, 2), (1, 1, 2, 4), (4, 2, 1, 1), (1, 1, 1, 5), (5, 1, 1, 1)]
     partitions, stages = [*four, (4, 4), (2, 6), (6, 2), (1, 7), (7, 1)], _stages(result)
@@ -125,7 +125,7 @@ def gradients_by_partition(result: Result) -> Figure:
     return figure
 
 
-def gradients_table(result: Result) -> str:
+def table(result: Result) -> str:
     """Every estimator at every stage of one problem, in Markdown."""
     rows = [
         [

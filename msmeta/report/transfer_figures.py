@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -17,171 +15,172 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from msmeta.errors import ConfigError
-from msmeta.experiments.transfer import TransferConfig, label, preset_config
-from msmeta.report.style import COLOURS, MARKERS, markdown
-from msmeta.report.tables import accuracy_text, cells, difference_text, mean_text, seeds_of
+from msmeta.experiments import transfer
+from msmeta.report.frame import TRANSFER
+from msmeta.report.style import COLOURS, drawn, legend_below, markdown, panels, styled
+from msmeta.report.tables import accuracy_text, cells, difference_text, mean_text, seeds_of, table
 from msmeta.report.transfer import difference, pairs_off
+from msmeta.statistics import mean_ci
 
+BASELINE = {"estimator": "multistep", "steps": 2, "window": 1, "transfer_rate": 1.0}
+MULTI_STEP = BASELINE | {"window": 2}
 _TENTHS = (1, 2, 3, 5, 7, 10)
 """Parts of the training for which the change of the gradient is listed."""
 
 
+def usual(found: pd.DataFrame) -> pd.DataFrame:
+    """The runs with as many epochs as their preset has; all, where none has, since a live run may set its own."""
+    own = found.loc[[c.epochs == TRANSFER.preset(c, TRANSFER.required).epochs for c in found["config"]]]
+    return own if len(own) else found
+
+
+def select(found: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
+    """The usual runs with these values of columns."""
+    found = usual(found)
+    for name, value in wanted.items():
+        found = found[found[name] == value]
+    return found
+
+
 def change_runs(found: pd.DataFrame) -> pd.DataFrame:
     """The Baseline runs of the `paper` preset where there are any, else of the `cpu` preset."""
-    own = found.loc[[config == baseline(config) for config in found["config"]]]
+    own = select(found, **BASELINE)
     of_paper = own[own["preset"] == "paper"]
-    return own if of_paper.empty else of_paper
+    return of_paper if len(of_paper) else own
 
 
-def baseline(config: TransferConfig) -> TransferConfig:
-    """The Baseline of the same data set, inner optimiser, preset and seed."""
-    return preset_config(config.preset, config.dataset, "multistep", config.optimizer, seed=config.seed)
-
-
-def gradient_change_figure(found: pd.DataFrame) -> Figure:
+@styled
+def change_figure(found: pd.DataFrame) -> Figure | str:
     """Figure 1: change of the transfer loss's gradient from the first to the second transfer step, over training.
 
-    One panel an inner optimiser, one thin line a seed and a thick one for their mean. Raises ConfigError for a run that
-    has no two gradients of the transfer loss.
+    One panel an inner optimiser, one thin line a seed and a thick one for their mean; in words where the log of a run
+    has a single point. Raises ConfigError for a run that has no two gradients of the transfer loss.
     """
     if any(None in log["gradient_change"] for log in found["log"]):
         raise ConfigError("the change of the gradient needs two transfer steps with a gradient each: steps=2 or more")
-    groups = _by_optimizer(found)
-    figure, axes = plt.subplots(1, len(groups), figsize=(4.5 * len(groups), 3.4), layout="constrained", squeeze=False)
-    for axis, (title, own) in zip(axes[0], groups.items(), strict=True):
-        curves = [log["gradient_change"] for log in own["log"]]
-        iterations = own["log"].iloc[0]["iteration"]
-        colour = COLOURS["Baseline"]
-        for curve in curves:
-            axis.plot(iterations, curve, color=colour, linewidth=0.7, alpha=0.6)
-        axis.plot(iterations, np.mean(curves, axis=0), color=colour, linewidth=2, label=f"mean of {len(curves)}")
-        axis.set_title(title, fontsize="medium")
-        axis.set(xlabel="iteration", ylabel="‖g₂ - g₁‖ / ‖g₂‖", ylim=(0, None))
-        axis.grid(alpha=0.3)
+    if found.empty or min(len(log["iteration"]) for log in found["log"]) < 2:
+        return "No curve: so short a training has a single point of it, if any. The table has the numbers."
+    groups = list(found.groupby("setting", sort=False))
+    figure, axes = panels(len(groups), width=4.5 * len(groups), height=3.4)
+    for axis, (setting, own) in zip(axes[0], groups, strict=True):
+        iterations, curves = own["log"].iloc[0]["iteration"], [log["gradient_change"] for log in own["log"]]
+        for curve in curves if len(curves) > 1 else ():
+            axis.plot(iterations, curve, color=COLOURS["Baseline"], linewidth=0.7, alpha=0.6)
+        axis.plot(
+            iterations, np.mean(curves, axis=0), color=COLOURS["Baseline"], linewidth=2, label=f"mean of {len(curves)}"
+        )
+        axis.set(
+            title=f"{own['title'].iloc[0]}, {setting}", xlabel="iteration", ylabel="‖g₂ - g₁‖ / ‖g₂‖", ylim=(0, None)
+        )
         if len(curves) > 1:
-            axis.legend(frameon=False, fontsize="small")
-    plt.close(figure)
+            axis.legend()
     return figure
 
 
-def gradient_change_table(found: pd.DataFrame) -> str:
+def change_table(found: pd.DataFrame) -> str:
     """Means over parts of the training, and the learning rate there, in Markdown."""
     rows = []
-    for title, own in _by_optimizer(found).items():
-        parts = [[_in_tenth(run, tenth) for run in own.itertuples()] for tenth in _TENTHS]
-        rows.append([title, f"{len(own)}", *(mean_text(part, 3) for part in parts)])
-        rates = [_rate(own["epochs"].iloc[0], tenth) for tenth in _TENTHS]
+    for setting, own in found.groupby("setting", sort=False):
+        title, config = f"{own['title'].iloc[0]}, {setting}", own["config"].iloc[0]
+        parts = [_in_tenth(own, tenth) for tenth in _TENTHS]
+        rows.append([title, len(own), *(mean_text(part, 3) if part else "-" for part in parts)])
+        middles = [math.floor(config.epochs * (tenth - 0.5) / 10) for tenth in _TENTHS]
+        rates = [config.dynamics(epoch).lr / config.dynamics(0).lr for epoch in middles]
         rows.append([f"{title}: η / η₀ (Eq. 55)", "", *(f"{rate:.3f}" for rate in rates)])
     return markdown(["Runs", "seeds", *(f"tenth {tenth} of 10" for tenth in _TENTHS)], rows)
 
 
-def gradient_change_words(found: pd.DataFrame) -> str:
+def change_words(found: pd.DataFrame) -> str:
     """The last tenth of the training beside the first, and the largest, in words: one line an inner optimiser."""
     lines = []
-    for title, own in _by_optimizer(found).items():
-        tenths = [[_in_tenth(run, tenth) for run in own.itertuples()] for tenth in range(1, 11)]
-        first, last, means = tenths[0], tenths[-1], [statistics.mean(tenth) for tenth in tenths]
-        ratios = [b / a for a, b in zip(first, last, strict=True)]
+    for setting, own in found.groupby("setting", sort=False):
+        tenths = [_in_tenth(own, tenth) for tenth in range(1, 11)]
+        first, last = tenths[0], tenths[-1]
+        line = f"- {own['title'].iloc[0]}, {setting}: "
+        if not (first and last):
+            lines.append(line + "too few points to compare the first tenth of the training with the last.")
+            continue
+        means = [sum(tenth) / len(tenth) if tenth else 0.0 for tenth in tenths]
+        ratios = [b / a for a, b in zip(first, last, strict=True) if a]
+        times = f", {mean_text(ratios)} times as much" if len(ratios) == len(first) else ""
         lines.append(
-            f"- {title}: the change **{_trend(ratios)}**, from {mean_text(first, 3)} in "
-            f"the first tenth of the training to {mean_text(last, 3)} in the last, {mean_text(ratios)} times as much "
-            f"(n = {len(own)}). It is largest, {max(means):.3f}, in tenth {1 + means.index(max(means))} of 10."
+            f"{line}the change **{_trend(first, last)}**, from {mean_text(first, 3)} in the first tenth of the "
+            f"training to {mean_text(last, 3)} in the last{times} (n = {len(own)}). It is largest, {max(means):.3f}, "
+            f"in tenth {1 + means.index(max(means))} of 10."
         )
     return "\n".join(lines)
 
 
-def _by_optimizer(found: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    return {
-        f"{own['title'].iloc[0]}, {own['setting'].iloc[0]}": own for _, own in found.groupby("optimizer", sort=False)
-    }
+def _in_tenth(found: pd.DataFrame, tenth: int) -> list[float]:
+    """For each run the mean of the logged changes that end in this tenth of the iterations; empty if one has none."""
+    means = []
+    for run in found.itertuples():
+        points = zip(run.log["iteration"], run.log["gradient_change"], strict=True)
+        low, high = (end * run.iterations / 10 for end in (tenth - 1, tenth))
+        inside = [change for iteration, change in points if low < iteration <= high]
+        if not inside:
+            return []
+        means.append(sum(inside) / len(inside))
+    return means
 
 
-def _in_tenth(run: Any, tenth: int) -> float:
-    """Mean of the logged changes that end in this tenth of the iterations, or the nearest of them."""
-    log, total = run.log, run.iterations
-    low, high = ((tenth - 1) * total / 10, tenth * total / 10)
-    pairs = list(zip(log["iteration"], log["gradient_change"], strict=True))
-    inside = [change for iteration, change in pairs if low < iteration <= high]
-    return statistics.mean(inside) if inside else min(pairs, key=lambda pair: abs(pair[0] - high))[1]
+def _trend(first: Sequence[float], last: Sequence[float]) -> str:
+    signs = {np.sign(b - a) for a, b in zip(first, last, strict=True)}
+    if len(signs) > 1:
+        return "falls with some seeds, not with others"
+    return {-1: "falls", 0: "stays the same", 1: "rises"}[signs.pop()]
 
 
-def _rate(epochs: int, tenth: int) -> float:
-    """Eq. 55 in the epoch at the middle of a tenth."""
-    epoch = math.floor(epochs * (tenth - 0.5) / 10)
-    return (1 + math.cos(math.pi * epoch / epochs)) / 2
-
-
-def _trend(ratios: Sequence[float]) -> str:
-    if all(ratio < 1 for ratio in ratios):
-        return "falls"
-    return "rises" if all(ratio > 1 for ratio in ratios) else "falls with some seeds, rises with others"
-
-
-def transfer_curves(found: pd.DataFrame, title: str) -> Figure:
+@styled
+def curves(found: pd.DataFrame, title: str) -> Figure | str:
     """Validation accuracy against epochs, as far as all rows reach, and against training time: one line a row.
 
-    Points are means over seeds, bars standard deviations.
+    Points are means over seeds, bars their 95 % confidence intervals. In words where a run was looked at once.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
+    if found.empty or min(len(curve["epoch"]) for curve in found["curve"]) < 2:
+        return f"{title}: no curve, for a run was looked at once. The table has the accuracies."
+    figure, ((by_epoch, by_time),) = panels(2, height=3.8, sharey=True)
+    common = usual(found)["epochs"].iloc[0]
     for seeds in cells(found):
-        curves, name = list(seeds["curve"]), seeds["row"].iloc[0]
-        accuracy, seconds = ([curve[column] for curve in curves] for column in ("accuracy", "seconds"))
-        spread = np.std(accuracy, axis=0, ddof=1) if len(seeds) > 1 else None
-        every = -(-len(curves[0]["epoch"]) // 12)
-        style = transfer_line(seeds["label"].iloc[0]) | {"linestyle": "-" if _usual(seeds) else "--"}
-        style |= {"markevery": every, "errorevery": every}
-        for axis, x in zip(axes, (curves[0]["epoch"], np.mean(seconds, axis=0)), strict=True):
-            label = name if axis is axes[0] else None
-            axis.errorbar(x, np.mean(accuracy, axis=0), spread, elinewidth=0.7, label=label, **style)
-    common = min(found["epochs"])
-    axes[0].set(xlabel="epochs", ylabel="validation accuracy (%)", xlim=(0, 1.05 * common))
-    axes[1].set(xlabel="training time (s)", xlim=(0, None))
-    for axis in axes:
-        axis.grid(alpha=0.3)
-    figure.legend(frameon=False, fontsize="small", ncols=4, loc="outside lower center")
-    figure.suptitle(title, fontsize="medium")
-    plt.close(figure)
+        row, curves = seeds.iloc[0], list(seeds["curve"])
+        accuracy, spread = zip(*map(mean_ci, zip(*(curve["accuracy"] for curve in curves), strict=True)), strict=True)
+        style = drawn(row["label"]) | {"linestyle": "-" if row["epochs"] == common else "--", "elinewidth": 0.7}
+        style |= dict.fromkeys(("markevery", "errorevery"), -(-len(accuracy) // 12))
+        bars = None if spread[0] is None else spread
+        by_epoch.errorbar(curves[0]["epoch"], accuracy, bars, label=row["row"], **style)
+        by_time.errorbar(np.mean([curve["seconds"] for curve in curves], axis=0), accuracy, bars, **style)
+    by_epoch.set(xlabel="epochs", ylabel="validation accuracy (%)", xlim=(0, 1.05 * common))
+    by_time.set(xlabel="training time (s)", xlim=(0, None))
+    legend_below(figure, by_epoch)
+    figure.suptitle(title)
     return figure
 
 
-def transfer_line(method: str) -> dict[str, Any]:
-    """How a method of Section 5.1 is drawn."""
-    return {"color": COLOURS.get(method), "marker": MARKERS.get(method), "markersize": 5, "linewidth": 1.5}
-
-
-def transfer_comparison(found: pd.DataFrame) -> str:
+def comparison(found: pd.DataFrame) -> str:
     """Rows of one data set, optimiser and preset beside the Baseline, at equal epochs and at equal time, in Markdown.
 
     Equal time is when the last look of Multi-step with the same seed was taken: the best look up to then counts.
     """
-    lines = []
-    ends = {
-        run.seed: run.curve["seconds"][-1]
-        for run in found.itertuples()
-        if run.config == replace(baseline(run.config), window=2)
+    baseline = select(found, **BASELINE)
+    ends = {run.seed: run.curve["seconds"][-1] for run in select(found, **MULTI_STEP).itertuples()}
+
+    def in_time(seeds: pd.DataFrame) -> str:
+        best = [_best_by(run.curve, ends[run.seed]) for run in seeds.itertuples() if run.seed in ends]
+        reached = [accuracy for accuracy in best if accuracy is not None]
+        return mean_text(reached) if reached else "-"
+
+    columns = {
+        "Method": lambda seeds: seeds["row"].iloc[0],
+        "seeds": len,
+        "epochs": lambda seeds: seeds["epochs"].iloc[0],
+        "training (s)": lambda seeds: mean_text(seeds["train_seconds"], 0),
+        "ms an iteration": lambda seeds: mean_text(1000 * seeds["seconds_per_iteration"], 0),
+        "test accuracy (%)": accuracy_text,
+        "less the Baseline's (points)": lambda seeds: _less(seeds, baseline),
+        "validation accuracy (%)": lambda seeds: accuracy_text(seeds, "validation_accuracy"),
+        "in Multi-step's time (%)": in_time,
     }
-    for seeds in cells(found):
-        config = seeds["config"].iloc[0]
-        within = [_best_by(run.curve, ends[run.seed]) for run in seeds.itertuples() if run.seed in ends]
-        reached = [accuracy for accuracy in within if accuracy is not None]
-        lines.append(
-            [
-                seeds["row"].iloc[0],
-                len(seeds),
-                config.epochs,
-                mean_text(seeds["train_seconds"], 0),
-                mean_text(1000 * seeds["seconds_per_iteration"], 0),
-                accuracy_text(seeds),
-                _less(found, seeds, baseline(config)),
-                mean_text(seeds["validation_accuracy"]),
-                mean_text(reached) if reached else "-",
-            ]
-        )
-    head = [
-        "Method", "seeds", "epochs", "training (s)", "ms an iteration", "test accuracy (%)",
-        "less the Baseline's (points)", "validation accuracy (%)", "in Multi-step's time (%)",
-    ]  # fmt: skip
-    return markdown(head, lines)
+    return table(cells(found), columns)
 
 
 def _best_by(curve: dict[str, list[float]], seconds: float) -> float | None:
@@ -190,127 +189,131 @@ def _best_by(curve: dict[str, list[float]], seconds: float) -> float | None:
     return max((accuracy for at, accuracy in looks if at <= seconds), default=None)
 
 
-def _less(found: pd.DataFrame, seeds: pd.DataFrame, base: TransferConfig) -> str:
-    """The accuracy of these runs less that of the base, in points."""
-    own = seeds["cell"].iloc[0] == replace(base, seed=0)
-    return "-" if own else difference_text(difference(seeds, seeds_of(found, base)))
+def _less(seeds: pd.DataFrame, base: pd.DataFrame) -> str:
+    """Differences of test accuracy in points, paired over seeds; nothing for the base itself."""
+    return "-" if seeds.index.isin(base.index).any() else difference_text(difference(seeds, base))
 
 
-def meta_movement_table(found: pd.DataFrame) -> str:
+def movement_table(found: pd.DataFrame) -> str:
     """How far the meta-networks of each row are from their start, and the weights λ of the pairs, in Markdown."""
-    lines = []
-    for seeds in cells(found[found["estimator"] != "scratch"]):
-        weights = mean_pair_weights(seeds)
-        lines.append(
-            [
-                seeds["row"].iloc[0],
-                len(seeds),
-                *(mean_text([each[kind] for each in seeds["meta_movement"]]) for kind in ("what", "where")),
-                mean_text([float(np.mean(pairs)) for pairs in seeds["pair_weights"]]),
-                f"{weights.min():.2f} to {weights.max():.2f}",
-                f"{mean_text([pairs_off(pairs) for pairs in seeds['pair_weights']], 1)} of {weights.size}",
-                accuracy_text(seeds),
-            ]
-        )
-    head = [
-        "Method", "seeds", "‖θ - θ₀‖, what", "‖θ - θ₀‖, where", "λ, mean over pairs", "smallest and largest pair",
-        "pairs that are off", "test accuracy (%)",
-    ]  # fmt: skip
-    return markdown(head, lines)
+    columns = {
+        "Method": lambda seeds: seeds["row"].iloc[0],
+        "seeds": len,
+        "‖θ - θ₀‖, what": lambda seeds: mean_text(moved["what"] for moved in seeds["meta_movement"]),
+        "‖θ - θ₀‖, where": lambda seeds: mean_text(moved["where"] for moved in seeds["meta_movement"]),
+        "λ, mean over pairs": lambda seeds: mean_text(map(np.mean, seeds["pair_weights"])),
+        "smallest and largest pair": lambda seeds: "{:.2f} to {:.2f}".format(*np.sort(_pairs(seeds), None)[[0, -1]]),
+        "pairs that are off": lambda seeds: (
+            f"{mean_text(map(pairs_off, seeds['pair_weights']), 1)} of {_pairs(seeds).size}"
+        ),
+        "test accuracy (%)": accuracy_text,
+    }
+    return table(cells(found[found["estimator"] != "scratch"]), columns)
 
 
-def pair_weights_figure(found: pd.DataFrame) -> Figure:
-    """Heat map of λ for each pair of a source and a target feature, a mean over seeds, one panel a row; white is 1."""
-    rows = {seeds["row"].iloc[0]: seeds for seeds in cells(found[found["estimator"] != "scratch"])}
-    weights = {name: mean_pair_weights(seeds) for name, seeds in rows.items()}
-    norm = TwoSlopeNorm(1.0, 0.0, max(2.0, *(values.max() for values in weights.values())))
-    figure, axes = plt.subplots(1, len(rows), figsize=(3.6 * len(rows) + 1, 3.4), layout="constrained", squeeze=False)
-    for axis, (name, values) in zip(axes[0], weights.items(), strict=True):
-        last = axis is axes[0][-1]
-        sns.heatmap(
-            values, ax=axis, cmap="vlag", norm=norm, annot=True, fmt=".2f", cbar=last,
-            xticklabels=range(1, values.shape[1] + 1), yticklabels=range(1, values.shape[0] + 1),
-        )  # fmt: skip
-        axis.set_title(f"{name} ({len(rows[name])} seed{'s' if len(rows[name]) > 1 else ''})", fontsize="medium")
-        axis.set(xlabel="source feature", ylabel="target feature")
-        axis.tick_params(axis="y", labelrotation=0)
-    plt.close(figure)
-    return figure
-
-
-def mean_pair_weights(seeds: pd.DataFrame) -> np.ndarray:
+def _pairs(seeds: pd.DataFrame) -> np.ndarray:
     """λ of each pair, a mean over runs: (targets, sources)."""
     return np.mean(list(seeds["pair_weights"]), axis=0)
 
 
-def accuracy_by_steps(found: pd.DataFrame, title: str) -> Figure:
-    """Figure 4a: test accuracy against T for each method; mean and standard deviation over seeds, seeds as dots."""
-    figure, axis = plt.subplots(figsize=(6.5, 4), layout="constrained")
-    rows = [seeds for seeds in cells(found) if _usual(seeds)]
-    draw_by_steps(axis, {s["label"].iloc[0]: (s["steps"].iloc[0], list(s["accuracy"])) for s in rows})
-    axis.set(ylabel="test accuracy (%)")
-    axis.set_title(title, fontsize="medium")
-    figure.legend(frameon=False, fontsize="small", ncols=4, loc="outside lower center")
-    plt.close(figure)
+@styled
+def pairs_figure(found: pd.DataFrame) -> Figure | str:
+    """Heat map of λ for each pair of a source and a target feature, a mean over seeds, one panel a row; white is 1.
+
+    In words where no run transfers.
+    """
+    rows = [(seeds, _pairs(seeds)) for seeds in cells(found[found["estimator"] != "scratch"])]
+    if not rows:
+        return "No pairs: none of these runs transfers."
+    norm = TwoSlopeNorm(1.0, 0.0, max(2.0, *(weights.max() for _, weights in rows)))
+    figure, axes = panels(len(rows), width=3.6 * len(rows) + 1, height=3.4)
+    for axis, (seeds, weights) in zip(axes[0], rows, strict=True):
+        targets, sources = (range(1, count + 1) for count in weights.shape)
+        sns.heatmap(
+            weights, ax=axis, cmap="vlag", norm=norm, annot=True, fmt=".2f", cbar=axis is axes[0][-1],
+            xticklabels=sources, yticklabels=targets,
+        )  # fmt: skip
+        axis.grid(False)
+        axis.set_title(f"{seeds['row'].iloc[0]} ({len(seeds)} seed{'s' if len(seeds) > 1 else ''})")
+        axis.set(xlabel="source feature", ylabel="target feature")
+        axis.tick_params(axis="y", labelrotation=0)
     return figure
 
 
-def draw_by_steps(axis: Axes, values: dict[str, tuple[int, Sequence[float]]]) -> None:
+@styled
+def accuracy_by_steps(found: pd.DataFrame, title: str) -> Figure | str:
+    """Figure 4a: test accuracy against T for each method; mean and 95 % interval over seeds, seeds as dots.
+
+    In words where all have one T. Rows with other epochs than the preset's are left out.
+    """
+    points = [(seeds["cell"].iloc[0], list(seeds["accuracy"])) for seeds in cells(usual(found))]
+    if not several_steps(points):
+        return f"{title}: no figure against T, for all runs have the same. The table has the accuracies."
+    figure, ((axis,),) = panels(1, width=6.5, height=4)
+    draw_by_steps(axis, points)
+    axis.set(ylabel="test accuracy (%)", title=title)
+    legend_below(figure, axis)
+    return figure
+
+
+Points = list[tuple[transfer.TransferConfig, list[float]]]  # the values of each method
+
+
+def several_steps(points: Points) -> bool:
+    """Whether there is anything to draw against T."""
+    return len({config.steps for config, _ in points if config.estimator != "scratch"}) > 1
+
+
+def draw_by_steps(axis: Axes, points: Points) -> None:
     """Each method's values at its T: the exact ones joined by a line, the estimates beside them, Scratch as a level."""
-    exact = sorted((steps, statistics.mean(own)) for name, (steps, own) in values.items() if _exact(name))
-    axis.plot([steps for steps, _ in exact], [mean for _, mean in exact], color=COLOURS["Baseline"], linewidth=1)
-    for name, (steps, own) in values.items():
-        spread = statistics.stdev(own) if len(own) > 1 else 0.0
-        colour = COLOURS.get(name)
-        if name == "Scratch":
-            axis.axhline(statistics.mean(own), color=colour, linestyle="--", linewidth=1, label=name)
+    exact = sorted((config.steps, mean_ci(own)[0]) for config, own in points if _exact(config))
+    axis.plot(*zip(*exact, strict=True), color=COLOURS["Baseline"], linewidth=1) if exact else None
+    for config, own in points:
+        (mean, half), style = mean_ci(own), drawn(transfer.label(config))
+        if config.estimator == "scratch":
+            axis.axhline(mean, color=style["color"], linestyle="--", linewidth=1, label=transfer.label(config))
             continue
-        x = steps + (0 if _exact(name) else -0.14 if name == "First-order" else 0.14)
+        x = config.steps + (0 if _exact(config) else -0.14 if config.estimator == "first-order" else 0.14)
         if len(own) > 1:
-            axis.plot([x + 0.04] * len(own), own, linestyle="none", marker=".", markersize=3, color=colour)
-        style = {"marker": MARKERS.get(name, "o"), "markersize": 7, "linestyle": "none", "elinewidth": 1}
-        axis.errorbar([x], [statistics.mean(own)], [spread], color=colour, label=name, **style)
-    axis.set(xlabel="transfer steps T", xticks=sorted({steps for steps, _ in values.values()}))
-    axis.grid(alpha=0.3)
+            axis.plot([x + 0.04] * len(own), own, linestyle="none", marker=".", markersize=3, color=style["color"])
+        style |= {"markersize": 7, "linestyle": "none", "elinewidth": 1, "label": transfer.label(config)}
+        axis.errorbar([x], [mean], [half or 0.0], **style)
+    axis.set(xlabel="transfer steps T", xticks=sorted({config.steps for config, _ in points}))
 
 
-def _exact(name: str) -> bool:
-    return name == "Baseline" or (name.endswith("-step") and name != "Multi-step")
+def _exact(config: transfer.TransferConfig) -> bool:
+    return (config.estimator, config.window, config.transfer_rate) == ("multistep", 1, 1)
+
+
+def _stands_for(config: transfer.TransferConfig) -> transfer.TransferConfig | None:
+    """The config whose steps an estimate replaces: exact ones for a window, a window for a multiple of the rate."""
+    if config.transfer_rate != 1:
+        steps = round(config.steps * config.transfer_rate)
+        return replace(config, steps=steps, window=steps, transfer_rate=1.0)
+    return replace(config, window=1) if config.window != 1 else None
 
 
 def accuracy_by_steps_table(found: pd.DataFrame) -> str:
     """The numbers of Figure 4a, each beside the Baseline's and an estimate beside its own exact method, in Markdown."""
-    lines = []
-    for seeds in (seeds for seeds in cells(found) if _usual(seeds)):
-        config = seeds["config"].iloc[0]
-        exact = _stands_for(config)
-        other = f"{label(exact)}: {difference_text(difference(seeds, seeds_of(found, exact)))}" if exact else "-"
-        lines.append(
-            [
-                seeds["row"].iloc[0],
-                "-" if config.estimator == "scratch" else f"{config.steps} / {config.window}",
-                len(seeds),
-                accuracy_text(seeds),
-                _less(found, seeds, baseline(config)),
-                other,
-                mean_text(1000 * seeds["seconds_per_iteration"], 0),
-            ]
-        )
-    head = [
-        "Method", "T / N", "seeds", "test accuracy (%)", "less the Baseline's (points)",
-        "less that of what it stands for (points)", "ms an iteration of these runs",
-    ]  # fmt: skip
-    return markdown(head, lines)
+    found = usual(found)
+    baseline = select(found, **BASELINE)
+
+    def stands_for(seeds: pd.DataFrame) -> str:
+        other = _stands_for(seeds["cell"].iloc[0])
+        return "-" if other is None else f"{transfer.label(other)}: {_less(seeds, seeds_of(found, other))}"
+
+    columns = {
+        "Method": lambda seeds: seeds["row"].iloc[0],
+        "T / N": lambda seeds: steps_text(seeds["cell"].iloc[0]),
+        "seeds": len,
+        "test accuracy (%)": accuracy_text,
+        "less the Baseline's (points)": lambda seeds: _less(seeds, baseline),
+        "less that of what it stands for (points)": stands_for,
+        "ms an iteration of these runs": lambda seeds: mean_text(1000 * seeds["seconds_per_iteration"], 0),
+    }
+    return table(cells(found), columns)
 
 
-def _usual(seeds: pd.DataFrame) -> bool:
-    """Whether runs have the epochs of their preset."""
-    config = seeds["config"].iloc[0]
-    return config.epochs == baseline(config).epochs
-
-
-def _stands_for(config: TransferConfig) -> TransferConfig | None:
-    """What an estimate is an estimate of: a window's exact method, and a long step's two steps in a window."""
-    if config.transfer_rate != 1:
-        return replace(config, steps=2, window=2, transfer_rate=1.0)
-    return replace(config, window=1) if config.window != 1 else None
+def steps_text(config: transfer.TransferConfig) -> str:
+    """T and N; nothing where nothing is transferred."""
+    return "-" if config.estimator == "scratch" else f"{config.steps} / {config.window}"

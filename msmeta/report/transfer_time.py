@@ -6,26 +6,29 @@ import itertools
 import statistics
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
 from msmeta import data, runs
-from msmeta.experiments.transfer import preset_config
+from msmeta.experiments import transfer
 from msmeta.report import paper
-from msmeta.report.style import COLOURS, TRANSFER_METHODS, Result, markdown, stored_benchmark
-from msmeta.report.tables import cells
+from msmeta.report.frame import TRANSFER
+from msmeta.report.style import COLOURS, Result, legend_below, markdown, panels, stored_benchmark, styled
+from msmeta.report.tables import cells, listed, table
 from msmeta.report.transfer import DATASETS
-from msmeta.report.transfer_figures import draw_by_steps
+from msmeta.report.transfer_figures import draw_by_steps, select, several_steps, steps_text, usual
 
-place_of = TRANSFER_METHODS.index
-PAPER_EPOCHS = preset_config("paper", "cifar-100", "multistep").epochs
-SETTINGS = {"224x224": "bird", "32x32": "cifar-100"}
-"""Sizes of images, and the data set whose epoch is given for each."""
+Row = dict[str, Any]
+
+PAPER_EPOCHS = transfer.preset_config("paper", "bird", "multistep").epochs
+SIZES = {224: "bird", 32: "cifar-100"}
+"""Sides of the images, and the data set whose epoch is given for each."""
+BASELINE = {"estimator": "multistep", "steps": 2, "window": 1, "replayed": False}
+MULTI_STEP, REPLAYED = BASELINE | {"window": 2}, BASELINE | {"replayed": True}
 _NOT_RUN = "Not run: `python benchmarks/transfer_step.py`, on an idle machine or one with a GPU."
 
 
-def transfer_times() -> Result | None:
+def measured() -> Result | None:
     """The stored result of benchmarks/transfer_step.py, a GPU's where there is one; None where it was not run."""
     for name in ("benchmarks/transfer_step-cuda.json", "benchmarks/transfer_step.json"):
         if (runs.results_root() / name).exists():
@@ -33,72 +36,89 @@ def transfer_times() -> Result | None:
     return None
 
 
-def paper_times_table() -> str:
+def paper_table() -> str:
     """The paper's Table 1, in Markdown."""
-    lines = []
-    for method, row in paper.table(1).cells.items():
-        seconds, hours, ratio = row.values()
-        lines.append([method, f"{seconds.value:g} ±{seconds.spread:g}", f"{hours.value:g}", f"{ratio.value:.2f}"])
-    return markdown(["Method", "Seconds an epoch", "Hours for 200 epochs", "Ratio"], lines)
+    rows = []
+    for method, cells_ in paper.table(1).cells.items():
+        seconds, hours, ratio = cells_.values()
+        rows.append([method, f"{seconds.value:g} ±{seconds.spread:g}", f"{hours.value:g}", f"{ratio.value:.2f}"])
+    return markdown(["Method", "Seconds an epoch", "Hours for 200 epochs", "Ratio"], rows)
 
 
-def transfer_times_table(result: Result | None, setting: str, optimizer: str) -> str:
+def times_table(result: Result | None, side: int, optimizer: str) -> str:
     """Every method at one size of images and with one inner optimiser, in Markdown; or that it was not run.
 
     An epoch is extrapolated from the time of an iteration: as many of the paper's minibatches as the training images
     give, of Bird (224x224) or CIFAR-100 (32x32).
     """
-    own = [row for row in (result or {"metrics": []})["metrics"]
-           if (row["setting"], row["optimizer"]) == (setting, optimizer)]  # fmt: skip
-    if not own:
+    own, dataset = _rows(result, side, optimizer), SIZES[side]
+    base = _find(own, **BASELINE)
+    if base is None:
         return _NOT_RUN
-    dataset, lines = SETTINGS[setting], []
-    base = times(result, setting, optimizer)["Baseline"]
-    for row in sorted(own, key=lambda row: (place_of(row["method"]), row["precision"] != "float32")):
-        epoch = epoch_seconds(row, dataset)
-        lines.append(
-            [
-                row["method"] if row["precision"] == "float32" else f"{row['method']}, {row['precision']}",
-                "-" if row["method"] == "Scratch" else f"{row['steps']} / {row['window']}",
-                row["batch"],
-                f"{1000 * row['seconds']:.0f}{_spread(row, 1000)}",
-                f"{epoch:.1f}",
-                f"{epoch * PAPER_EPOCHS / 3600:.1f}",
-                f"{row['seconds'] / base['seconds']:.2f}",
-                f"{row['seconds'] / row['floor_seconds']:.1f}",
-                f"{row['bytes'] / 1e6:.0f}",
-            ]
-        )
-    title = data.LABELLED[dataset].title
-    head = [
-        "Method", "T / N", "images of a minibatch", "ms an iteration", f"seconds an epoch of {title}",
-        f"hours for {PAPER_EPOCHS} epochs", "ratio to the Baseline", "times the floor", "memory (MB)",
-    ]  # fmt: skip
-    return markdown(head, lines)
+    columns = {
+        "Method": lambda row: _name(row) if row["precision"] == "float32" else f"{_name(row)}, {row['precision']}",
+        "T / N": lambda row: steps_text(_config(row)),
+        "images of a minibatch": lambda row: row["batch"],
+        "ms an iteration": lambda row: f"{1000 * row['seconds']:.0f}{_spread(row)}",
+        f"seconds an epoch of {data.LABELLED[dataset].title}": lambda row: f"{epoch_seconds(row, dataset):.1f}",
+        f"hours for {PAPER_EPOCHS} epochs": lambda row: f"{epoch_seconds(row, dataset) * PAPER_EPOCHS / 3600:.1f}",
+        "ratio to the Baseline": lambda row: f"{row['seconds'] / base['seconds']:.2f}",
+        "times the floor": lambda row: f"{row['seconds'] / row['floor_seconds']:.1f}",
+        "memory (MB)": lambda row: f"{row['bytes'] / 1e6:.0f}",
+    }
+    order = [(row["replayed"], TRANSFER.order(_config(row)), row["precision"] != "float32") for row in own]
+    return table([row for _, row in sorted(zip(order, own, strict=True), key=lambda pair: pair[0])], columns)
 
 
-def times(result: Result, setting: str, optimizer: str) -> dict[str, dict[str, Any]]:
-    """Rows of the benchmark in float32, by method."""
-    wanted = (setting, optimizer, "float32")
-    own = [row for row in result["metrics"] if (row["setting"], row["optimizer"], row["precision"]) == wanted]
-    return {row["method"]: row for row in own}
+def _rows(result: Result | None, side: int, optimizer: str) -> list[Row]:
+    metrics = result["metrics"] if result else []
+    return [row for row in metrics if (row["side"], row["optimizer"]) == (side, optimizer)]
 
 
-def epoch_seconds(row: dict[str, Any], dataset: str) -> float:
+def _find(rows: list[Row], **wanted: Any) -> Row | None:
+    """The row in float32 with these values; None where it was not measured."""
+    wanted |= {"precision": "float32"}
+    return next((row for row in rows if all(row[name] == value for name, value in wanted.items())), None)
+
+
+def _pair(result: Result | None, side: int, optimizer: str, base: Row = BASELINE) -> tuple[Row, Row] | None:
+    """The rows of the Baseline, or another base, and of Multi-step; None where one was not measured."""
+    rows = _rows(result, side, optimizer)
+    found = _find(rows, **base), _find(rows, **MULTI_STEP)
+    return None if None in found else found
+
+
+def _config(row: Row) -> transfer.TransferConfig:
+    own = {name: row[name] for name in ("estimator", "optimizer", "steps", "window")}
+    return transfer.preset_config("paper", SIZES[row["side"]], **own)
+
+
+def _name(row: Row) -> str:
+    return "Replayed reverse" if row["replayed"] else transfer.label(_config(row))
+
+
+def epoch_seconds(row: Row, dataset: str) -> float:
     """Time of an epoch of the paper's protocol, extrapolated from an iteration's."""
-    batch = preset_config("paper", dataset, "multistep").batch
+    batch = transfer.preset_config("paper", dataset, "multistep").batch
     return row["seconds"] * (data.TABLE_6[dataset]["train"] // batch) * batch / row["batch"]
 
 
-def _spread(row: dict[str, Any], scale: float) -> str:
-    """Standard deviation over the rounds of the measurement."""
-    return f" ±{scale * statistics.stdev(row['seconds_all']):.0f}" if len(row["seconds_all"]) > 1 else ""
+def _deviation(row: Row) -> float:
+    """Standard deviation over the rounds of the measurement, as a share of the time; 0 for a single round."""
+    return statistics.stdev(row["seconds_all"]) / row["seconds"] if len(row["seconds_all"]) > 1 else 0.0
 
 
-def saved(result: Result, setting: str, optimizer: str, base: str = "Baseline") -> float:
-    """Share of the base's time that Multi-step saves."""
-    found = times(result, setting, optimizer)
-    return 1 - found["Multi-step"]["seconds"] / found[base]["seconds"]
+def _spread(row: Row) -> str:
+    return f" ±{1000 * row['seconds'] * _deviation(row):.0f}" if len(row["seconds_all"]) > 1 else ""
+
+
+def _saved(base: Row, ours: Row) -> float:
+    """Share of the base's time that ours saves, in percent."""
+    return 100 * (1 - ours["seconds"] / base["seconds"])
+
+
+def _paper_saved() -> float:
+    return 100 * (1 - paper.table(1).cells["Multi-step"]["ratio"].value)
 
 
 def saved_table(result: Result | None) -> str:
@@ -108,56 +128,48 @@ def saved_table(result: Result | None) -> str:
     """
     if result is None:
         return _NOT_RUN
-    lines = []
-    for setting, optimizer in dict.fromkeys((row["setting"], row["optimizer"]) for row in result["metrics"]):
-        found = times(result, setting, optimizer)
-        cells = [_saved_text(found, base) if base in found else "-" for base in ("Baseline", "Replayed reverse")]
-        reported = f"{100 * _paper_saved():.0f} %" if (setting, optimizer) == ("224x224", "sgd") else "-"
-        lines.append([setting, {"sgd": "SGD", "adam": "Adam"}[optimizer], *cells, reported])
+    rows = []
+    for side, optimizer in dict.fromkeys((row["side"], row["optimizer"]) for row in result["metrics"]):
+        found = [_saved_text(_pair(result, side, optimizer, base)) for base in (BASELINE, REPLAYED)]
+        reported = f"{_paper_saved():.0f} %" if (side, optimizer) == (224, "sgd") else "-"
+        rows.append([f"{side}x{side}", {"sgd": "SGD", "adam": "Adam"}[optimizer], *found, reported])
     head = ["Images", "Inner optimiser", "saved of the Baseline", "saved of Replayed reverse", "the paper's Table 1"]
-    return markdown(head, lines)
+    return markdown(head, rows)
 
 
-def _saved_text(found: dict[str, dict[str, Any]], base: str) -> str:
-    ours, theirs = found["Multi-step"], found[base]
-    shares = [100 * (1 - a / b) for a, b in zip(ours["seconds_all"], theirs["seconds_all"], strict=False)]
-    return f"{100 * (1 - ours['seconds'] / theirs['seconds']):.0f} % ({min(shares):.0f} to {max(shares):.0f})"
+def _saved_text(pair: tuple[Row, Row] | None) -> str:
+    if pair is None:
+        return "-"
+    shares = [100 * (1 - b / a) for a, b in zip(*(row["seconds_all"] for row in pair), strict=False)]
+    over_rounds = f" ({min(shares):.0f} to {max(shares):.0f})" if len(shares) > 1 else ""
+    return f"{_saved(*pair):.0f} %{over_rounds}"
 
 
-def _paper_saved() -> float:
-    """The share saved in the paper's Table 1."""
-    return 1 - paper.table(1).cells["Multi-step"]["ratio"].value
+@styled
+def epoch_bars(result: Result | None, optimizer: str = "adam") -> Figure | str:
+    """Figure 3: seconds of an epoch of each data set, Baseline beside Multi-step, with the share that is saved.
 
-
-def epoch_bars(result: Result, optimizer: str = "adam") -> Figure:
-    """Figure 3: seconds of an epoch of each data set, Baseline beside Multi-step, with the share that is saved."""
-    settings = [setting for setting in reversed(SETTINGS) if times(result, setting, optimizer)]
-    groups = {setting: [n for n in DATASETS if _setting(n) == setting] for setting in settings}
-    figure, axes = plt.subplots(
-        1, len(groups), figsize=(9, 3.8), width_ratios=[len(names) for names in groups.values()], layout="constrained",
-        squeeze=False,
-    )  # fmt: skip
-    for axis, (setting, names) in zip(axes[0], groups.items(), strict=True):
-        found = times(result, setting, optimizer)
-        for offset, method in zip((-0.2, 0.2), ("Baseline", "Multi-step"), strict=True):
-            row = found[method]
+    Bars have the standard deviation over rounds. In words where it was not run.
+    """
+    found = {side: pair for side in reversed(SIZES) if (pair := _pair(result, side, optimizer))}
+    if not found:
+        return _NOT_RUN
+    groups = [[name for name in DATASETS if data.LABELLED[name].side == side] for side in found]
+    figure, axes = panels(len(groups), height=3.8, width_ratios=list(map(len, groups)))
+    for axis, (side, pair), names in zip(axes[0], found.items(), groups, strict=True):
+        for offset, method, row in zip((-0.2, 0.2), ("Baseline", "Multi-step"), pair, strict=True):
             heights = [epoch_seconds(row, name) for name in names]
-            spread = statistics.stdev(row["seconds_all"]) / row["seconds"] if len(row["seconds_all"]) > 1 else 0.0
-            errors = [spread * height for height in heights]
-            style = {"color": COLOURS[method], "label": method if axis is axes[0][0] else None, "ecolor": "black"}
-            axis.bar([i + offset for i in range(len(names))], heights, 0.38, yerr=errors, **style)
+            places, errors = [i + offset for i in range(len(names))], [_deviation(row) * height for height in heights]
+            axis.bar(places, heights, 0.38, yerr=errors, color=COLOURS[method], ecolor="black", label=method)
         for i, name in enumerate(names):
-            share = f"{-100 * saved(result, setting, optimizer):+.0f} %"
-            axis.annotate(
-                share, (i, epoch_seconds(found["Baseline"], name)), (0, 6), textcoords="offset points", ha="center"
-            )
+            at = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
+            axis.annotate(f"{-_saved(*pair):+.0f} %", (i, epoch_seconds(pair[0], name)), **at)
         axis.set_xticks(range(len(names)), [data.LABELLED[name].title for name in names])
-        axis.set_title(f"{setting} images", fontsize="medium")
+        axis.set_title(f"{side}x{side} images")
         axis.margins(y=0.15)
-        axis.grid(axis="y", alpha=0.3)
+        axis.grid(False, axis="x")
     axes[0][0].set_ylabel("seconds an epoch")
-    figure.legend(frameon=False, fontsize="small", ncols=2, loc="outside lower center")
-    plt.close(figure)
+    legend_below(figure, axes[0][0])
     return figure
 
 
@@ -165,49 +177,44 @@ def epoch_table(result: Result | None, optimizer: str = "adam") -> str:
     """The numbers of Figure 3, in Markdown; or that it was not run."""
     if result is None:
         return _NOT_RUN
-    lines = []
+    rows = []
     for name in DATASETS:
-        found = times(result, _setting(name), optimizer)
-        images, batch = data.TABLE_6[name]["train"], preset_config("paper", name, "multistep").batch
-        seconds = [f"{epoch_seconds(found[m], name):.1f}" for m in ("Baseline", "Multi-step") if m in found]
-        share = f"{100 * saved(result, _setting(name), optimizer):.0f} %" if found else "not run"
-        lines.append(
-            [
-                data.LABELLED[name].title,
-                _setting(name),
-                f"{images:,}",
-                f"{images // batch:,} of {batch}",
-                *(seconds or ["not run", "not run"]),
-                share,
-                f"{100 * _paper_saved():.0f} % (Table 1, SGD)" if name == "bird" else "not printed",
-            ]
+        side, pair = data.LABELLED[name].side, _pair(result, data.LABELLED[name].side, optimizer)
+        images, batch = data.TABLE_6[name]["train"], transfer.preset_config("paper", name, "multistep").batch
+        found = (
+            [*(f"{epoch_seconds(row, name):.1f}" for row in pair), f"{_saved(*pair):.0f} %"]
+            if pair
+            else ["not run"] * 3
         )
+        reported = f"{_paper_saved():.0f} % (Table 1, SGD)" if name == "bird" else "not printed"
+        line = [data.LABELLED[name].title, f"{side}x{side}", f"{images:,}", f"{images // batch:,} of {batch}"]
+        rows.append([*line, *found, reported])
     head = [
         "Data", "images", "for training", "minibatches an epoch", "Baseline (s)", "Multi-step (s)", "saved",
         "saved in the paper",
     ]  # fmt: skip
-    return markdown(head, lines)
+    return markdown(head, rows)
 
 
-def _setting(dataset: str) -> str:
-    side = data.LABELLED[dataset].side
-    return f"{side}x{side}"
-
-
-def time_by_steps(result: Result, optimizer: str = "adam") -> Figure:
-    """Figure 4b: time of an iteration against T for each method, one panel a size of images."""
-    settings = [s for s in SETTINGS if times(result, s, optimizer)]
-    figure, axes = plt.subplots(1, len(settings), figsize=(4.6 * len(settings), 4), layout="constrained", squeeze=False)
-    for axis, setting in zip(axes[0], settings, strict=True):
-        found = times(result, setting, optimizer)
-        ordered = sorted((m for m in found if m != "Replayed reverse"), key=place_of)
-        draw_by_steps(axis, {m: (found[m]["steps"], [1000 * found[m]["seconds"]]) for m in ordered})
-        batch = found["Baseline"]["batch"]
-        axis.set_title(f"{setting}, minibatches of {batch}", fontsize="medium")
-        axis.set(ylabel="ms an iteration", ylim=(0, None))
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, fontsize="small", ncols=4, loc="outside lower center")
-    plt.close(figure)
+@styled
+def by_steps(result: Result | None, optimizer: str = "adam") -> Figure | str:
+    """Figure 4b: time of an iteration against T for each method, one panel a size of images; in words where it was not
+    run for several T."""
+    found = {}
+    for side in SIZES:
+        own = [row for row in _rows(result, side, optimizer) if row["precision"] == "float32" and not row["replayed"]]
+        points = sorted(
+            ((_config(row), [1000 * row["seconds"]]) for row in own), key=lambda each: TRANSFER.order(each[0])
+        )
+        if several_steps(points):
+            found[side] = points, own[0]["batch"]
+    if not found:
+        return "No figure against T: one T alone was timed." if result else _NOT_RUN
+    figure, axes = panels(len(found), width=4.6 * len(found), height=4)
+    for axis, (side, (points, batch)) in zip(axes[0], found.items(), strict=True):
+        draw_by_steps(axis, points)
+        axis.set(title=f"{side}x{side}, minibatches of {batch}", ylabel="ms an iteration", ylim=(0, None))
+    legend_below(figure, axes[0][0])
     return figure
 
 
@@ -215,35 +222,36 @@ def steps_cost(result: Result | None, optimizer: str = "adam") -> str:
     """What each further transfer step adds to the time of an exact iteration, in Markdown; or that it was not run."""
     if result is None:
         return _NOT_RUN
-    exact = ("0-step", "1-step", "Baseline", "3-step")
-    lines = []
-    for setting in SETTINGS:
-        found = times(result, setting, optimizer)
-        if all(method in found for method in exact):
-            milliseconds = [1000 * found[method]["seconds"] for method in exact]
+    rows = []
+    for side in SIZES:
+        exact = [_find(_rows(result, side, optimizer), **BASELINE | {"steps": steps}) for steps in range(4)]
+        if None not in exact:
+            milliseconds = [1000 * row["seconds"] for row in exact]
             added = [f"{b - a:+.0f}" for a, b in itertools.pairwise(milliseconds)]
-            lines.append([setting, f"{milliseconds[0]:.0f}", *added])
-    return markdown(["Images", "T = 0 (ms)", "the first step adds", "the second", "the third"], lines)
+            rows.append([f"{side}x{side}", f"{milliseconds[0]:.0f}", *added])
+    return markdown(["Images", "T = 0 (ms)", "the first step adds", "the second", "the third"], rows)
 
 
 def run_times_table(found: pd.DataFrame) -> str:
-    """Time of whole runs of one optimiser: Baseline and Multi-step of each data set and preset, in Markdown.
+    """Time of whole runs with one T, of each data set, optimiser and preset, in Markdown.
 
     The time of reading images is in it, that of evaluation is not.
     """
-    lines = []
-    for _, own in found.groupby(["title", "preset"], sort=False):
-        rows = [seeds for seeds in cells(own) if seeds["label"].iloc[0] in ("Scratch", "Baseline", "Multi-step")]
-        rows = [seeds for seeds in rows if seeds["row"].iloc[0] == seeds["label"].iloc[0]]
-        base = [seeds["seconds_per_epoch"].mean() for seeds in rows if seeds["label"].iloc[0] == "Baseline"]
-        for seeds in rows:
-            run, seconds = seeds.iloc[0], seeds["seconds_per_epoch"].mean()
-            lines.append(
-                [
-                    f"{run['title']}, {run['setting']}", run["preset"], run["label"], len(seeds),
-                    f"{1000 * seeds['seconds_per_iteration'].mean():.0f}", f"{seconds:.1f}",
-                    f"{seconds / base[0]:.2f}" if base else "-", f"{run['device']}, {run['threads']} threads",
-                ]
-            )  # fmt: skip
-    head = ["Setting", "preset", "Method", "seeds", "ms an iteration", "s an epoch", "ratio to the Baseline", "device"]
-    return markdown(head, lines)
+    columns = {
+        "Setting": lambda seeds: f"{seeds['title'].iloc[0]}, {seeds['setting'].iloc[0]}",
+        "preset": lambda seeds: seeds["preset"].iloc[0],
+        "Method": lambda seeds: seeds["row"].iloc[0],
+        "seeds": len,
+        "ms an iteration": lambda seeds: f"{1000 * seeds['seconds_per_iteration'].mean():.0f}",
+        "s an epoch": lambda seeds: f"{seeds['seconds_per_epoch'].mean():.1f}",
+        "ratio to exact": lambda seeds: _ratio(seeds, found),
+        "device": lambda seeds: listed(f"{run.device}, {run.threads} threads" for run in seeds.itertuples()),
+    }
+    return table(cells(usual(found)), columns)
+
+
+def _ratio(seeds: pd.DataFrame, found: pd.DataFrame) -> str:
+    """Of an epoch's time to that of the exact method of the same data, optimiser and preset."""
+    where = {name: seeds[name].iloc[0] for name in ("dataset", "optimizer", "preset")}
+    exact = select(found, estimator="multistep", window=1, **where)
+    return f"{seeds['seconds_per_epoch'].mean() / exact['seconds_per_epoch'].mean():.2f}" if len(exact) else "-"

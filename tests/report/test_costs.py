@@ -20,11 +20,11 @@ def test_figure_and_table_show_the_stored_numbers(tmp_path, monkeypatch):
     stored = measured(costs.ALL, costs.METHODS, (1, 8))
     monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
     with pytest.raises(UserError, match="run python benchmarks/few_shot_costs.py"):
-        report.costs.few_shot_costs()
+        report.costs.measured()
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks" / "few_shot_costs.json").write_text(json.dumps(stored))
-    result = report.costs.few_shot_costs()
-    figure = report.costs.cost_figure(result)
+    result = report.costs.measured()
+    figure = report.costs.figure(result)
     assert [axis.get_title() for axis in figure.axes[:4]] == [f"{w}-way {s}-shot" for w, s in costs.ALL]
     assert figure.axes[0].get_ylabel() == "growth of peak resident set (MB)"
     line = next(line for line in figure.axes[4].lines if line.get_color() == report.style.COLOURS["MAML"])
@@ -32,23 +32,23 @@ def test_figure_and_table_show_the_stored_numbers(tmp_path, monkeypatch):
         1000 * row["seconds"] for row in stored["metrics"] if (row["method"], row["way"], row["shot"]) == ("MAML", 5, 1)
     ]
     assert list(line.get_ydata()) == wanted
-    table = report.costs.cost_table(result, 5, 1)
+    table = report.costs.table(result, 5, 1)
     maml = next(line for line in table.splitlines() if line.startswith("| MAML"))
     assert f"| 115 | 40 | 16 | {wanted[-1]:.0f} | {wanted[-1]:.0f} |" in maml and maml.endswith("| 0 / 0 | 0 / 0 |")
-    faster, _ = report.costs.speed_ratio(result, "Multi-step (4)", 5, 1, 8)
+    faster, _ = report.costs.ratio(result, "Multi-step (4)", 5, 1, 8)
     assert faster == pytest.approx((115 * 3 + 40 * 8) / (85 * 3 + 10 * 8))
     stored["provenance"]["device"] = "a GPU"
     (tmp_path / "benchmarks" / "few_shot_costs-cuda.json").write_text(json.dumps(stored))
-    assert report.costs.cost_figure(report.costs.few_shot_costs()).axes[0].get_ylabel() == "peak memory (MB)"
+    assert report.costs.figure(report.costs.measured()).axes[0].get_ylabel() == "peak memory (MB)"
 
 
 def test_one_number_of_steps_makes_no_curve_and_few_cells_no_fit():
-    words = report.costs.cost_figure(measured([(5, 1)], ["MAML", "FO-MAML", "iMAML"], [2]))
+    words = report.costs.figure(measured([(5, 1)], ["MAML", "FO-MAML", "iMAML"], [2]))
     assert isinstance(words, str) and "only one number of inner steps was measured" in words
     few = measured([(5, 1)], ["MAML"], [2, 4])
-    (row,) = report.costs.cost_table(few, 5, 1).splitlines()[2:]
+    (row,) = report.costs.table(few, 5, 1).splitlines()[2:]
     assert row.split(" | ")[5] == "-" and row.endswith("| - | - | - |")
-    assert report.costs.cost_constants(few, 5, 1) == "5-way 1-shot: too few measurements for the cost model."
-    memory, _ = report.costs.cost_figure(few).axes
+    assert report.costs.constants(few, 5, 1) == "5-way 1-shot: too few measurements for the cost model."
+    memory, _ = report.costs.figure(few).axes
     assert [list(line.get_xdata()) for line in memory.lines if len(line.get_xdata())] == [[2, 4]]  # and no dotted line
-    assert report.costs.cost_table(few, 20, 1) == "No run yet."
+    assert report.costs.table(few, 20, 1) == "No run yet."

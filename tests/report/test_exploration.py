@@ -12,9 +12,9 @@ def test_each_window_has_its_name_and_a_colour_of_its_own():
     """All divisors of 12 beside exact and first-order: those that the tables have in the tables' colours."""
     windows = [1, 2, 3, 4, 6, 12, None]
     rows = [row(window, 1 + i) for i, window in enumerate(windows)]
-    names = [line.split(" | ")[0] for line in report.exploration.exploration_table(rows).splitlines()[2:]]
+    names = [line.split(" | ")[0] for line in report.exploration.table(rows).splitlines()[2:]]
     assert names == ["| exact", "| N = 2", "| N = 3", "| N = 4", "| N = 6", "| N = 12", "| first-order"]
-    path, cost = report.exploration.exploration_figure(rows).axes
+    path, cost = report.exploration.figure(rows).axes
     colours = dict(zip(windows, (line.get_color() for line in path.lines), strict=True))
     assert len(set(colours.values())) == len(windows)
     known = {1: "MAML", 2: "Multi-step (2)", 4: "Multi-step (4)", None: "FO-MAML"}

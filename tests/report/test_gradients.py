@@ -42,13 +42,13 @@ def test_figures_of_meta_gradients_show_the_stored_numbers(tmp_path, monkeypatch
     with pytest.raises(
         UserError, match=r"quadratic.json is not there: run python benchmarks/meta_gradients.py quadratic"
     ):
-        report.gradients.meta_gradients()
+        report.gradients.measured()
     (tmp_path / "meta-gradients").mkdir()
     for problem in report.gradients.GRADIENT_PROBLEMS:
         (tmp_path / "meta-gradients" / f"{problem}.json").write_text(json.dumps(gradients(problem)))
-    results = report.gradients.meta_gradients()
+    results = report.gradients.measured()
 
-    panels = report.gradients.gradients_by_window(results).axes
+    panels = report.gradients.by_window(results).axes
     cosines, ratios = panels[0].lines, panels[3].lines
     first = next(line for line in cosines if len(line.get_xdata()) == 8)
     assert list(first.get_xdata()) == list(range(1, 9))
@@ -56,20 +56,20 @@ def test_figures_of_meta_gradients_show_the_stored_numbers(tmp_path, monkeypatch
     first = next(line for line in ratios if len(line.get_xdata()) == 8)
     assert list(first.get_ydata()) == pytest.approx([2 - i / 50 for i in range(8)])
 
-    figure = report.gradients.gradients_by_cost(results)
+    figure = report.gradients.by_cost(results)
     shown = {tuple(line.get_xydata()[0]) for line in figure.axes[2].lines if len(line.get_xdata()) == 1}
     assert any(y == pytest.approx(0.9 - 15 / 100) and x == pytest.approx(0.75 / 0.9) for x, y in shown)  # first-order
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels[:3] == ["windows, N = 1, 2, 4, 8", "exact, adjoint", "first-order"] and len(labels) == 8
 
-    panels = report.gradients.gradients_by_partition(results["omniglot"]).axes
+    panels = report.gradients.by_partition(results["omniglot"]).axes
     assert [panel.get_title() for panel in panels] == [
         "as initialised", "after 9 iterations\n(exact)", "after 9 iterations\n(N = 4)"
     ]  # fmt: skip
     assert panels[0].lines[0].get_xdata()[1] == pytest.approx(1 - 8 / 100)  # (1, 1, 2, 4), as initialised
 
     # 97.5 % point of Student's t with 3 degrees of freedom: 3.18, times 0.02 / 2
-    table = report.gradients.gradients_table(results["omniglot"])
+    table = report.gradients.table(results["omniglot"])
     assert "| first-order | as initialised | with momentum | 0.85 ±0.03 | 1.7 ±0.06 | 425 | 85 |" in table
     assert "| windows 3,3,2 | after 9 iterations (N = 4) | without |" in table
     assert "| Gaussian smoothing | as initialised | without | diverged | diverged | - | - |" in table
