@@ -25,7 +25,8 @@ from msmeta.experiments.few_shot import costs
 from msmeta.experiments.few_shot.step import GraphedStepper
 from msmeta.models.layers import PRECISIONS
 
-METHODS = ("MAML", "Multi-step (2)", "Multi-step (4)", "Multi-step (8)", "FO-MAML")
+METHODS = (("multistep", 1), ("multistep", 2), ("multistep", 4), ("multistep", 8), ("first-order", 1))
+"""Estimator and window."""
 
 
 def measure(cell: costs.Cell, precision: str, images: data.ClassImages, device: torch.device, blocks: int) -> dict:
@@ -46,8 +47,8 @@ def measure(cell: costs.Cell, precision: str, images: data.ClassImages, device: 
         start = time.perf_counter()
         steps.run(block * steps.block, steps.block, 1.0)
         times.append((time.perf_counter() - start) / steps.block)
-    return {"method": cell.method, "precision": precision, "seconds": statistics.median(times),
-            "bytes": machine.peak_memory(device), **agreement}  # fmt: skip
+    return {"estimator": cell.estimator, "window": cell.window, "precision": precision,
+            "seconds": statistics.median(times), "bytes": machine.peak_memory(device), **agreement}  # fmt: skip
 
 
 def first_gradient(config, theta: Params, images: data.ClassImages, sampler: EpisodeSampler, precision: str) -> Params:
@@ -77,12 +78,12 @@ def main() -> None:
         machine.set_precision(precision)
         speeds[precision] = machine.speed(device, torch.bfloat16 if precision == "bf16" else torch.float32)
         for method in METHODS:
-            cell = costs.Cell(method, args.way, args.shot, args.steps, args.filters, args.tasks)
+            cell = costs.Cell(*method, args.way, args.shot, args.steps, args.filters, args.tasks)
             row = measure(cell, precision, images, device, args.blocks)
             row["floor_seconds"] = costs.floor_seconds(cell, speeds[precision])
             rows.append(row)
             print(
-                f"{method:15} {precision:8} {1000 * row['seconds']:8.2f} ms, "
+                f"{cell.label:15} {precision:8} {1000 * row['seconds']:8.2f} ms, "
                 f"{row['seconds'] / row['floor_seconds']:5.1f} x the floor, {row['bytes'] / 1e6:6.0f} MB, "
                 f"cosine with float32 {row['cosine']:.6f}",
                 flush=True,

@@ -56,8 +56,8 @@ def plain_meta_gradient(theta, batch, window):
 
 
 def cell(window: int | None, filters: int, tasks: int) -> costs.Cell:
-    method = {1: "MAML", None: "FO-MAML"}.get(window, f"Multi-step ({window})")
-    return costs.Cell(method, WAY, 1, STEPS, filters, tasks)
+    estimator = "first-order" if window is None else "multistep"
+    return costs.Cell(estimator, window or 1, WAY, 1, STEPS, filters, tasks)
 
 
 def call(name: str, filters: int, tasks: int, chunk: int | None) -> Callable[[], object]:

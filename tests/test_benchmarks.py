@@ -43,9 +43,9 @@ def test_each_method_is_timed_in_each_precision_and_held_against_float32(run, mo
     monkeypatch.setattr(few_shot_graph.GraphedStepper, "block", 3)
     options = ["--device", "cpu", "--way", "2", "--steps", "2", "--tasks", "1", "--filters", "4", "--blocks", "1"]
     result = run(few_shot_graph, *options)
-    rows = {(row["method"], row["precision"]): row for row in result["metrics"]}
+    rows = {(row["estimator"], row["window"], row["precision"]): row for row in result["metrics"]}
     assert len(rows) == 5 * 3
-    for (_, precision), row in rows.items():
+    for (_, _, precision), row in rows.items():
         assert row["seconds"] > 0 and row["floor_seconds"] > 0
         if precision == "bf16":  # 8 bits of mantissa; how far that leads apart depends on the inner rate
             assert row["relative_difference"] > 1e-4

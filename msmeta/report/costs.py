@@ -37,7 +37,7 @@ def figure(result: Result, settings: Sequence[tuple[int, int]] | None = None) ->
     for (memory, time), (way, shot) in zip(axes.T, settings, strict=True):
         rows, model = _rows(result, way, shot)
         for method in METHODS:
-            line = [(row, cell) for row, cell in rows if row["method"] == method]
+            line = [(row, cell) for row, cell in rows if cell.label == method]
             steps = [row["steps"] for row, _ in line]
             memory.plot(steps, [row["bytes"] / 1e6 for row, _ in line], label=method, **drawn(method))
             time.plot(steps, [1000 * row["seconds"] for row, _ in line], **drawn(method))
@@ -62,7 +62,7 @@ def table(result: Result, way: int, shot: int) -> str:
     for row, cell in rows:
         if row["steps"] != last:
             continue
-        own, counted = [each for each in rows if each[0]["method"] == row["method"]], costs.counts(cell)
+        own, counted = [each for each in rows if each[1].label == cell.label], costs.counts(cell)
         predicted = ["-"] * 4
         if model:
             time = [abs(model.seconds(c) / r["seconds"] - 1) for r, c in own]
@@ -72,7 +72,7 @@ def table(result: Result, way: int, shot: int) -> str:
             predicted = [f"{1000 * model.seconds(cell):.0f}", f"{bytes_ / 1e6:.0f}", *off]
         lines.append(
             [
-                row["method"], f"{counted.gradient:.0f}", f"{counted.product:.0f}", f"{counted.states}",
+                cell.label, f"{counted.gradient:.0f}", f"{counted.product:.0f}", f"{counted.states}",
                 f"{1000 * row['seconds']:.0f}", predicted[0], f"{row['bytes'] / 1e6:.0f}", *predicted[1:],
             ]
         )  # fmt: skip
@@ -97,7 +97,7 @@ def constants(result: Result, way: int, shot: int) -> str:
 
 def ratio(result: Result, method: str, way: int, shot: int, steps: int) -> tuple[float, float]:
     """(time, memory) of MAML as multiples of the method's, at this T."""
-    cells = {row["method"]: row for row, cell in _rows(result, way, shot)[0] if cell.steps == steps}
+    cells = {cell.label: row for row, cell in _rows(result, way, shot)[0] if cell.steps == steps}
     return tuple(cells["MAML"][column] / cells[method][column] for column in ("seconds", "bytes"))
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from msmeta import runs
+from msmeta.experiments.few_shot import method
 from msmeta.report.frame import commit_in_words
 from msmeta.report.style import Result, markdown, origin, stored_benchmark
 
-STEP_METHODS = {"1": "MAML", "first-order": "FO-MAML", **{str(n): f"Multi-step ({n})" for n in (2, 4, 8)}}
+STEP_METHODS = {"1": method("multistep"), "first-order": method("first-order")} | {
+    str(window): method("multistep", window) for window in (2, 4, 8)
+}
 
 
 def step_times() -> Result:
@@ -18,11 +21,11 @@ def step_table(result: Result) -> str:
     """A meta-iteration on a CPU beside a plain autograd loop of the same run, in Markdown; ratios to the exact loop."""
     found, rows = result["metrics"], []
     base = found["plain 1"]["seconds"]
-    for name, method in STEP_METHODS.items():
+    for name, label in STEP_METHODS.items():
         plain, own = found[f"plain {name}"], found[f"msmeta {name}"]
         rows.append(
             [
-                method, f"{plain['seconds']:.2f}", f"{plain['seconds'] / base:.2f}", f"{own['seconds']:.2f}",
+                label, f"{plain['seconds']:.2f}", f"{plain['seconds'] / base:.2f}", f"{own['seconds']:.2f}",
                 f"{own['seconds'] / base:.2f}", f"{own['seconds'] / own['floor_seconds']:.1f}",
                 f"{plain['bytes'] / 1e6:.0f}", f"{own['bytes'] / 1e6:.0f}",
             ]
@@ -61,7 +64,7 @@ def graph_table() -> str:
     result = runs.read_result(path)
     rows = [
         [
-            row["method"], row["precision"], f"{1000 * row['seconds']:.2f}",
+            method(row["estimator"], row["window"]), row["precision"], f"{1000 * row['seconds']:.2f}",
             f"{row['seconds'] / row['floor_seconds']:.1f}", f"{row['bytes'] / 1e6:.0f}", f"{row['cosine']:.6f}",
             f"{row['relative_difference']:.1e}",
         ]

@@ -11,7 +11,12 @@ from msmeta.experiments.few_shot import costs
 def measured(ways_and_shots, methods, steps):
     """What benchmarks/few_shot_costs.py stores, made by the cost model itself."""
     model = costs.CostModel(3e-4, 8e-4, 5e5, 2e5)
-    cells = [costs.Cell(m, w, s, t, filters=8, tasks=2) for w, s in ways_and_shots for m in methods for t in steps]
+    cells = [
+        costs.Cell(*costs.METHODS[m], w, s, t, filters=8, tasks=2)
+        for w, s in ways_and_shots
+        for m in methods
+        for t in steps
+    ]
     rows = [{**vars(c), "seconds": model.seconds(c), "bytes": model.bytes(c, 2), "tasks_at_once": 2} for c in cells]
     return {"config": {}, "metrics": rows, "provenance": {"device": "a processor, 2 cores"}}
 
@@ -29,7 +34,9 @@ def test_figure_and_table_show_the_stored_numbers(tmp_path, monkeypatch):
     assert figure.axes[0].get_ylabel() == "growth of peak resident set (MB)"
     line = next(line for line in figure.axes[4].lines if line.get_color() == report.style.COLOURS["MAML"])
     wanted = [
-        1000 * row["seconds"] for row in stored["metrics"] if (row["method"], row["way"], row["shot"]) == ("MAML", 5, 1)
+        1000 * row["seconds"]
+        for row in stored["metrics"]
+        if (row["estimator"], row["window"], row["way"], row["shot"]) == ("multistep", 1, 5, 1)
     ]
     assert list(line.get_ydata()) == wanted
     table = report.costs.table(result, 5, 1)

@@ -31,8 +31,8 @@ def test_speed_tables_show_the_stored_times_as_ratios_to_the_plain_loop(tmp_path
     table = report.speed.convolutions_table()
     assert "| a processor, bf16 | grouped | 12.30 | 4.50 | abcdefg with changes that no commit holds" in table
 
-    row = {"method": "MAML", "precision": "tf32", "seconds": 0.004, "floor_seconds": 0.001, "bytes": 5e8,
-           "cosine": 0.999999, "relative_difference": 1.5e-3}  # fmt: skip
+    row = {"estimator": "multistep", "window": 1, "precision": "tf32", "seconds": 0.004, "floor_seconds": 0.001,
+           "bytes": 5e8, "cosine": 0.999999, "relative_difference": 1.5e-3}  # fmt: skip
     stored = {"config": {}, "metrics": [row], "provenance": origin | {"device": "a GPU"}}
     (folder / "few_shot_graph-cuda.json").write_text(json.dumps(stored))
     assert report.speed.graph_table().startswith(

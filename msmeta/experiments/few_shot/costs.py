@@ -7,7 +7,7 @@ its own grows by. The images are random: neither time nor memory depends on them
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,22 +18,29 @@ from torch import Tensor
 from msmeta import machine, runs
 from msmeta.data import Episodes
 from msmeta.errors import ConfigError
-from msmeta.experiments.few_shot.config import FewShotConfig
+from msmeta.experiments.few_shot.config import FewShotConfig, method
 from msmeta.experiments.few_shot.presets import preset_config
 from msmeta.experiments.few_shot.step import default_chunk, meta_gradient
 from msmeta.models import Conv4
 from msmeta.models.conv4 import BLOCKS
 
-WINDOWS = (2, 4, 8)
-METHODS = ("MAML", *(f"Multi-step ({window})" for window in WINDOWS), "FO-MAML", "iMAML", "Reptile")
+METHODS = {
+    method(estimator, window): (estimator, window)
+    for estimator, window in (
+        ("multistep", 1), ("multistep", 2), ("multistep", 4), ("multistep", 8), ("first-order", 1), ("implicit", 1),
+        ("reptile", 1),
+    )
+}  # fmt: skip
+"""Estimator and window by their name."""
 REPEATS = 3
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One measurement. filters, tasks: of the network and the meta-batch. steps: T."""
+    """One measurement. filters, tasks: of the network and the meta-batch. steps: T. Raises ConfigError."""
 
-    method: str
+    estimator: str
+    window: int
     way: int
     shot: int
     steps: int
@@ -41,22 +48,20 @@ class Cell:
     tasks: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("way", "shot", "steps", "filters", "tasks"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: it must be at least 1")
+        self.config()
+
+    @property
+    def label(self) -> str:
+        """The method's name, whether or not its window divides T."""
+        return method(self.estimator, self.window)
 
     def config(self) -> FewShotConfig:
         """Omniglot's protocol with this many steps; where N does not divide T the last window is shorter."""
-        estimators = {"MAML": "multistep", "FO-MAML": "first-order", "iMAML": "implicit", "Reptile": "reptile"}
-        if self.method not in METHODS:
-            raise ConfigError(f"method {self.method!r} is unknown: choose from {', '.join(METHODS)}")
+        whole, rest = divmod(self.steps, self.window)
+        windows = (self.window,) * whole + ((rest,) if rest else ())
         changes = {"steps": self.steps, "filters": self.filters, "tasks": self.tasks}
-        estimator = estimators.get(self.method, "multistep")
-        window = 1 if self.method in estimators else int(self.method.split("(")[1].rstrip(")"))
-        whole, rest = divmod(self.steps, window)
-        windows = (window,) * whole + ((rest,) if rest else ())
         return preset_config(
-            "paper", "omniglot", self.way, self.shot, estimator, 1 if window == 1 else windows, **changes
+            "paper", "omniglot", self.way, self.shot, self.estimator, 1 if self.window == 1 else windows, **changes
         )
 
 
@@ -211,20 +216,22 @@ def _relative_least_squares(columns: Sequence[tuple[float, float]], values: np.n
 def sweep(
     settings: Sequence[tuple[int, int]],
     steps: Sequence[int],
-    methods: Sequence[str] = METHODS,
+    methods: Iterable[str] = METHODS,
     device: str = "auto",
     filters: int = 64,
     tasks: int = 4,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Measures every method at every number of inner steps, one after another; a result as the store holds it."""
+    if unknown := [name for name in methods if name not in METHODS]:
+        raise ConfigError(f"method {unknown[0]!r} is unknown: choose from {'; '.join(METHODS)}")
     rows = []
     for way, shot in settings:
         for count in steps:
-            for method in methods:
-                cell = Cell(method, way, shot, count, filters, tasks)
+            for name in methods:
+                cell = Cell(*METHODS[name], way, shot, count, filters, tasks)
                 rows.append({**asdict(cell), **measure(cell, device)})
-                say(f"{way}-way {shot}-shot, T = {count}, {method}: {1000 * rows[-1]['seconds']:.0f} ms, "
+                say(f"{way}-way {shot}-shot, T = {count}, {name}: {1000 * rows[-1]['seconds']:.0f} ms, "
                     f"{rows[-1]['bytes'] / 1e6:.0f} MB")  # fmt: skip
     config = {"settings": [list(s) for s in settings], "steps": list(steps), "methods": list(methods),
               "filters": filters, "tasks": tasks}  # fmt: skip

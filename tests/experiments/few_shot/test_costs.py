@@ -13,7 +13,7 @@ from msmeta.models import Conv4
 
 
 def cell(method, steps=8, way=5, shot=1):
-    return Cell(method, way, shot, steps, filters=8, tasks=2)
+    return Cell(*costs.METHODS[method], way, shot, steps, filters=8, tasks=2)
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,11 @@ def test_windows_cover_the_steps_whether_or_not_they_divide_them():
     assert cell("Multi-step (4)", 6).config().window == (4, 2)
     assert cell("Multi-step (8)", 3).config().window == (3,)
     assert cell("MAML", 3).config().window == 1 and cell("MAML", 3).config().steps == 3
-    with pytest.raises(ConfigError, match="method 'SGD' is unknown: choose from MAML"):
-        cell("SGD").config()
+    assert [cell(name, steps).label for name in costs.METHODS for steps in (3, 8)] == [
+        name for name in costs.METHODS for _ in range(2)
+    ]
+    with pytest.raises(ConfigError, match="method 'SGD' is unknown: choose from MAML; Multi-step"):
+        costs.sweep([(5, 1)], [1], ["SGD"], "cpu")
 
 
 @pytest.mark.parametrize("steps", [1, 2])
@@ -48,7 +51,7 @@ def test_operations_are_those_that_torch_counts(steps):
     problem = few_shot.episode_problem(Conv4(5, filters=8), next(episodes.chunks(1)))
     theta = {name: value.requires_grad_() for name, value in Conv4(5, filters=8).init(0).items()}
     for method in ("MAML", "FO-MAML"):
-        one = Cell(method, 5, 1, steps, filters=8, tasks=1)
+        one = Cell(*costs.METHODS[method], 5, 1, steps, filters=8, tasks=1)
         with FlopCounterMode(display=False) as counter:
             one.config().build_estimator(None)(problem, theta)
         assert costs.work(one)[0] == pytest.approx(counter.get_total_flops(), rel=0.01)  # heads' products apart
@@ -92,7 +95,7 @@ def test_memory_is_linear_in_the_windows():
 
 def test_a_failed_measurement_is_one_line():
     with pytest.raises(UserError, match="way=0: it must be at least 1"):
-        costs.measure(Cell("MAML", 0, 1, 8), "cpu")
+        costs.measure(Cell("multistep", 1, 0, 1, 8), "cpu")
     with pytest.raises(ConfigError, match="preset 'huge' is unknown"):
         costs.live("huge", None, None, None, "cpu", 8, 2)
 
