@@ -17,8 +17,14 @@ SHARED = Path(__file__).parents[4] / "shared/data"
 WEIGHTS = Path(os.environ.get("MSMETA_SOURCE_WEIGHTS", SHARED / "weights" / sources.TINYIMAGENET_FILE))
 
 
+WHOLE = {"batch": 64, "train_images": None}  # of the smoke preset
+
+
 def smoke(estimator="multistep", optimizer="sgd", **changes):
-    return transfer.preset_config("smoke", "glyphs-rgb", estimator, optimizer, **changes)
+    """4 iterations an epoch, as the preset has, of small batches."""
+    return transfer.preset_config(
+        "smoke", "glyphs-rgb", estimator, optimizer, **{"batch": 8, "train_images": 32, **changes}
+    )
 
 
 @pytest.fixture
@@ -33,9 +39,8 @@ def test_result_holds_what_a_reader_needs(train, tmp_path):
     assert result["config"] == runs.plain(config)
     assert (result["method"], result["setting"]) == ("Multi-step", "SGD")
     metrics, images = result["metrics"], data.load_labelled("glyphs-rgb")
-    batches = len(images.labels["train"]) // config.batch
-    assert metrics["iterations"] == batches and result["log"]["iteration"] == list(range(1, batches + 1))
-    assert metrics["images"] == {name: len(labels) for name, labels in images.labels.items()}
+    assert metrics["iterations"] == 4 and result["log"]["iteration"] == [1, 2, 3, 4]  # 32 images in batches of 8
+    assert metrics["images"] == {name: len(labels) for name, labels in images.labels.items()} | {"train": 32}
     assert 0 <= metrics["accuracy"] <= 100 and result["curve"]["accuracy"] == [metrics["validation_accuracy"]]
     assert all(value > 0 for value in metrics["meta_movement"].values())
     assert [len(row) for row in metrics["pair_weights"]] == [3] * 5
@@ -46,7 +51,7 @@ def test_result_holds_what_a_reader_needs(train, tmp_path):
 
 def test_scratch_learns_drawings(train):
     """20 classes, so chance is 5 %: far above it after 40 iterations, and the loss falls."""
-    result = train(smoke("scratch", epochs=10, width=0.25, lr=0.1))
+    result = train(smoke("scratch", epochs=10, width=0.25, lr=0.1, **WHOLE))
     assert result["metrics"]["accuracy"] > 50
     assert result["log"]["total_loss"][-1] < result["log"]["total_loss"][0]
     assert result["source"] is None and "pair_weights" not in result["metrics"]
@@ -54,7 +59,7 @@ def test_scratch_learns_drawings(train):
 
 
 def test_the_network_of_the_best_epoch_is_tested(train):
-    result = train(smoke("scratch", epochs=6, lr=0.3))
+    result = train(smoke("scratch", epochs=6, lr=0.3, **WHOLE))
     looks = result["curve"]["accuracy"]
     assert len(looks) == 6 and result["metrics"]["validation_accuracy"] == max(looks)
     assert result["metrics"]["selected_epoch"] == 1 + looks.index(max(looks))
@@ -187,9 +192,10 @@ def test_command_line(tmp_path, monkeypatch, capsys):
             cli.main()
         return stop.value.code or 0, capsys.readouterr()
 
-    status, printed = call("--preset", "smoke", "--dataset", "glyphs-rgb", "--window", "2")
+    small = ["--preset", "smoke", "--dataset", "glyphs-rgb", "--batch", "8", "--train-images", "32", "--window", "2"]
+    status, printed = call(*small)
     assert status == 0 and "Multi-step (SGD), Glyphs (32x32):" in printed.out
-    assert call("--preset", "smoke", "--dataset", "glyphs-rgb", "--window", "2")[1].out.startswith("this run has")
+    assert call(*small)[1].out.startswith("this run has")
     status, printed = call("--preset", "smoke", "--dataset", "omniglot")
     assert status == 2 and len(printed.err.strip().splitlines()) == 1
     for mistake in (["--window", "3"], ["--width", "10000"], ["--batch", "300"], ["--train-images", "5"]):
