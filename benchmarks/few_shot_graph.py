@@ -29,7 +29,7 @@ METHODS = (("multistep", 1), ("multistep", 2), ("multistep", 4), ("multistep", 8
 """Estimator and window."""
 
 
-def measure(cell: costs.Cell, precision: str, images: data.ClassImages, device: torch.device, blocks: int) -> dict:
+def measure(cell: costs.Cell, precision: str, images: data.Images, device: torch.device, blocks: int) -> dict:
     config = replace(cell.config(), precision=precision)
     machine.set_precision(precision)
     model = few_shot.build_model(config, images)
@@ -51,7 +51,7 @@ def measure(cell: costs.Cell, precision: str, images: data.ClassImages, device: 
             "seconds": statistics.median(times), "bytes": machine.peak_memory(device), **agreement}  # fmt: skip
 
 
-def first_gradient(config, theta: Params, images: data.ClassImages, sampler: EpisodeSampler, precision: str) -> Params:
+def first_gradient(config, theta: Params, images: data.Images, sampler: EpisodeSampler, precision: str) -> Params:
     machine.set_precision(precision)
     model = few_shot.build_model(replace(config, precision=precision), images)
     episodes = sampler.sample(0, config.tasks)

@@ -84,17 +84,18 @@ def data_list() -> None:
         title="For transfer", title_justify="left",
     )  # fmt: skip
     for entry in data.status():
+        dataset = entry.dataset
         size = f"{entry.bytes / 1e6:.0f} MB" if entry.bytes else "-"
-        described = entry.name, entry.title, entry.state
+        described = dataset.name, dataset.title, entry.state
         found = size, (entry.hash or "-")[:12]
-        if entry.name in data.LABELLED:
-            images = " + ".join(f"{count:,}" for count in entry.images.values())
-            labelled.add_row(*described, str(entry.classes["train"]), images, *found)
+        if dataset.purpose == data.TRANSFER:
+            images = " + ".join(f"{len(part):,}" for part in dataset.splits.values())
+            labelled.add_row(*described, str(dataset.classes), images, *found)
         else:
-            classes = f"{entry.classes['train']:,} + {entry.classes['test']:,}"
-            if entry.rotations > 1:
-                classes += f", x {entry.rotations} rotations"
-            few_shot.add_row(*described, classes, str(entry.samples), *found)
+            classes = f"{dataset.classes_in('train'):,} + {dataset.classes_in('test'):,}"
+            if dataset.rotations > 1:
+                classes += f", x {dataset.rotations} rotations"
+            few_shot.add_row(*described, classes, str(dataset.samples), *found)
     Console().print(few_shot, labelled)
     print(f"data folder: {data.data_root()}")
 
@@ -125,10 +126,7 @@ def data_verify(name: Annotated[str, typer.Argument(help="Data set.")]) -> None:
     from msmeta import data
 
     entry = data.verify(name)
-    if name in data.LABELLED:
-        counts = f"{sum(entry.images.values()):,} images of {entry.classes['train']} classes"
-    else:
-        counts = f"{sum(entry.classes[s] for s in ('train', 'test')):,} classes"
+    counts = f"{entry.dataset.size:,} images of {entry.dataset.classes:,} classes"
     print(f"{name} is intact: {counts}, SHA-256 {entry.hash}")
 
 

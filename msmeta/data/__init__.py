@@ -1,32 +1,32 @@
 """Data sets: what they are, how raw files become arrays, and episodes and minibatches drawn from them on a device."""
 
-from msmeta.data.dataset import Arrays, Dataset, LabelledDataset, Labels, Progress, RawFile
+from msmeta.data.dataset import FEW_SHOT, TRANSFER, Arrays, Dataset, Progress, RawFile
 from msmeta.data.episodes import Episodes, EpisodeSampler
 from msmeta.data.fallback import real_or_glyphs
-from msmeta.data.labelled import LabelledImages, MinibatchSampler, evaluation_batches, load_labelled
-from msmeta.data.registry import DATASETS, LABELLED, TABLE_6
-from msmeta.data.store import ClassImages, Status, data_root, load, prepare, status, verify
+from msmeta.data.images import Images
+from msmeta.data.minibatches import MinibatchSampler, evaluation_batches
+from msmeta.data.registry import DATASETS, TABLE_6, find, names
+from msmeta.data.store import Status, data_root, load, prepare, status, verify
 
 __all__ = [
     "DATASETS",
-    "LABELLED",
+    "FEW_SHOT",
     "TABLE_6",
+    "TRANSFER",
     "Arrays",
-    "ClassImages",
     "Dataset",
     "EpisodeSampler",
     "Episodes",
-    "LabelledDataset",
-    "LabelledImages",
-    "Labels",
+    "Images",
     "MinibatchSampler",
     "Progress",
     "RawFile",
     "Status",
     "data_root",
     "evaluation_batches",
+    "find",
     "load",
-    "load_labelled",
+    "names",
     "prepare",
     "real_or_glyphs",
     "status",

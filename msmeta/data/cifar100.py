@@ -1,25 +1,23 @@
-"""CIFAR-100: 60,000 photographs of 100 classes, 32x32 (Krizhevsky 2009), in two layouts."""
+"""CIFAR-100: 60,000 photographs of 100 classes, 32x32 (Krizhevsky 2009), in two layouts; and CIFAR-FS, a view of it."""
 
-import io
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from msmeta.data.dataset import LabelledDataset, Labels, Progress, RawFile
-from msmeta.data.raw import (
-    PickledArray,
-    ReadFile,
-    as_text,
-    decode_all,
-    find_tree,
-    load_pickle,
-    open_path,
-    open_rgb,
-    readable,
+from msmeta.data.dataset import (
+    Allocate,
+    Arrays,
+    Dataset,
+    Progress,
+    RawFile,
+    splits_of_classes,
+    splits_of_images,
 )
+from msmeta.data.pickles import PickledArray, as_text, load_pickle
+from msmeta.data.raw import decode_all, matching, open_image, readable
 from msmeta.data.splits import divide
 from msmeta.errors import DataError
 
@@ -34,6 +32,27 @@ _NAMES = (
 )
 CLASSES = _NAMES.split()
 """In the order of the official labels."""
+FEW_SHOT_CLASSES = {
+    split: names.split()
+    for split, names in {
+        "train": (
+            "apple aquarium_fish bear bee bottle bowl boy bridge bus can castle caterpillar chair clock cloud "
+            "cockroach couch cup dinosaur dolphin elephant forest girl hamster house kangaroo keyboard lawn_mower lion "
+            "lizard lobster mountain mouse mushroom oak_tree orange orchid palm_tree pear pine_tree plate porcupine "
+            "possum rabbit raccoon ray road seal shrew skunk skyscraper snake spider squirrel streetcar sunflower "
+            "tank tiger train trout tulip turtle willow_tree wolf"
+        ),
+        "validation": (
+            "beaver beetle butterfly camel cattle crab crocodile flatfish lamp maple_tree motorcycle otter sea shark "
+            "television tractor"
+        ),
+        "test": (
+            "baby bed bicycle chimpanzee fox leopard man pickup_truck plain poppy rocket rose snail sweet_pepper table "
+            "telephone wardrobe whale woman worm"
+        ),
+    }.items()
+}
+"""Of CIFAR-FS: those of CIFAR-100 divided for few-shot learning by Bertinetto et al. (2019)."""
 SAMPLES = {"train": 500, "test": 100}
 """Images of a class in each of the two published parts."""
 COUNTS = {"train": 45_000, "validation": 5_000, "test": 10_000}
@@ -52,17 +71,29 @@ def raw_files() -> tuple[RawFile, ...]:
     return (RawFile(CIFAR100.filename, CIFAR100.url, CIFAR100.tgz_md5),)
 
 
-def build(folder: Path | None, images: np.ndarray, progress: Progress) -> Labels:
-    """Fills `images`: of the published training images, a tenth of each class is for validation.
-
-    Raises DataError as `read_classes` does.
-    """
+def build(folder: Path, progress: Progress, allocate: Allocate = np.empty) -> Arrays:
+    """Of the published training images, a tenth of each class is for validation. Raises as `read_classes` does."""
     found = read_classes(folder, CLASSES, progress)
-    classes, samples = found.shape[:2]
+    labels, order = _published()
+    images = allocate((len(order), *found.shape[2:]), np.uint8)
+    np.take(found.reshape(-1, *found.shape[2:]), order, axis=0, out=images)
+    return Arrays(images, labels[order], list(CLASSES))
+
+
+def few_shot(arrays: Arrays) -> Arrays:
+    """CIFAR-FS: the classes of CIFAR-100 in the order of the splits, the images of each in their published order."""
+    labels, order = _published()
+    where = np.argsort(order).reshape(len(CLASSES), -1)  # (classes, samples): where the published images are stored
+    classes = [label for names in FEW_SHOT_CLASSES.values() for label in names]
+    places = where[[arrays.classes.index(label) for label in classes]].ravel()
+    return Arrays(arrays.images[places], labels, classes)
+
+
+def _published() -> tuple[np.ndarray, np.ndarray]:
+    """Labels of the published images, class by class, of each first those of train; and the order of the splits."""
+    classes, samples = len(CLASSES), sum(SAMPLES.values())
     labels = np.repeat(np.arange(classes), samples)
-    order = divide(labels, np.tile(np.arange(samples) >= SAMPLES["train"], classes), COUNTS)
-    np.take(found.reshape(-1, 3, SIDE, SIDE), order, axis=0, out=images)
-    return Labels(labels[order], list(CLASSES))
+    return labels, divide(labels, np.tile(np.arange(samples) >= SAMPLES["train"], classes), COUNTS)
 
 
 def read_classes(folder: Path, classes: Sequence[str], progress: Progress) -> np.ndarray:
@@ -72,48 +103,47 @@ def read_classes(folder: Path, classes: Sequence[str], progress: Progress) -> np
     sorted by file name without suffix; both layouts give the same arrays. Raises DataError if something is missing or
     damaged or a count is wrong.
     """
-    if tree := find_tree(folder, "cifar-100-python") or (folder if (folder / "meta").is_file() else None):
-        with open_path(tree, max_files=20, max_bytes=2**28) as (names, read):
-            return _from_pickles(tree, names, read, classes, progress)
-    here = all((folder / part).is_dir() for part in SAMPLES)
-    if tree := find_tree(folder, "cifar100") or (folder if here else None):
-        with open_path(tree, max_files=100_000, max_bytes=65_536) as (names, read):
-            return _from_images(tree, names, read, classes, progress)
-    raise DataError(f"{folder} does not hold CIFAR-100, which is {OBTAINED}")
+    pickles = {match[1]: match.string for match in matching(folder, r"(?:.*/)?(meta|train|test)", {"cifar-100-python"})}
+    if "meta" in pickles or (folder / "cifar-100-python").is_dir():
+        return _from_pickles(folder, pickles, classes, progress)
+    image = r"(?:.*/)?(train|test)/([^/.][^/]*)/([^/.][^/]*)\.(?:png|webp)"
+    if images := matching(folder, image, {"cifar100", *SAMPLES}):
+        return _from_images(folder, images, classes, progress)
+    raise DataError(f"it does not hold CIFAR-100, which is {OBTAINED}")
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
     """One image as uint8 (3, 32, 32). Raises DataError if it cannot be decoded or has another size."""
-    image = open_rgb(data, name)
+    image = open_image(data, name)
     if image.size != (SIDE, SIDE):
         raise DataError(f"{name} is {image.width}x{image.height} instead of {SIDE}x{SIDE}")
     return np.asarray(image).transpose(2, 0, 1)
 
 
-def _from_pickles(
-    tree: Path, names: list[str], read: ReadFile, classes: Sequence[str], progress: Progress
-) -> np.ndarray:
-    where = {PurePosixPath(name).name: name for name in names}
-
+def _from_pickles(folder: Path, where: Mapping[str, str], classes: Sequence[str], progress: Progress) -> np.ndarray:
     def load(name: str) -> dict[str, object]:
         if name not in where:
-            raise DataError(f"{tree} holds no {name}: CIFAR-100 is {OBTAINED}")
-        return load_pickle(io.BytesIO(read(where[name])), f"{tree}, {where[name]}")
+            raise DataError(f"no {name}: CIFAR-100 is {OBTAINED}")
+        with readable(where[name]), (folder / where[name]).open("rb") as file:
+            return load_pickle(file, where[name])
 
-    with readable(f"{tree}, meta"):
+    with readable(where.get("meta")):
         labels = [as_text(label) for label in _list(load("meta"), "fine_label_names")]
     pixels, found = {}, {}
     for done, part in enumerate(SAMPLES):
         progress("read CIFAR-100", done, len(SAMPLES))
-        with readable(f"{tree}, {part}"):
+        with readable(where.get(part)):
             pixels[part], found[part] = _part(load(part), labels)
-    images = np.concatenate([pixels[part][_ordered(tree, part, found[part], classes)] for part in SAMPLES], axis=1)
+    images = np.concatenate([pixels[part][_ordered(part, found[part], classes)] for part in SAMPLES], axis=1)
     progress("read CIFAR-100", len(SAMPLES), len(SAMPLES))
     return images
 
 
 def _part(content: Mapping[str, object], labels: list[str]) -> tuple[np.ndarray, list[tuple[str, str, int]]]:
-    """Images (N, 3, 32, 32) of a part, and (class, file name, row) of each. Raises ValueError if they are not that."""
+    """Images (N, 3, 32, 32) of a part, and (class, file name without suffix, row) of each.
+
+    Raises ValueError if they are not that.
+    """
     array, numbers, files = content.get("data"), _list(content, "fine_labels"), _list(content, "filenames")
     if not isinstance(array, PickledArray) or array.values.dtype != np.uint8:
         raise ValueError("it lacks data")
@@ -121,7 +151,8 @@ def _part(content: Mapping[str, object], labels: list[str]) -> tuple[np.ndarray,
         raise ValueError(f"{array.values.shape} data, {len(numbers)} labels and {len(files)} names do not fit together")
     if not all(isinstance(number, int) and 0 <= number < len(labels) for number in numbers):
         raise ValueError("a label has no name")
-    rows = [(labels[number], as_text(file), row) for row, (number, file) in enumerate(zip(numbers, files, strict=True))]
+    stems = [as_text(file).rpartition(".")[0] for file in files]
+    rows = [(labels[number], stem, row) for row, (number, stem) in enumerate(zip(numbers, stems, strict=True))]
     return array.values.reshape(-1, 3, SIDE, SIDE), rows
 
 
@@ -132,46 +163,70 @@ def _list(content: Mapping[str, object], key: str) -> list:
 
 
 def _from_images(
-    tree: Path, names: list[str], read: ReadFile, classes: Sequence[str], progress: Progress
+    folder: Path, found: Sequence[re.Match[str]], classes: Sequence[str], progress: Progress
 ) -> np.ndarray:
-    image = re.compile(r"(?:[^/]+/)?(train|test)/([^/]+)/([^/.][^/]*\.(?:png|webp))")
-    found: dict[str, list[tuple[str, str, str]]] = {part: [] for part in SAMPLES}
-    for name in names:
-        if match := image.fullmatch(name):
-            found[match[1]].append((match[2], match[3], name))
-    parts = [_ordered(tree, part, found[part], classes) for part in SAMPLES]
-    files = [sum(of_class, []) for of_class in zip(*parts, strict=True)]
-    images = np.empty((len(files), sum(SAMPLES.values()), 3, SIDE, SIDE), np.uint8)
-    decode_all(files, lambda file: decode(read(file), f"{tree}, {file}"), images, "read CIFAR-100", progress)
-    return images
+    parts = [
+        _ordered(part, [(match[2], match[3], match.string) for match in found if match[1] == part], classes)
+        for part in SAMPLES
+    ]
+    names = [name for of_class in zip(*parts, strict=True) for of_part in of_class for name in of_part]
+    images = np.empty((len(names), 3, SIDE, SIDE), np.uint8)
+    decode_all(folder, names, decode, images, "read CIFAR-100", progress)
+    return images.reshape(len(classes), -1, 3, SIDE, SIDE)
 
 
-def _ordered(tree: Path, part: str, found: list[tuple[str, str, T]], classes: Sequence[str]) -> list[list[T]]:
-    """The items of each class by file name, from (class, file name, item), once all counts are those of CIFAR-100."""
+def _ordered(part: str, found: list[tuple[str, str, T]], classes: Sequence[str]) -> list[list[T]]:
+    """The items of each class by file name, from (class, file name without suffix, item).
+
+    Raises DataError unless the counts are those of CIFAR-100.
+    """
     by_class: dict[str, list[tuple[str, T]]] = {name: [] for name in classes}
     for label, file, item in found:
         if label not in by_class:
-            raise DataError(f"{tree}: {part} has a class {label!r}, which CIFAR-100 has not: get it again")
-        by_class[label].append((file.rpartition(".")[0], item))
+            raise DataError(f"{part} has a class {label!r}, which CIFAR-100 has not: get it again")
+        by_class[label].append((file, item))
     for label, items in by_class.items():
         if len(items) != SAMPLES[part]:
             raise DataError(
-                f"{tree}: {part} has {len(items):,} images of class {label} instead of {SAMPLES[part]}: get it again"
+                f"{part} has {len(items):,} images of class {label} instead of {SAMPLES[part]}: get it again"
             )
     return [[item for _, item in sorted(items)] for items in by_class.values()]
 
 
-DATASET = LabelledDataset(
+CIFAR_100 = Dataset(
     name="cifar-100",
     title="CIFAR-100",
     licence="none stated; free to use with citation of Krizhevsky (2009)",
     source="A. Krizhevsky, V. Nair, G. Hinton: www.cs.toronto.edu/~kriz/cifar.html",
     citation="krizhevsky2009cifar",
     obtained=OBTAINED,
-    raw_files=raw_files,
-    way=100,
-    stored=SIDE,
-    side=SIDE,
-    counts=COUNTS,
+    classes=100,
+    shape=(3, SIDE, SIDE),
+    splits=splits_of_images(COUNTS),
     build=build,
+    raw_files=raw_files,
+    archives=("cifar-100-python", "cifar100"),
+)
+
+CIFAR_FS = Dataset(
+    name="cifar-fs",
+    title="CIFAR-FS",
+    licence="none stated; CIFAR-100 is free to use with citation of Krizhevsky (2009)",
+    source="A. Krizhevsky, V. Nair, G. Hinton: www.cs.toronto.edu/~kriz/cifar.html; classes divided by L. Bertinetto, "
+    "J. F. Henriques, P. H. S. Torr, A. Vedaldi: github.com/bertinetto/r2d2",
+    citation="bertinetto2019cifarfs",
+    obtained=OBTAINED,
+    classes=100,
+    shape=(3, SIDE, SIDE),
+    splits=splits_of_classes(
+        sum(SAMPLES.values()),
+        train=range(0, 64),
+        validation=range(64, 80),
+        test=range(80, 100),
+        tune=range(0, 64),
+    ),
+    build=few_shot,
+    raw_files=raw_files,
+    samples=sum(SAMPLES.values()),
+    view_of="cifar-100",
 )

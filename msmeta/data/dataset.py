@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 Progress = Callable[[str, int, int], None]
 """Called as `progress(what, done, total)` while a data set is downloaded or read."""
+Allocate = Callable[[tuple[int, ...], type[np.generic]], np.ndarray]
+"""Makes the array of a shape and type that images are written into: `numpy.empty`, or a file larger than the memory."""
+FEW_SHOT, TRANSFER = "few-shot", "transfer"
 
 
 @dataclass(frozen=True)
@@ -19,30 +21,24 @@ class RawFile:
     md5: str
 
 
-def not_published() -> tuple[RawFile, ...]:
-    """The official archives of a data set that cannot be downloaded: none."""
-    return ()
-
-
 @dataclass(frozen=True)
 class Arrays:
-    """A data set in memory: `images` uint8 (classes, samples, channels, height, width) and one name a class."""
+    """A data set: `images` uint8 (N, channels, height, width), `labels` int64 (N,) and one name a class."""
 
     images: np.ndarray
-    classes: list[str]
-
-
-@dataclass(frozen=True)
-class Labels:
-    """What belongs to images (N, channels, height, width): int64 labels (N,) and one name a class."""
-
     labels: np.ndarray
     classes: list[str]
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What registry entries of both kinds have in common."""
+class Dataset:
+    """A registry entry: labelled images, each split a contiguous range of them, class by class.
+
+    For few-shot tasks each split has classes of its own, all with the same number of images. `tune` and `validation`
+    exist for choosing settings only: the one to train on, the other to measure. Splits may overlap: where the data set
+    has no validation classes of its own, the two are parts of `train`; where it has, `tune` is `train`.
+    For transfer the splits are `train`, `validation` and `test`, in this order, and each has all classes.
+    """
 
     name: str
     title: str
@@ -53,70 +49,65 @@ class Entry:
     """Key in the book's references."""
     obtained: str
     """How a user gets it."""
-    raw_files: Callable[[], tuple[RawFile, ...]] | None
-    """The official archives, empty where they cannot be downloaded; None where the data are generated.
-
-    A function, since torchvision is slow to import.
-    """
-
-    @property
-    def generated(self) -> bool:
-        """Whether the data are computed rather than read, so that there is nothing to prepare."""
-        return self.raw_files is None
-
-
-@dataclass(frozen=True)
-class Dataset(Entry):
-    """A registry entry for few-shot tasks: images in classes, each split a contiguous range of classes.
-
-    `tune` and `validation` exist for choosing settings only: the one to train on, the other to measure. Splits may
-    overlap: where the data set has no validation classes of its own, the two are parts of `train`; where it has, `tune`
-    is `train`.
-    """
-
-    shape: tuple[int, int, int, int, int]
-    """(classes, samples, channels, height, width)"""
+    classes: int
+    shape: tuple[int, int, int]
+    """(channels, height, width) of an image as it is stored."""
     splits: Mapping[str, range]
-    """Classes of each split."""
-    rotations: int
+    """Images of each split."""
+    build: Callable[..., Arrays]
+    """`build(folder, progress, allocate=numpy.empty)` reads the folder with the raw files, archives extracted.
+
+    Of generated data it is `build()`, of a view `build(arrays)`, which reorders those of the other data set.
+    Raises DataError in one line, which names files as they are called in the folder.
+    """
+    raw_files: Callable[[], tuple[RawFile, ...]] = tuple
+    """The official archives, none where they cannot be downloaded. A function, since torchvision is slow to import."""
+    archives: tuple[str, ...] = ()
+    """What archives of raw files are called, without suffix."""
+    wanted: str = ".*"
+    """Regular expression of the members of an archive that are read."""
+    samples: int | None = None
+    """Images of a class of a data set for few-shot tasks; None for one for transfer."""
+    rotations: int = 1
     """4 where each class also counts when turned by 90, 180 and 270 degrees, else 1."""
-    build: Callable[[Path | None, Progress], Arrays]
-    """Reads the folder with the raw files (None where the data are generated); raises DataError in one line."""
-
-
-@dataclass(frozen=True)
-class LabelledDataset(Entry):
-    """A registry entry for classification: labelled images, all classes in each split, each split a contiguous range.
-
-    The images of a split lie class by class.
-    """
-
-    way: int
-    """Classes."""
-    stored: int
-    """Side of the stored images."""
-    side: int
-    """Side of what a network sees, after cropping."""
-    counts: Mapping[str, int]
-    """Images of `train`, `validation` and `test`, in the order in which they are stored."""
-    build: Callable[[Path | None, np.ndarray, Progress], Labels]
-    """Fills an array of `shape` from the folder with the raw files (None where the data are generated).
-
-    It is given the array, so that this can be a file larger than the memory. Raises DataError in one line.
-    """
+    crop: int | None = None
+    """Side of what a network sees of a larger stored image; None where it sees the whole."""
+    generated: bool = False
+    """Whether the data are computed rather than read, so that there is nothing to prepare."""
+    view_of: str | None = None
+    """The data set whose images these are, in another order, so that nothing is stored twice."""
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(images, channels, height, width)"""
-        return sum(self.counts.values()), 3, self.stored, self.stored
+    def purpose(self) -> str:
+        """FEW_SHOT or TRANSFER."""
+        return TRANSFER if self.samples is None else FEW_SHOT
 
     @property
-    def splits(self) -> dict[str, range]:
-        """Images of each split."""
-        ends = np.cumsum(list(self.counts.values())).tolist()
-        return {split: range(end - self.counts[split], end) for split, end in zip(self.counts, ends, strict=True)}
+    def size(self) -> int:
+        """Number of images."""
+        return max(part.stop for part in self.splits.values())
+
+    @property
+    def side(self) -> int:
+        """Of what a network sees."""
+        return self.crop or self.shape[-1]
 
     @property
     def mapped(self) -> bool:
         """Whether the images are left on disk rather than read into memory: those of 256x256, 1 to 4 GB a set."""
-        return self.stored > self.side
+        return self.crop is not None
+
+    def classes_in(self, split: str) -> int:
+        """Number of classes of a split, before rotations."""
+        return self.classes if self.samples is None else len(self.splits[split]) // self.samples
+
+
+def splits_of_images(counts: Mapping[str, int]) -> dict[str, range]:
+    """Splits of so many images, one after the other."""
+    ends = np.cumsum(list(counts.values())).tolist()
+    return {split: range(end - counts[split], end) for split, end in zip(counts, ends, strict=True)}
+
+
+def splits_of_classes(samples: int, **classes: range) -> dict[str, range]:
+    """Splits of contiguous classes with `samples` images each."""
+    return {split: range(part.start * samples, part.stop * samples) for split, part in classes.items()}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msmeta.data.store import ClassImages
+from msmeta.data.images import Images
 from msmeta.errors import ConfigError
 
 
@@ -43,7 +43,7 @@ class EpisodeSampler:
     Raises ConfigError in one line with the limit if the split cannot give such a task.
     """
 
-    data: ClassImages
+    data: Images
     split: str
     way: int
     shot: int
@@ -51,15 +51,13 @@ class EpisodeSampler:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        name, splits = self.data.name, self.data.images
-        if self.split not in splits:
-            raise ConfigError(f"{name} has no split {self.split!r}: choose one of {', '.join(splits)}")
+        self.data.require(self.split)
         for option in ("way", "shot", "query"):
             if getattr(self, option) < 1:
                 raise ConfigError(f"{option} {getattr(self, option)} is impossible: it must be at least 1")
         if self.seed < 0:
             raise ConfigError(f"seed {self.seed} is impossible: it must be at least 0")
-        classes, samples = splits[self.split].shape[:2]
+        name, (classes, samples) = self.data.name, self._shape
         if self.way > classes:
             raise ConfigError(f"{self.way}-way is impossible: split {self.split} of {name} has {classes:,} classes")
         if self.shot + self.query > samples:
@@ -81,7 +79,7 @@ class EpisodeSampler:
         """Which images the first `tasks` tasks of `step` are made of, for `gather`: int64 (tasks, way, shot+query)."""
         if tasks < 1 or step < 0:
             raise ConfigError(f"{tasks} tasks at step {step} are impossible: at least 1 task, at step 0 or later")
-        count, samples = self.data.images[self.split].shape[:2]
+        count, samples = self._shape
         classes, drawings, turns = self._draw(step, tasks)
         return ((turns * count + classes) * samples)[..., None] + drawings
 
@@ -97,9 +95,15 @@ class EpisodeSampler:
         return Episodes(*batch(x[:, :, : self.shot]), *batch(x[:, :, self.shot :]))
 
     @cached_property
+    def _shape(self) -> tuple[int, int]:
+        """Classes of the split, and images of each."""
+        classes, samples = self.data.by_class(self.split).shape[:2]
+        return classes, samples
+
+    @cached_property
     def _pool(self) -> Tensor:
         """All images of the split (turns * classes * samples, C, H, W), every quarter turn made once."""
-        images = self.data.images[self.split].flatten(0, 1)
+        images = self.data.images[self.split]
         if self.data.rotations == 1:
             return images
         return torch.cat([torch.rot90(images, turn, (-2, -1)) for turn in range(self.data.rotations)])
@@ -110,7 +114,7 @@ class EpisodeSampler:
         Each task has a row of random bits of its own in one Philox stream, so that it does not depend on how many
         tasks are asked for. Ranking random numbers gives distinct classes and drawings without a loop.
         """
-        classes, samples = self.data.images[self.split].shape[:2]
+        classes, samples = self._shape
         domain = int.from_bytes(hashlib.sha256(self.split.encode()).digest()[:8], "big")
         stream = np.random.Philox(
             key=np.array([self.seed, domain], np.uint64), counter=np.array([0, 0, step, 0], np.uint64)

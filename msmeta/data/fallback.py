@@ -1,6 +1,7 @@
 """Real data where they can be had, else glyphs, and a sentence that says which and why."""
 
-from msmeta.data.registry import LABELLED, find
+from msmeta.data.dataset import FEW_SHOT
+from msmeta.data.registry import find
 from msmeta.data.store import prepare
 from msmeta.errors import DataError
 
@@ -10,11 +11,12 @@ def real_or_glyphs(name: str) -> tuple[str, str]:
 
     These are `glyphs` for few-shot tasks and `glyphs-rgb` for transfer.
     """
-    title = find(name).title
+    entry = find(name)
     try:
         prepare(name)
     except DataError as error:
-        return "glyphs-rgb" if name in LABELLED else "glyphs", (
-            f"These runs used procedurally drawn glyphs, not {title}, because {title} could not be had: {error}"
+        return "glyphs" if entry.purpose == FEW_SHOT else "glyphs-rgb", (
+            f"These runs used procedurally drawn glyphs, not {entry.title}, because {entry.title} could not be had: "
+            f"{error}"
         )
-    return name, f"These runs used {title}."
+    return name, f"These runs used {entry.title}."

@@ -4,12 +4,12 @@ Only additions, multiplications, divisions and square roots of IEEE numbers are 
 (no `pow`, no `sin`), so that the images are the same bits on every platform.
 """
 
+from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
-from msmeta.data.dataset import Arrays, Dataset, LabelledDataset, Labels, Progress
+from msmeta.data.dataset import Arrays, Dataset, splits_of_classes, splits_of_images
 
 CLASSES = 600
 SAMPLES = 20
@@ -18,9 +18,9 @@ SEED = 0
 POINTS = 13
 """Points along a stroke, joined by straight lines; a multiple of 3 lines keeps the corners of polylines sharp."""
 CURVE, CORNER, LOOP = range(3)
-LABELLED_CLASSES = 20
-LABELLED_SIDE = 32
-LABELLED_DRAWINGS = {"train": 14, "validation": 2, "test": 4}
+RGB_CLASSES = 20
+RGB_SIDE = 32
+RGB_DRAWINGS = {"train": 14, "validation": 2, "test": 4}
 """Of each class, in this order."""
 
 
@@ -144,54 +144,57 @@ def _squared_distance(points: np.ndarray) -> np.ndarray:
 
 @cache
 def _images() -> np.ndarray:
-    """All drawings (CLASSES, SAMPLES, 1, 28, 28): about a second of work, kept for the next load."""
-    return np.stack([_draw(label) for label in range(CLASSES)])[:, :, None]
+    """All drawings (CLASSES, SAMPLES, 28, 28): about a second of work, kept for the next load."""
+    return np.stack([_draw(label) for label in range(CLASSES)])
 
 
-def build(folder: Path | None, progress: Progress) -> Arrays:
-    """All classes. Neither argument is used: there are no raw files."""
-    return Arrays(_images().copy(), [f"glyph{label:03d}" for label in range(CLASSES)])
+def build() -> Arrays:
+    """All classes."""
+    images = _images().reshape(-1, 1, SIDE, SIDE).copy()
+    return Arrays(images, np.repeat(np.arange(CLASSES), SAMPLES), _names(CLASSES))
 
 
-def build_labelled(folder: Path | None, images: np.ndarray, progress: Progress) -> Labels:
-    """Fills `images` with the first classes, drawn in the middle of 32x32 pixels, the same in the three channels.
-
-    Neither of the other arguments is used: there are no raw files.
-    """
-    drawings = np.stack([_draw(label) for label in range(LABELLED_CLASSES)])
-    margin = (LABELLED_SIDE - SIDE) // 2
+def build_rgb() -> Arrays:
+    """The first classes, drawn in the middle of 32x32 pixels, the same in the three channels."""
+    margin = (RGB_SIDE - SIDE) // 2
+    drawings = np.stack([_draw(label) for label in range(RGB_CLASSES)])
     drawings = np.pad(drawings, [(0, 0), (0, 0), (margin, margin), (margin, margin)])
-    parts = np.split(drawings, np.cumsum(list(LABELLED_DRAWINGS.values()))[:-1], axis=1)
-    images[:] = np.concatenate([part.reshape(-1, 1, LABELLED_SIDE, LABELLED_SIDE) for part in parts])
-    labels = np.concatenate([np.repeat(np.arange(LABELLED_CLASSES), part.shape[1]) for part in parts])
-    return Labels(labels, [f"glyph{label:03d}" for label in range(LABELLED_CLASSES)])
+    parts = np.split(drawings, np.cumsum(list(RGB_DRAWINGS.values()))[:-1], axis=1)
+    images = np.concatenate([part.reshape(-1, 1, RGB_SIDE, RGB_SIDE) for part in parts]).repeat(3, axis=1)
+    labels = np.concatenate([np.repeat(np.arange(RGB_CLASSES), part.shape[1]) for part in parts])
+    return Arrays(images, labels, _names(RGB_CLASSES))
 
 
-DATASET = Dataset(
+def _names(classes: int) -> list[str]:
+    return [f"glyph{label:03d}" for label in range(classes)]
+
+
+GLYPHS = Dataset(
     name="glyphs",
     title="Glyphs (procedural)",
     licence="MIT, as this package",
     source="drawn by msmeta/data/glyphs.py",
     citation="",
     obtained="drawn when loaded, no files",
-    shape=(CLASSES, SAMPLES, 1, SIDE, SIDE),
-    splits={"train": range(0, 400), "test": range(400, 600), "tune": range(0, 350), "validation": range(350, 400)},
-    rotations=4,
-    raw_files=None,
+    classes=CLASSES,
+    shape=(1, SIDE, SIDE),
+    splits=splits_of_classes(
+        SAMPLES, train=range(0, 400), test=range(400, 600), tune=range(0, 350), validation=range(350, 400)
+    ),
     build=build,
+    samples=SAMPLES,
+    rotations=4,
+    generated=True,
 )
 
-LABELLED = LabelledDataset(
+GLYPHS_RGB = replace(
+    GLYPHS,
     name="glyphs-rgb",
     title="Glyphs (32x32)",
-    licence="MIT, as this package",
-    source="drawn by msmeta/data/glyphs.py",
-    citation="",
-    obtained="drawn when loaded, no files",
-    raw_files=None,
-    way=LABELLED_CLASSES,
-    stored=LABELLED_SIDE,
-    side=LABELLED_SIDE,
-    counts={split: LABELLED_CLASSES * drawings for split, drawings in LABELLED_DRAWINGS.items()},
-    build=build_labelled,
+    classes=RGB_CLASSES,
+    shape=(3, RGB_SIDE, RGB_SIDE),
+    splits=splits_of_images({split: RGB_CLASSES * drawings for split, drawings in RGB_DRAWINGS.items()}),
+    build=build_rgb,
+    samples=None,
+    rotations=1,
 )

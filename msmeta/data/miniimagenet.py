@@ -2,23 +2,16 @@
 
 import csv
 import io
-from pathlib import Path, PurePosixPath
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from msmeta.data.dataset import Arrays, Dataset, Progress, not_published
-from msmeta.data.raw import (
-    PickledArray,
-    ReadFile,
-    as_text,
-    decode_all,
-    find_tree,
-    load_pickle,
-    open_path,
-    open_rgb,
-    readable,
-)
+from msmeta.data.dataset import Allocate, Arrays, Dataset, Progress, splits_of_classes
+from msmeta.data.pickles import PickledArray, as_text, load_pickle
+from msmeta.data.raw import decode_all, matching, open_image, readable
 from msmeta.errors import DataError
 
 CLASSES = {"train": 64, "validation": 16, "test": 20}
@@ -26,60 +19,87 @@ SAMPLES = 600
 SIDE = 84
 NAMES = {"train": "train", "validation": "val", "test": "test"}
 """What a split is called in file names."""
+FILES = r"(?:.*/)?(?:(train|val|test)\.csv|(images|train|val|test)/((?:([^/.][^/]*)/)?[^/.][^/]*\.(?i:jpe?g|png|webp)))"
+"""Split of a CSV file; or folder of an image, its name there, and its class where that has a folder."""
 OBTAINED = (
     "given with `msmeta data prepare miniimagenet --from DIR`, where DIR holds miniimagenet.tar.gz (.tgz, .tar, .zip, "
-    "or that folder) with train.csv, val.csv, test.csv and images/, or mini-imagenet-cache-train.pkl, -val.pkl and "
-    "-test.pkl"
+    "or that folder) with train.csv, val.csv, test.csv and images/ (with or without a folder for each class), or with "
+    "train/CLASS/, val/CLASS/ and test/CLASS/; or mini-imagenet-cache-train.pkl, -val.pkl and -test.pkl"
 )
 
 
-def build(folder: Path | None, progress: Progress) -> Arrays:
-    """Reads the CSV files and images, or else the three pickles, in `folder`.
+def build(folder: Path, progress: Progress, allocate: Allocate = np.empty) -> Arrays:
+    """Reads the images, by the CSV files where there are such, or else the three pickles, in `folder`.
 
-    The classes of a split are sorted by name, the images of a class in the order of the CSV file (or pickle). Images of
-    another size are resized to 84x84 with Pillow's bilinear filter, grey ones become RGB.
-    Raises DataError if a file is missing or damaged or a count is not the published one.
+    The classes of a split are sorted by name, the images of a class in the order of the CSV file (or pickle), or by
+    name where there is none. Images of another size are resized to 84x84 with Pillow's bilinear filter, grey ones
+    become RGB. Raises DataError if a file is missing or damaged or a count is not the published one.
     """
-    if tree := find_tree(folder, "miniimagenet") or (folder if (folder / "train.csv").is_file() else None):
-        with open_path(tree, max_files=100_000, max_bytes=2**23) as (names, read):
-            return _from_images(tree, names, read, progress)
+    found = matching(folder, FILES, {"miniimagenet", "images", *NAMES.values()})
+    lists = {match[1]: match.string for match in found if match[1]}
+    images = [match for match in found if match[2]]
+    if lists:
+        return _from_images(folder, _stored(_checked(_lists(folder, lists)), images), progress, allocate)
+    if any(match[2] != "images" and match[4] for match in images):
+        return _from_images(folder, _checked(_folders(images)), progress, allocate)
     if any(_pickle(folder, split).exists() for split in CLASSES):
-        return _from_pickles(folder, progress)
-    raise DataError(f"{folder} does not hold miniImageNet, which is {OBTAINED}")
+        return _from_pickles(folder, progress, allocate)
+    raise DataError(f"it does not hold miniImageNet, which is {OBTAINED}")
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
     """One image as uint8 (3, 84, 84). Raises DataError if it cannot be decoded."""
-    image = open_rgb(data, name)
+    image = open_image(data, name)
     if image.size != (SIDE, SIDE):
         image = image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     return np.asarray(image).transpose(2, 0, 1)
 
 
-def _from_images(tree: Path, names: list[str], read: ReadFile, progress: Progress) -> Arrays:
-    top = next((name.removesuffix("train.csv") for name in names if PurePosixPath(name).name == "train.csv"), "")
-    listed = {}
-    for split, short in NAMES.items():
-        if (name := f"{top}{short}.csv") not in names:
-            raise DataError(f"{tree} holds no {short}.csv: miniImageNet is {OBTAINED}")
-        listed[split] = _listed(read(name), f"{tree}, {name}")
-    classes = _checked(tree, listed)
+def _from_images(folder: Path, classes: Mapping[str, list[str]], progress: Progress, allocate: Allocate) -> Arrays:
+    names = [name for of_class in classes.values() for name in of_class]
+    images = allocate((len(names), 3, SIDE, SIDE), np.uint8)
+    decode_all(folder, names, decode, images, "read miniImageNet", progress)
+    return _arrays(images, classes)
 
-    folder = f"{top}images/"
-    stored = [name for name in names if name.startswith(folder)]
+
+def _folders(images: Sequence[re.Match[str]]) -> dict[str, dict[str, list[str]]]:
+    """Images of each class of each split, where there is a folder for each."""
+    split_of, listed = {short: split for split, short in NAMES.items()}, {split: {} for split in NAMES}
+    for match in images:
+        if match[2] in split_of and match[4]:
+            listed[split_of[match[2]]].setdefault(match[4], []).append(match.string)
+    return listed
+
+
+def _lists(folder: Path, lists: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
+    """Images of each class of each split, as the CSV files name them."""
+    for short in NAMES.values():
+        if short not in lists:
+            raise DataError(f"no {short}.csv: miniImageNet is {OBTAINED}")
+    return {split: _listed(folder / lists[short], lists[short]) for split, short in NAMES.items()}
+
+
+def _stored(classes: Mapping[str, list[str]], images: Sequence[re.Match[str]]) -> dict[str, list[str]]:
+    """Where the images that the CSV files name lie: beside each other, or in a folder for each class."""
     # The copies in circulation keep the .jpg of the published CSV files when they store images in another format.
-    by_stem = {name.rpartition(".")[0]: name for name in stored} | {name: name for name in stored}
-    files = [[_stored(tree, by_stem, f"{folder}{image}") for image in images] for images in classes.values()]
-    images = np.empty((len(classes), SAMPLES, 3, SIDE, SIDE), np.uint8)
-    decode_all(files, lambda file: decode(read(file), f"{tree}, {file}"), images, "read miniImageNet", progress)
-    return Arrays(images, list(classes))
+    where = {match[3].rpartition(".")[0]: match.string for match in images}
+    where |= {match[3]: match.string for match in images}
+
+    def find(label: str, name: str) -> str:
+        stem = name.rpartition(".")[0]
+        for key in (name, stem, f"{label}/{name}", f"{label}/{stem}"):
+            if key in where:
+                return where[key]
+        raise DataError(f"no images/{name}, which a CSV file names: get miniImageNet again")
+
+    return {label: [find(label, name) for name in names] for label, names in classes.items()}
 
 
-def _listed(data: bytes, name: str) -> dict[str, list[str]]:
+def _listed(path: Path, name: str) -> dict[str, list[str]]:
     """Images of each class, in the order of a CSV file."""
     classes: dict[str, list[str]] = {}
     with readable(name):
-        rows = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))
+        rows = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""))
         if not {"filename", "label"} <= set(rows.fieldnames or ()):
             raise ValueError("its columns are not filename,label")
         for row in rows:
@@ -89,29 +109,24 @@ def _listed(data: bytes, name: str) -> dict[str, list[str]]:
     return classes
 
 
-def _stored(tree: Path, by_stem: dict[str, str], image: str) -> str:
-    file = by_stem.get(image) or by_stem.get(image.rpartition(".")[0])
-    if file is None:
-        raise DataError(f"{tree} holds no {image}, which a CSV file names: get miniImageNet again")
-    return file
-
-
-def _from_pickles(folder: Path, progress: Progress) -> Arrays:
+def _from_pickles(folder: Path, progress: Progress, allocate: Allocate) -> Arrays:
     pixels, listed = {}, {}
     for done, split in enumerate(CLASSES):
         progress("read miniImageNet", done, len(CLASSES))
         path = _pickle(folder, split)
-        with readable(path), path.open("rb") as file:
-            pixels[split], listed[split] = _cache(load_pickle(file, str(path)))
-    classes = _checked(folder, listed)
-    images = np.empty((len(classes), SAMPLES, 3, SIDE, SIDE), np.uint8)
-    label = 0
-    for split, count in CLASSES.items():
-        for rows in list(classes.values())[label : label + count]:
-            images[label] = pixels[split][rows].transpose(0, 3, 1, 2)
-            label += 1
+        with readable(path.name), path.open("rb") as file:
+            pixels[split], listed[split] = _cache(load_pickle(file, path.name))
+    classes = _checked(listed)
+    split_of = {label: split for split, found in listed.items() for label in found}
+    images = allocate((len(classes) * SAMPLES, 3, SIDE, SIDE), np.uint8)
+    for place, (label, rows) in enumerate(classes.items()):
+        images[place * SAMPLES : (place + 1) * SAMPLES] = pixels[split_of[label]][rows].transpose(0, 3, 1, 2)
     progress("read miniImageNet", len(CLASSES), len(CLASSES))
-    return Arrays(images, list(classes))
+    return _arrays(images, classes)
+
+
+def _arrays(images: np.ndarray, classes: Mapping[str, list]) -> Arrays:
+    return Arrays(images, np.repeat(np.arange(len(classes)), SAMPLES), list(classes))
 
 
 def _cache(content: dict[str, object]) -> tuple[np.ndarray, dict[str, list[int]]]:
@@ -128,22 +143,22 @@ def _cache(content: dict[str, object]) -> tuple[np.ndarray, dict[str, list[int]]
     return pixels, {as_text(label): rows for label, rows in classes.items()}
 
 
-def _checked(where: Path, listed: dict[str, dict[str, list]]) -> dict[str, list]:
+def _checked(listed: Mapping[str, dict[str, list]]) -> dict[str, list]:
     """Images of each class, classes in the order of the splits, once all counts are the published ones."""
     classes: dict[str, list] = {}
     for split, expected in CLASSES.items():
         found = listed[split]
         if len(found) != expected:
             raise DataError(
-                f"{where} has {len(found):,} classes in {NAMES[split]}, miniImageNet has {expected} there: get it again"
+                f"{NAMES[split]} has {len(found):,} classes, miniImageNet has {expected} there: get it again"
             )
         for label in sorted(found):
             if label in classes:
-                raise DataError(f"{where}: class {label} is in two splits: get miniImageNet again")
+                raise DataError(f"class {label} is in two splits: get miniImageNet again")
             if len(set(found[label])) != SAMPLES or len(found[label]) != SAMPLES:
                 raise DataError(
-                    f"{where}: class {label} has {len(found[label]):,} images, {len(set(found[label])):,} of them "
-                    f"different, instead of {SAMPLES}: get miniImageNet again"
+                    f"class {label} has {len(found[label]):,} images, {len(set(found[label])):,} of them different, "
+                    f"instead of {SAMPLES}: get miniImageNet again"
                 )
             classes[label] = found[label]
     return classes
@@ -161,14 +176,12 @@ DATASET = Dataset(
     "github.com/twitter-research/meta-learning-lstm, folder data/miniImagenet; images of ImageNet (image-net.org)",
     citation="ravi2017optimization",
     obtained=OBTAINED,
-    shape=(100, SAMPLES, 3, SIDE, SIDE),
-    splits={
-        "train": range(0, 64),
-        "validation": range(64, 80),
-        "test": range(80, 100),
-        "tune": range(0, 64),
-    },
-    rotations=1,
-    raw_files=not_published,  # ImageNet's licence leaves no place to download it from
-    build=build,
+    classes=sum(CLASSES.values()),
+    shape=(3, SIDE, SIDE),
+    splits=splits_of_classes(
+        SAMPLES, train=range(0, 64), validation=range(64, 80), test=range(80, 100), tune=range(0, 64)
+    ),
+    build=build,  # ImageNet's licence leaves no place to download it from
+    archives=("miniimagenet",),
+    samples=SAMPLES,
 )

@@ -1,16 +1,12 @@
 """Omniglot: 1,623 handwritten characters of 50 alphabets, each drawn by 20 people (Lake et al. 2015)."""
 
-import io
-import re
-import struct
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from msmeta.data.dataset import Arrays, Dataset, Progress, RawFile
-from msmeta.data.raw import ReadFile, open_tree
+from msmeta.data.dataset import Allocate, Arrays, Dataset, Progress, RawFile, splits_of_classes
+from msmeta.data.raw import decode_all, matching, open_image
 from msmeta.errors import DataError
 
 CHARACTERS = {"images_background": 964, "images_evaluation": 659}
@@ -18,6 +14,9 @@ DRAWINGS = 20
 RAW_SIDE = 105
 SIDE = 28
 SPLIT_SEED = 1
+OBTAINED = (
+    "downloaded through torchvision, or given as the two archives (or folders) images_background and images_evaluation"
+)
 
 
 def raw_files() -> tuple[RawFile, ...]:
@@ -30,34 +29,31 @@ def raw_files() -> tuple[RawFile, ...]:
     )
 
 
-def build(folder: Path | None, progress: Progress) -> Arrays:
-    """Reads the two archives (or the two extracted folders) in `folder`, in the order of the split.
+def build(folder: Path, progress: Progress, allocate: Allocate = np.empty) -> Arrays:
+    """Reads the two parts in `folder`, the characters in the order of the split, the drawings of each by file name.
 
     Images are 28x28, strokes 255 on 0. MAML's script asks Pillow for Lanczos, which Pillow replaces by the nearest
     pixel for 1-bit images such as these; here they are made grey first, so that Lanczos is what is done.
     Raises DataError if a part is missing, a count is not the official one, or an image cannot be decoded.
     """
-    with ExitStack() as stack:
-        drawings: list[tuple[str, list[str], ReadFile]] = []
-        for part, expected in CHARACTERS.items():
-            names, read = stack.enter_context(open_tree(folder, part, max_files=50_000, max_bytes=65_536))
-            characters = _group(part, names)
-            if len(characters) != expected:
-                raise DataError(f"{folder / part} has {len(characters):,} characters, Omniglot has {expected:,} there")
-            for character, files in characters.items():
-                if len(files) != DRAWINGS:
-                    raise DataError(f"{folder / part}: {character} has {len(files)} drawings instead of {DRAWINGS}")
-            drawings += [(character, files, read) for character, files in characters.items()]
+    characters: list[tuple[str, list[str]]] = []
+    for part, expected in CHARACTERS.items():
+        found = _group(folder, part)
+        if not found:
+            raise DataError(f"no drawings {part}/ALPHABET/characterNN/*.png: Omniglot is {OBTAINED}")
+        if len(found) != expected:
+            raise DataError(f"{part} has {len(found):,} characters, Omniglot has {expected:,} there: get it again")
+        for character, files in found.items():
+            if len(files) != DRAWINGS:
+                raise DataError(f"{part}: {character} has {len(files)} drawings instead of {DRAWINGS}: get it again")
+        characters += found.items()
 
-        images = np.empty((len(drawings), DRAWINGS, 1, SIDE, SIDE), np.uint8)
-        order = split_order(len(drawings))
-        for done, index in enumerate(order):
-            _, files, read = drawings[index]
-            progress("read Omniglot", done, len(order))
-            for sample, file in enumerate(files):
-                images[done, sample, 0] = decode(read(file), f"{folder}/{file}")
-        progress("read Omniglot", len(order), len(order))
-        return Arrays(images, [drawings[index][0] for index in order])
+    characters = [characters[place] for place in split_order(len(characters))]
+    names = [name for _, files in characters for name in files]
+    images = allocate((len(names), 1, SIDE, SIDE), np.uint8)
+    decode_all(folder, names, decode, images[:, 0], "read Omniglot", progress)
+    labels = np.repeat(np.arange(len(characters)), DRAWINGS)
+    return Arrays(images, labels, [character for character, _ in characters])
 
 
 def split_order(count: int) -> list[int]:
@@ -67,23 +63,17 @@ def split_order(count: int) -> list[int]:
 
 def decode(data: bytes, name: str) -> np.ndarray:
     """One drawing as uint8 (28, 28), strokes 255 on 0. Raises DataError unless `data` is a 105x105 PNG."""
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            if image.size != (RAW_SIDE, RAW_SIDE):
-                raise DataError(f"{name} is {image.width}x{image.height} instead of {RAW_SIDE}x{RAW_SIDE}")
-            grey = image.convert("L")
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
-        raise DataError(f"{name} is not a readable PNG image: {error}") from error
+    grey = open_image(data, name, ("PNG",), "L")
+    if grey.size != (RAW_SIDE, RAW_SIDE):
+        raise DataError(f"{name} is {grey.width}x{grey.height} instead of {RAW_SIDE}x{RAW_SIDE}")
     return 255 - np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
 
 
-def _group(part: str, names: list[str]) -> dict[str, list[str]]:
-    """Files by character, `Alphabet/characterNN`, both sorted; anything else in the tree is left alone."""
-    drawing = re.compile(rf"{part}/([^/.][^/]*/character\d+)/[^/.][^/]*\.png")
+def _group(folder: Path, part: str) -> dict[str, list[str]]:
+    """Names of the drawings of each character, `Alphabet/characterNN`, both sorted; other files are left alone."""
     characters: dict[str, list[str]] = {}
-    for name in names:
-        if match := drawing.fullmatch(name):
-            characters.setdefault(match[1], []).append(name)
+    for match in matching(folder, r".*/([^/.][^/]*/character\d+)/[^/.][^/]*\.png", {part}):
+        characters.setdefault(match[1], []).append(match.string)
     return dict(sorted(characters.items()))
 
 
@@ -93,16 +83,15 @@ DATASET = Dataset(
     licence="MIT",
     source="B. M. Lake, R. Salakhutdinov, J. B. Tenenbaum: github.com/brendenlake/omniglot, folder python/",
     citation="lake2015omniglot",
-    obtained="downloaded through torchvision, or given as the two archives (or folders) images_background and "
-    "images_evaluation",
-    shape=(1623, DRAWINGS, 1, SIDE, SIDE),
-    splits={
-        "train": range(0, 1200),
-        "test": range(1200, 1623),
-        "tune": range(0, 1100),
-        "validation": range(1100, 1200),
-    },
-    rotations=4,
-    raw_files=raw_files,
+    obtained=OBTAINED,
+    classes=sum(CHARACTERS.values()),
+    shape=(1, SIDE, SIDE),
+    splits=splits_of_classes(
+        DRAWINGS, train=range(0, 1200), test=range(1200, 1623), tune=range(0, 1100), validation=range(1100, 1200)
+    ),
     build=build,
+    raw_files=raw_files,
+    archives=tuple(CHARACTERS),
+    samples=DRAWINGS,
+    rotations=4,
 )

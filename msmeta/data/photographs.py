@@ -1,59 +1,69 @@
-"""What the four data sets of photographs have in common: raw files in several parts, and lists that name the images."""
+"""Bird, Indoor, Action and Dog: photographs, stored as 256x256, with lists of those for training and for the test.
 
+CUB-200-2011 (Wah et al. 2011), MIT Indoor Scenes (Quattoni and Torralba 2009), Stanford 40 Actions (Yao et al. 2011),
+Stanford Dogs (Khosla et al. 2011). None can be downloaded: their places have moved, or no checksum is published.
+"""
+
+import json
 import re
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from msmeta.data.dataset import Labels, Progress
-from msmeta.data.raw import ReadFile, decode_all, find_tree, open_path, open_rgb, readable
+from msmeta.data.dataset import Allocate, Arrays, Dataset, Progress, splits_of_images
+from msmeta.data.raw import decode_all, matching, open_image, readable
 from msmeta.data.splits import divide
 from msmeta.errors import DataError
 
 STORED, SIDE = 256, 224
 """Sides of the images on disk and of what a network sees."""
-MAX_FILES, MAX_BYTES = 200_000, 2**26
 FORMATS = ("JPEG", "PNG", "WebP", "GIF", "BMP")
 """Some images in circulation are named .jpg and are not JPEG."""
+MAX_LIST_BYTES = 2**22
+"""Of a MAT-file, which may be compressed a thousandfold."""
+READ_TEXTS = """
+import json, sys
+from scipy.io import loadmat
+cells = loadmat(sys.argv[1], variable_names=["file_list"])["file_list"]
+print(json.dumps([cell.item() for cell in cells.ravel()]))
+"""
 
 
 @dataclass(frozen=True)
 class Raw:
-    """The raw files of a data set by name, in whatever archive or folder they lie."""
+    """The raw files of a data set, each by the first group of the pattern that it matches."""
 
     title: str
-    folder: Path
     obtained: str
-    files: Mapping[str, tuple[ReadFile, str]]
-    """How to read each: a function and what to call it with."""
+    folder: Path
+    names: Mapping[str, str]
+    """What each is called in the folder."""
 
-    def read(self, name: str) -> bytes:
-        """The content of one of `files`. Raises DataError in one line if it is damaged."""
-        read, stored = self.files[name]
-        return read(stored)
-
-    def read_list(self, name: str) -> bytes:
-        """As `read`. Raises DataError in one line that says how to get it if it is not there."""
-        if name not in self.files:
-            raise DataError(f"{self.folder} holds no {name}: {self.title} is {self.obtained}")
-        return self.read(name)
+    def path(self, name: str) -> Path:
+        """Where a list lies. Raises DataError in one line that says how to get it if it is not there."""
+        if name not in self.names:
+            raise DataError(f"no {name}: {self.title} is {self.obtained}")
+        return self.folder / self.names[name]
 
     def lines(self, name: str) -> list[str]:
-        """The lines of a list that are not empty. Raises DataError as `read_list` does, and if it is not text."""
-        with readable(f"{self.folder}, {name}"):
-            return [text for line in self.read_list(name).decode("utf-8-sig").splitlines() if (text := line.strip())]
+        """The lines of a list that are not empty. Raises DataError as `path` does, and if it is not text."""
+        with readable(name):
+            lines = self.path(name).read_text("utf-8-sig").splitlines()
+        return [text for line in lines if (text := line.strip())]
 
     def column(self, name: str) -> dict[str, str]:
         """A list with lines `number value`, by number. Raises DataError as `lines` does, and if it is not that."""
         pairs = [line.split(maxsplit=1) for line in self.lines(name)]
         if any(len(pair) != 2 for pair in pairs) or len({pair[0] for pair in pairs}) < len(pairs):
-            raise DataError(f"{self.folder}, {name} has a line that is not a number of its own and a value")
+            raise DataError(f"{name} has a line that is not a number of its own and a value")
         return dict(pairs)
 
 
@@ -66,85 +76,204 @@ class Photograph(NamedTuple):
     testing: bool
 
 
-@contextmanager
-def open_raw(
-    title: str, folder: Path, obtained: str, parts: Iterable[Sequence[str]], pattern: re.Pattern[str]
-) -> Iterator[Raw]:
-    """Opens the archives or folders that hold a data set, without extracting anything.
-
-    Each part is the first of its stems for which `folder` holds a folder or an archive; files beside these count as
-    well. A file is known by the first group of `pattern`; those that do not match are left out. Raises DataError as
-    `open_path` does.
-    """
-    files: dict[str, tuple[ReadFile, str]] = {}
-    found = [next(filter(None, (_find(folder, stem) for stem in stems)), None) for stems in parts]
-    with ExitStack() as stack:
-        for tree in dict.fromkeys(filter(None, found)):  # one archive may hold several parts
-            names, read = stack.enter_context(
-                open_path(tree, MAX_FILES, MAX_BYTES, lambda name: pattern.fullmatch(name) is not None)
-            )
-            for name in names:
-                files.setdefault(pattern.fullmatch(name)[1], (read, name))
-
-        def read_beside(name: str) -> bytes:
-            with readable(folder / name):
-                return (folder / name).read_bytes()
-
-        with readable(folder):
-            beside = [path.name for path in folder.iterdir() if pattern.fullmatch(path.name) and path.is_file()]
-        for name in beside:
-            files.setdefault(name, (read_beside, name))
-        yield Raw(title, folder, obtained, files)
-
-
-def fill(
-    raw: Raw,
-    photographs: Iterable[Photograph],
-    way: int,
+def build(
+    title: str,
+    obtained: str,
+    within: Iterable[str],
+    pattern: str,
+    listed: Callable[[Raw], Iterable[Photograph]],
+    classes: int,
     counts: Mapping[str, int],
-    images: np.ndarray,
+    folder: Path,
     progress: Progress,
-) -> Labels:
-    """Fills `images` (N, 3, 256, 256) with the photographs, resized without cropping, in the order of the splits.
+    allocate: Allocate = np.empty,
+) -> Arrays:
+    """The photographs that are `listed`, resized to 256x256 without cropping, in the order of the splits.
 
     Validation images are a part of the training images. Resizing is Pillow's bilinear filter, which is antialiased.
-    Raises DataError in one line if the lists do not agree with `way` and `counts`, or an image is missing or damaged.
+    Raises DataError in one line if the lists do not agree with `classes` and `counts`, or an image is missing or
+    damaged.
     """
-    rows = sorted(photographs)
-    again = f"get {raw.title} again"
+    names: dict[str, str] = {}
+    for match in matching(folder, pattern, set(within)):
+        names.setdefault(match[1], match.string)
+    rows, again = sorted(listed(Raw(title, obtained, folder, names))), f"get {title} again"
     for file, times in Counter(row.file for row in rows).items():
         if times > 1:
-            raise DataError(f"{raw.folder}: the lists name {file} {times} times: {again}")
-        if file not in raw.files:
-            raise DataError(f"{raw.folder} holds no {file}, which a list names: {again}")
-    classes = sorted({row.label for row in rows})
-    if len(classes) != way:
-        raise DataError(f"{raw.folder}: the lists name {len(classes):,} classes, {raw.title} has {way}: {again}")
+            raise DataError(f"the lists name {file} {times} times: {again}")
+        if file not in names:
+            raise DataError(f"no {file}, which a list names: {again}")
+    labels_of = {label: place for place, label in enumerate(sorted({row.label for row in rows}))}
+    if len(labels_of) != classes:
+        raise DataError(f"the lists name {len(labels_of):,} classes, {title} has {classes}: {again}")
     testing = np.array([row.testing for row in rows])
     published = {"training": counts["train"] + counts["validation"], "test": counts["test"]}
     for (part, expected), found in zip(published.items(), (np.sum(~testing), np.sum(testing)), strict=True):
         if found != expected:
-            raise DataError(
-                f"{raw.folder}: the lists name {found:,} {part} images, {raw.title} has {expected:,}: {again}"
-            )
-    number = {label: place for place, label in enumerate(classes)}
-    labels = np.array([number[row.label] for row in rows])
+            raise DataError(f"the lists name {found:,} {part} images, {title} has {expected:,}: {again}")
+    labels = np.array([labels_of[row.label] for row in rows])
     order = divide(labels, testing, counts)
-    files = [[rows[place].file] for place in order]
-
-    def decoded(file: str) -> np.ndarray:
-        return decode(raw.read(file), f"{raw.folder}, {file}")
-
-    decode_all(files, decoded, images[:, None], f"read {raw.title}", progress)
-    return Labels(labels[order], classes)
+    images = allocate((len(order), 3, STORED, STORED), np.uint8)
+    decode_all(folder, [names[rows[place].file] for place in order], decode, images, f"read {title}", progress)
+    return Arrays(images, labels[order], list(labels_of))
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
     """One image as uint8 (3, 256, 256). Raises DataError if it cannot be decoded."""
-    image = open_rgb(data, name, FORMATS).resize((STORED, STORED), Image.Resampling.BILINEAR)
+    image = open_image(data, name, FORMATS).resize((STORED, STORED), Image.Resampling.BILINEAR)
     return np.asarray(image).transpose(2, 0, 1)
 
 
-def _find(folder: Path, stem: str) -> Path | None:
-    """A folder before an archive of the same name, which may have been too large to read and so extracted."""
-    return folder / stem if (folder / stem).is_dir() else find_tree(folder, stem)
+BIRD_LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt")
+INDOOR_LISTS = {"TrainImages.txt": False, "TestImages.txt": True}
+DOG_LISTS = {"train_list.mat": False, "test_list.mat": True}
+ACTION_LIST = re.compile(r"ImageSplits/(.+)_(train|test)\.txt")
+
+
+def _class(path: str) -> str:
+    return PurePosixPath(path).parent.name
+
+
+def _birds(raw: Raw) -> list[Photograph]:
+    paths, numbers, training = (raw.column(name) for name in BIRD_LISTS)
+    if not paths.keys() == numbers.keys() == training.keys():
+        raise DataError(f"{', '.join(BIRD_LISTS)} do not number the same images: get Bird again")
+    if not set(training.values()) <= {"0", "1"}:
+        raise DataError("train_test_split.txt has a value that is neither 0 nor 1: get Bird again")
+    species = {(numbers[image], _class(path)) for image, path in paths.items()}
+    if not len(species) == len(dict(species)) == len({name for _, name in species}):
+        raise DataError("images.txt and image_class_labels.txt do not agree: get Bird again")
+    return [Photograph(_class(path), f"images/{path}", training[image] == "0") for image, path in paths.items()]
+
+
+def _rooms(raw: Raw) -> list[Photograph]:
+    return [
+        Photograph(_class(path), f"Images/{path}", testing)
+        for name, testing in INDOOR_LISTS.items()
+        for path in raw.lines(name)
+    ]
+
+
+def _dogs(raw: Raw) -> list[Photograph]:
+    return [
+        Photograph(_class(path), f"Images/{path}", testing)
+        for name, testing in DOG_LISTS.items()
+        for path in _matlab_texts(raw.path(name), name)
+    ]
+
+
+def _matlab_texts(path: Path, name: str) -> list[str]:
+    """The texts of the cell array `file_list` of a MAT-file. Raises DataError in one line if there is no such thing."""
+    if path.stat().st_size > MAX_LIST_BYTES:
+        raise DataError(f"{name} has more than the {MAX_LIST_BYTES:,} bytes allowed")
+    # In a process of its own, since a single changed byte can make SciPy's reader end the process.
+    run = subprocess.run([sys.executable, "-P", "-c", READ_TEXTS, path], capture_output=True)
+    texts = json.loads(run.stdout) if run.returncode == 0 else [None]
+    if not all(isinstance(text, str) for text in texts):
+        raise DataError(f"cannot read {name}: SciPy finds no list of texts `file_list` in it")
+    return texts
+
+
+def _actions(raw: Raw) -> list[Photograph]:
+    """The classes are those of which there are lists."""
+    lists = [(name, *match.groups()) for name in raw.names if (match := ACTION_LIST.fullmatch(name))]
+    if not lists:
+        raise DataError(f"no ImageSplits/CLASS_train.txt: {raw.title} is {raw.obtained}")
+    return [
+        Photograph(action, f"JPEGImages/{line}", part == "test")
+        for name, action, part in lists
+        for line in raw.lines(name)
+    ]
+
+
+def _dataset(
+    name: str,
+    title: str,
+    classes: int,
+    counts: dict[str, int],
+    within: tuple[str, ...],
+    pattern: str,
+    listed: Callable[[Raw], Iterable[Photograph]],
+    *,
+    licence: str,
+    source: str,
+    citation: str,
+    given: str,
+) -> Dataset:
+    """An entry, raw files and lists as for `build`."""
+    obtained = f"given with `msmeta data prepare {name} --from DIR`, where DIR holds {given}"
+    return Dataset(
+        name=name,
+        title=title,
+        licence=licence,
+        source=source,
+        citation=citation,
+        obtained=obtained,
+        classes=classes,
+        shape=(3, STORED, STORED),
+        splits=splits_of_images(counts),
+        build=partial(build, title, obtained, within, pattern, listed, classes, counts),
+        archives=within,
+        wanted=pattern,
+        crop=SIDE,
+    )
+
+
+BIRD = _dataset(
+    "bird",
+    "Bird",
+    200,
+    {"train": 4_994, "validation": 1_000, "test": 5_794},
+    ("CUB_200_2011", "images"),
+    rf"(?:.*/)?(images/[^/]+/[^/.][^/]*|{'|'.join(map(re.escape, BIRD_LISTS))})",
+    _birds,
+    licence="non-commercial research and education; the photographers keep the copyright of the images",
+    source="CUB-200-2011: C. Wah, S. Branson, P. Welinder, P. Perona, S. Belongie: "
+    "www.vision.caltech.edu/datasets/cub_200_2011",
+    citation="wah2011cub",
+    given="CUB_200_2011.tgz (.tar.gz, .tar, .zip, or the folder) with " + ", ".join(BIRD_LISTS) + " and images/",
+)
+
+INDOOR = _dataset(
+    "indoor",
+    "Indoor",
+    67,
+    {"train": 4_360, "validation": 1_000, "test": 1_340},
+    ("indoorCVPR_09", "Images"),
+    rf"(?:.*/)?(Images/[^/]+/[^/.][^/]*|{'|'.join(map(re.escape, INDOOR_LISTS))})",
+    _rooms,  # photographs that the lists do not name are left out
+    licence="for research purposes only",
+    source="MIT Indoor Scenes: A. Quattoni, A. Torralba: web.mit.edu/torralba/www/indoor.html",
+    citation="quattoni2009indoor",
+    given="indoorCVPR_09.tar (or the folder Images/), TrainImages.txt and TestImages.txt",
+)
+
+ACTION = _dataset(
+    "action",
+    "Action",
+    40,
+    {"train": 3_600, "validation": 400, "test": 5_532},
+    ("Stanford40_JPEGImages", "Stanford40_ImageSplits", "Stanford40", "JPEGImages", "ImageSplits"),
+    r"(?:.*/)?(JPEGImages/[^/.][^/]*|ImageSplits/[^/.][^/]*_(?:train|test)\.txt)",
+    _actions,
+    licence="none stated; its authors ask to be cited",
+    source="Stanford 40 Actions: B. Yao, X. Jiang, A. Khosla, A. L. Lin, L. Guibas, L. Fei-Fei: "
+    "vision.stanford.edu/Datasets/40actions.html",
+    citation="yao2011action",
+    given="Stanford40_JPEGImages.zip and Stanford40_ImageSplits.zip (or the folders JPEGImages/ and ImageSplits/)",
+)
+
+DOG = _dataset(
+    "dog",
+    "Dog",
+    120,
+    {"train": 10_800, "validation": 1_200, "test": 8_580},
+    ("images", "Images", "lists"),
+    rf"(?:.*/)?(Images/[^/]+/[^/.][^/]*|{'|'.join(map(re.escape, DOG_LISTS))})",
+    _dogs,
+    licence="ImageNet's terms of access: non-commercial research and education; not to be passed on",
+    source="Stanford Dogs: A. Khosla, N. Jayadevaprakash, B. Yao, L. Fei-Fei: "
+    "vision.stanford.edu/aditya86/ImageNetDogs",
+    citation="khosla2011dog",
+    given="images.tar (or the folder Images/) and lists.tar (or train_list.mat and test_list.mat)",
+)

@@ -1,10 +1,11 @@
-"""Raw files: bounded downloads, and reading of archives and folders that are not trusted."""
+"""Raw files: bounded downloads, archives extracted once, and a folder of files that are not trusted."""
 
 import csv
+import errno
 import io
 import os
-import pickle
 import queue
+import re
 import socket
 import stat
 import struct
@@ -13,15 +14,14 @@ import threading
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from msmeta.data.dataset import Progress, RawFile
 from msmeta.errors import DataError
@@ -32,8 +32,12 @@ STALL_SECONDS = 15.0
 """The longest silence in a transfer that has begun."""
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
-MAX_TAR_BYTES = 2**31
-"""Of all files of one tar archive together, which are held in memory."""
+MAX_FILES = 200_000
+"""Members of an archive, or files that are read below a folder."""
+MAX_BYTES = 2**28
+"""Of a file."""
+MAX_ARCHIVE_BYTES = 2**33
+"""Of all files together that are extracted from an archive."""
 MAX_PIXELS = 2**26
 """Of an image before it is resized: four bytes each are held while it is decoded."""
 FORMATS = ("PNG", "JPEG", "WebP")
@@ -50,9 +54,6 @@ READ_ERRORS = (
     zlib.error,
 )
 """What the standard library raises for damaged content."""
-
-ReadFile = Callable[[str], bytes]
-Keep = Callable[[str], bool]
 
 
 def download(name: str, files: tuple[RawFile, ...], folder: Path, progress: Progress) -> None:
@@ -71,7 +72,7 @@ def download(name: str, files: tuple[RawFile, ...], folder: Path, progress: Prog
                 download_url(file.url, folder, file.name, file.md5)
         except (OSError, RuntimeError, HTTPException, ValueError) as error:
             raise DataError(
-                f"{name}: could not download {file.url} ({_reason(error)}); "
+                f"{name}: could not download {file.url} ({reason(error)}); "
                 f"get its raw files elsewhere and run `msmeta data prepare {name} --from DIR`"
             ) from error
     progress("download", len(files), len(files))
@@ -90,15 +91,15 @@ def reach(url: str) -> None:
             with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=REACH_SECONDS):
                 answer.put("")
         except (OSError, HTTPException, ValueError) as error:
-            answer.put(_reason(error))
+            answer.put(reason(error))
 
     threading.Thread(target=ask, name="reach", daemon=True).start()
     try:
-        reason = answer.get(timeout=REACH_SECONDS)
+        refusal = answer.get(timeout=REACH_SECONDS)
     except queue.Empty:
-        reason = f"no answer within {REACH_SECONDS:g} s"
-    if reason:
-        raise OSError(reason)
+        refusal = f"no answer within {REACH_SECONDS:g} s"
+    if refusal:
+        raise OSError(refusal)
 
 
 @contextmanager
@@ -112,68 +113,12 @@ def socket_timeout(seconds: float) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """What an error says, in one line for a reader."""
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, KeyError):
+        return f"there is no {text}"
     return text.removeprefix("<urlopen error ").removesuffix(">")
-
-
-def find_tree(folder: Path, stem: str) -> Path | None:
-    """The archive `folder/stem.zip` (.tar, .tar.gz, .tgz), else the extracted `folder/stem/`, else None."""
-    for suffix in SUFFIXES:
-        if (archive := folder / f"{stem}{suffix}").is_file():
-            return archive
-    return folder / stem if (folder / stem).is_dir() else None
-
-
-@contextmanager
-def open_tree(folder: Path, stem: str, max_files: int, max_bytes: int) -> Iterator[tuple[list[str], ReadFile]]:
-    """Opens what `find_tree` finds as `open_path` does, and yields only names `stem/...`.
-
-    Raises DataError in one line as `open_path` does, and if there is no such tree.
-    """
-    tree = find_tree(folder, stem)
-    if tree is None:
-        raise DataError(f"{folder} holds neither {stem}.zip ({', '.join(SUFFIXES[1:])}) nor a folder {stem}/")
-    with open_path(tree, max_files, max_bytes) as (names, read):
-        yield [name for name in names if name.startswith(f"{stem}/")], read
-
-
-@contextmanager
-def open_path(
-    tree: Path, max_files: int, max_bytes: int, keep: Keep = lambda name: True
-) -> Iterator[tuple[list[str], ReadFile]]:
-    """Opens an archive or a folder without extracting anything.
-
-    Yields the sorted names of its files (below a folder, with the name of that folder first) and a function that reads
-    one of them, in any thread. A tar archive cannot be read out of order, so its files are held in memory. Files whose
-    names are not to `keep` are left out, however large. Raises DataError in one line if an archive is damaged, or if a
-    member is a link or a device, points out of the tree, or is larger than `max_bytes`; the function, if what it reads
-    is damaged.
-    """
-    with ExitStack() as stack:
-        if tree.is_dir():
-            with readable(tree):
-                paths = _files(tree.resolve().parent, tree.resolve(), max_files, max_bytes, keep)
-            names: Iterable[str] = paths
-
-            def read(name: str) -> bytes:
-                with readable(paths[name]):
-                    return paths[name].read_bytes()
-
-        elif tree.suffix == ".zip":
-            with readable(tree):
-                file = stack.enter_context(zipfile.ZipFile(tree))
-                names = infos = _members(tree, file, max_files, max_bytes, keep)
-
-            def read(name: str) -> bytes:
-                with readable(f"{tree}, member {name}"):
-                    return file.read(infos[name])
-
-        else:
-            with readable(tree):
-                names = contents = _tar_contents(tree, max_files, max_bytes, keep)
-            read = contents.__getitem__
-        yield sorted(names), read
 
 
 @contextmanager
@@ -182,169 +127,159 @@ def readable(what: object) -> Iterator[None]:
     try:
         yield
     except READ_ERRORS as error:
-        raise DataError(f"cannot read {what}: {_reason(error)}") from error
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # it is not this file that is at fault
+        raise DataError(f"cannot read {what}: {reason(error)}") from error
 
 
-def open_rgb(data: bytes, name: str, formats: tuple[str, ...] = FORMATS) -> Image.Image:
-    """An image in one of the formats, loaded, as RGB. Raises DataError in one line that names it if it is damaged."""
+def extracted(folder: Path, stems: Sequence[str], wanted: str, into: Path, progress: Progress) -> Path:
+    """A folder with all that `folder` holds, its archives of these names extracted: itself where there is none.
+
+    An archive `stem.zip` (.tar, .tar.gz, .tgz) becomes the folder `into/stem`, in place of a folder of this name; to
+    everything else there is a link. Raises DataError as `extract` does.
+    """
+    archives = {
+        stem: archive
+        for stem in stems
+        if (archive := next((path for suffix in SUFFIXES if (path := folder / f"{stem}{suffix}").is_file()), None))
+    }
+    if not archives:
+        return folder
+    into.mkdir()
+    for done, (stem, archive) in enumerate(archives.items()):
+        progress(f"extract {archive.name}", done, len(archives))
+        extract(archive, into / stem, wanted)
+    for path in folder.iterdir():
+        if path.name not in archives and path not in archives.values():
+            (into / path.name).symlink_to(path.absolute())
+    return into
+
+
+def extract(archive: Path, into: Path, wanted: str = ".*") -> None:
+    """Extracts the files of a zip or tar archive whose names match `wanted`, however large the others are.
+
+    Raises DataError in one line if the archive is damaged or a member is a link or a device, points out of the
+    archive's folder, or is larger than MAX_BYTES, if there are more than MAX_FILES, or if all are larger than
+    MAX_ARCHIVE_BYTES.
+    """
+    admits = _admission(archive, re.compile(wanted))
+    into.mkdir(parents=True)
+    with readable(archive):
+        if archive.suffix == ".zip":
+            with zipfile.ZipFile(archive) as file:
+                plain = (0, stat.S_IFREG, stat.S_IFDIR)
+                members = [
+                    info
+                    for info in file.infolist()
+                    if admits(info.filename, stat.S_IFMT(info.external_attr >> 16) in plain, info.file_size)
+                ]
+                file.extractall(into, members)
+        else:
+            with tarfile.open(archive, "r:" if archive.suffix == ".tar" else "r:gz") as file:
+
+                def keep(info: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
+                    admitted = admits(info.name, info.isreg() or info.isdir(), info.size)
+                    return tarfile.data_filter(info, path) if admitted else None
+
+                file.extractall(into, filter=keep)
+                # Where a header is damaged, tarfile stops as if at the end; and a checksum stands only at the very end.
+                if file.fileobj.read(2**20).strip(b"\0"):
+                    raise tarfile.ReadError("a header is damaged, or something follows the end")
+
+
+def _admission(archive: Path, wanted: re.Pattern[str]) -> Callable[[str, bool, int], bool]:
+    """A function of each member's name, whether it is a plain file or folder, and size: whether it is extracted."""
+    count = total = 0
+
+    def admits(name: str, plain: bool, size: int) -> bool:
+        nonlocal count, total
+        count += 1
+        path = PurePosixPath(name)
+        if count > MAX_FILES:
+            raise DataError(f"{archive} holds more than the {MAX_FILES:,} members allowed")
+        if path.is_absolute() or ".." in path.parts or "\\" in name:
+            raise DataError(f"{archive}: member {name!r} points out of the archive's folder")
+        if not plain:
+            raise DataError(f"{archive}: member {name!r} is a link or a device, not a file")
+        if not wanted.fullmatch(path.as_posix()):
+            return False
+        if size > MAX_BYTES:
+            raise DataError(f"{archive}: member {name!r} has more than the {MAX_BYTES:,} bytes allowed")
+        total += size
+        if total > MAX_ARCHIVE_BYTES:
+            raise DataError(f"{archive} holds more than the {MAX_ARCHIVE_BYTES:,} bytes allowed")
+        return True
+
+    return admits
+
+
+def matching(folder: Path, pattern: str, within: Collection[str]) -> list[re.Match[str]]:
+    """The names of files relative to `folder` that match, sorted: those in it, and those below its folders `within`.
+
+    Files and folders in `folder` may be links; below that, links are refused. Raises DataError in one line if a file is
+    a link or a device or larger than MAX_BYTES, if there are more than MAX_FILES, or if a folder cannot be read.
+    """
+    wanted, found, waiting = re.compile(pattern), [], [folder]
+    while waiting:
+        here = waiting.pop()
+        with readable(here), os.scandir(here) as entries:
+            for entry in entries:
+                top, name = here == folder, Path(entry.path).relative_to(folder).as_posix()
+                if entry.is_dir(follow_symlinks=top):
+                    if not top or name in within:
+                        waiting.append(here / entry.name)
+                    continue
+                match = wanted.fullmatch(name)
+                if not match and not entry.is_dir():
+                    continue
+                if not entry.is_file(follow_symlinks=top):
+                    raise DataError(f"{name} is a link or a device, not a file")
+                if entry.stat().st_size > MAX_BYTES:
+                    raise DataError(f"{name} has more than the {MAX_BYTES:,} bytes allowed")
+                found.append(match)
+        if len(found) > MAX_FILES:
+            raise DataError(f"{here} holds more than the {MAX_FILES:,} files allowed")
+    return sorted(found, key=lambda match: match.string)
+
+
+def open_image(data: bytes, name: str, formats: Sequence[str] = FORMATS, mode: str = "RGB") -> Image.Image:
+    """An image in one of the formats, loaded, as RGB or grey ("L") of 8 bits.
+
+    Raises DataError in one line that names it if it is damaged.
+    """
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width}x{image.height} pixels are too many")
-            return image.convert("RGB")
+            if image.mode.startswith("I"):  # 16 bits, of which Pillow would take what exceeds 255 for white
+                image = Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
+            return image.convert(mode)
     except (OSError, EOFError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        known = f"{', '.join(formats[:-1])} or {formats[-1]}"
-        raise DataError(f"{name} is not a readable {known} image: {_reason(error)}") from error
+        known = " or ".join(filter(None, (", ".join(formats[:-1]), formats[-1])))
+        why = "it has none of these formats" if data else "it is empty"
+        why = why if isinstance(error, UnidentifiedImageError) else reason(error)
+        raise DataError(f"{name} is not a readable {known} image: {why}") from error
 
 
 def decode_all(
-    files: list[list[str]], decode: Callable[[str], np.ndarray], images: np.ndarray, what: str, progress: Progress
+    folder: Path,
+    names: Sequence[str],
+    decode: Callable[[bytes, str], np.ndarray],
+    images: np.ndarray,
+    what: str,
+    progress: Progress,
 ) -> None:
-    """Fills `images` (classes, samples, ...) with `decode` of the `files` of each class, a class a thread at a time."""
+    """Fills `images` (N, ...) with `decode(content, name)` of each of these files in `folder`, several at a time."""
 
-    def fill(label: int) -> None:
-        for sample, file in enumerate(files[label]):
-            images[label, sample] = decode(file)
+    def fill(place: int) -> None:
+        with readable(names[place]):
+            content = (folder / names[place]).read_bytes()
+        images[place] = decode(content, names[place])
 
     pool = ThreadPoolExecutor(DECODERS)
     try:
-        for done, _ in enumerate(pool.map(fill, range(len(files)))):
-            progress(what, done, len(files))
-        progress(what, len(files), len(files))
+        for done, _ in enumerate(pool.map(fill, range(len(names)))):
+            progress(what, done, len(names))
+        progress(what, len(names), len(names))
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-class PickledArray:
-    """What `load_pickle` gives for a NumPy array: the integers are in `values`."""
-
-    values = np.empty(0, np.uint8)
-
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, kind, fortran, data = state
-        self.values = np.frombuffer(data, kind.dtype).reshape(shape, order="F" if fortran else "C")
-
-
-class _PickledType:
-    """Stands for numpy.dtype: little-endian integers only."""
-
-    def __init__(self, code: str | bytes, *_: object):
-        self.dtype = {"u1": np.dtype("u1"), "i4": np.dtype("<i4"), "i8": np.dtype("<i8")}[as_text(code)]
-
-    def __setstate__(self, state: tuple) -> None:
-        if as_text(state[1]) not in "<|":
-            raise ValueError("an array is not little-endian")
-
-
-def _from_buffer(data: bytes, kind: _PickledType, shape: tuple[int, ...], order: str) -> PickledArray:
-    """Stands for numpy's function of pickle protocol 5."""
-    array = PickledArray()
-    array.__setstate__((1, shape, kind, as_text(order) == "F", data))
-    return array
-
-
-STAND_INS: dict[tuple[str, str], Callable[..., object]] = {
-    ("numpy", "ndarray"): PickledArray,
-    ("numpy", "dtype"): _PickledType,
-    # Protocols before 3 have no bytes and write them as encoded text.
-    ("_codecs", "encode"): lambda text, encoding: text.encode("latin1"),
-}
-for _core in ("numpy.core", "numpy._core"):
-    STAND_INS[f"{_core}.multiarray", "_reconstruct"] = lambda *_: PickledArray()
-    STAND_INS[f"{_core}.numeric", "_frombuffer"] = _from_buffer
-
-
-class _Unpickler(pickle.Unpickler):
-    """Knows stand-ins for what a NumPy array of integers needs, and no real function or class at all."""
-
-    def find_class(self, module: str, name: str) -> Callable[..., object]:
-        if (module, name) not in STAND_INS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which data have no need of")
-        return STAND_INS[module, name]
-
-
-def load_pickle(file: BinaryIO, name: str) -> dict[str, object]:
-    """The dictionary of plain values and integer arrays (PickledArray) in a pickle, which can execute nothing.
-
-    Texts of pickles from Python 2 come as bytes, but for the keys: see `as_text`. Raises DataError in one line.
-    """
-    try:
-        content = _Unpickler(file, encoding="bytes").load()
-        return {as_text(key): value for key, value in content.items()}
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        raise DataError(f"cannot read {name}: {_reason(error)}") from error
-
-
-def as_text(value: str | bytes) -> str:
-    """A text that a pickle holds as text or, written by Python 2, as bytes."""
-    if not isinstance(value, str | bytes):
-        raise ValueError(f"it has a {type(value).__name__} where a text belongs")
-    return value if isinstance(value, str) else value.decode()
-
-
-def _members(
-    archive: Path, file: zipfile.ZipFile, max_files: int, max_bytes: int, keep: Keep
-) -> dict[str, zipfile.ZipInfo]:
-    """The regular files to keep of a zip archive by name, each member checked."""
-    infos = file.infolist()
-    if len(infos) > max_files:
-        raise DataError(f"{archive} holds {len(infos):,} members, more than the {max_files:,} allowed")
-    for info in infos:
-        plain = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)
-        _check_member(archive, info.filename, plain, info.file_size if keep(info.filename) else 0, max_bytes)
-    return {info.filename: info for info in infos if keep(info.filename) and not info.is_dir()}
-
-
-def _tar_contents(archive: Path, max_files: int, max_bytes: int, keep: Keep) -> dict[str, bytes]:
-    """The regular files to keep of a tar archive by name, each member checked before it is read, in one pass."""
-    contents: dict[str, bytes] = {}
-    total = 0
-    with tarfile.open(archive, "r:" if archive.suffix == ".tar" else "r:gz") as file:
-        for count, info in enumerate(file, 1):
-            if count > max_files:
-                raise DataError(f"{archive} holds more than the {max_files:,} members allowed")
-            name = PurePosixPath(info.name).as_posix()
-            size = info.size if keep(name) else 0
-            _check_member(archive, info.name, info.isreg() or info.isdir(), size, max_bytes)
-            total += size
-            if total > MAX_TAR_BYTES:
-                raise DataError(f"{archive} holds more than {MAX_TAR_BYTES:,} bytes: extract it and give the folder")
-            if info.isreg() and keep(name):
-                contents[name] = file.extractfile(info).read()
-        # Where a header is damaged, tarfile stops as if at the end; and a checksum stands only at the very end.
-        if file.fileobj.read(2**20).strip(b"\0"):
-            raise tarfile.ReadError("a header is damaged, or something follows the end")
-    return contents
-
-
-def _check_member(archive: Path, name: str, plain: bool, size: int, max_bytes: int) -> None:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name:
-        raise DataError(f"{archive}: member {name!r} points out of the archive's folder")
-    if not plain:
-        raise DataError(f"{archive}: member {name!r} is a link or a device, not a file")
-    if size > max_bytes:
-        raise DataError(f"{archive}: member {name!r} has more than the {max_bytes:,} bytes allowed")
-
-
-def _files(folder: Path, extracted: Path, max_files: int, max_bytes: int, keep: Keep) -> dict[str, Path]:
-    """The regular files to keep below `extracted` by name relative to `folder`, links not followed but refused."""
-    files: dict[str, Path] = {}
-    waiting = [extracted]
-    while waiting:
-        with os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                name = Path(entry.path).relative_to(folder).as_posix()
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(Path(entry.path))
-                elif not keep(name):
-                    continue
-                elif not entry.is_file(follow_symlinks=False):
-                    raise DataError(f"{entry.path} is a link or a device, not a file")
-                elif entry.stat(follow_symlinks=False).st_size > max_bytes:
-                    raise DataError(f"{entry.path} has more than the {max_bytes:,} bytes allowed")
-                else:
-                    files[name] = Path(entry.path)
-        if len(files) > max_files:
-            raise DataError(f"{extracted} holds more than the {max_files:,} files allowed")
-    return files

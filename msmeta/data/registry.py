@@ -1,7 +1,7 @@
-"""The data sets that this version reads: one module each, one line each."""
+"""The data sets that this version reads, one line each."""
 
-from msmeta.data import action, bird, cifar100, cifar_fs, dog, glyphs, indoor, miniimagenet, omniglot, stl10
-from msmeta.data.dataset import Dataset, LabelledDataset
+from msmeta.data import cifar100, glyphs, miniimagenet, omniglot, photographs, stl10
+from msmeta.data.dataset import TRANSFER, Dataset
 from msmeta.errors import ConfigError
 
 DATASETS: dict[str, Dataset] = {
@@ -9,50 +9,33 @@ DATASETS: dict[str, Dataset] = {
     for dataset in (
         omniglot.DATASET,
         miniimagenet.DATASET,
-        cifar_fs.DATASET,
-        glyphs.DATASET,
-    )
-}
-"""For few-shot tasks."""
-
-LABELLED: dict[str, LabelledDataset] = {
-    dataset.name: dataset
-    for dataset in (
-        cifar100.DATASET,
+        cifar100.CIFAR_FS,
+        glyphs.GLYPHS,
+        cifar100.CIFAR_100,
         stl10.DATASET,
-        bird.DATASET,
-        indoor.DATASET,
-        action.DATASET,
-        dog.DATASET,
-        glyphs.LABELLED,
+        photographs.BIRD,
+        photographs.INDOOR,
+        photographs.ACTION,
+        photographs.DOG,
+        glyphs.GLYPHS_RGB,
     )
 }
-"""For transfer."""
 
 TABLE_6: dict[str, dict[str, int]] = {
-    name: {**dataset.counts, "total": sum(dataset.counts.values())}
-    for name, dataset in LABELLED.items()
-    if not dataset.generated
+    name: {**{split: len(part) for split, part in dataset.splits.items()}, "total": dataset.size}
+    for name, dataset in DATASETS.items()
+    if dataset.purpose == TRANSFER and not dataset.generated
 }
 """The paper's Table 6: images of `train`, `validation` and `test`, and their `total`, by name."""
 
 
-def find(name: str) -> Dataset | LabelledDataset:
+def names(purpose: str) -> tuple[str, ...]:
+    """The data sets for FEW_SHOT or TRANSFER."""
+    return tuple(name for name, dataset in DATASETS.items() if dataset.purpose == purpose)
+
+
+def find(name: str) -> Dataset:
     """The registry entry called `name`. Raises ConfigError in one line that lists the names there are."""
-    if entry := DATASETS.get(name) or LABELLED.get(name):
-        return entry
-    raise ConfigError(f"unknown data set {name!r}: choose one of {', '.join([*DATASETS, *LABELLED])}")
-
-
-def find_few_shot(name: str) -> Dataset:
-    """As `find`, and raises ConfigError as well if `name` is a data set for transfer."""
-    if name in LABELLED:
-        raise ConfigError(f"{name} is for transfer, not for few-shot tasks: choose one of {', '.join(DATASETS)}")
-    return find(name)
-
-
-def find_labelled(name: str) -> LabelledDataset:
-    """As `find`, and raises ConfigError as well if `name` is a data set for few-shot tasks."""
-    if name in DATASETS:
-        raise ConfigError(f"{name} is for few-shot tasks, not for transfer: choose one of {', '.join(LABELLED)}")
-    return find(name)
+    if name not in DATASETS:
+        raise ConfigError(f"unknown data set {name!r}: choose one of {', '.join(DATASETS)}")
+    return DATASETS[name]

@@ -1,13 +1,13 @@
 """STL-10: 13,000 labelled photographs of 10 classes, 96x96, resized to 32x32 (Coates, Ng and Lee 2011)."""
 
-import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from msmeta.data.dataset import LabelledDataset, Labels, Progress, RawFile
-from msmeta.data.raw import ReadFile, find_tree, open_path
+from msmeta.data.dataset import Allocate, Arrays, Dataset, Progress, RawFile, splits_of_images
+from msmeta.data.raw import matching, readable
 from msmeta.data.splits import divide
 from msmeta.errors import DataError
 
@@ -20,7 +20,7 @@ OBTAINED = (
     "downloaded through torchvision, or given as stl10_binary.tar.gz (.tgz, .tar, .zip, or the folder stl10_binary/) "
     "with train_X.bin, train_y.bin, test_X.bin and test_y.bin"
 )
-BINARY = re.compile(r"(?:.*/)?((?:train|test)_[Xy]\.bin)")
+BINARY = r"(?:.*/)?((?:train|test)_[Xy]\.bin)"
 """Those that are read: the 100,000 unlabelled images beside them are 2.8 GB."""
 
 
@@ -31,46 +31,41 @@ def raw_files() -> tuple[RawFile, ...]:
     return (RawFile(STL10.filename, STL10.url, STL10.tgz_md5),)
 
 
-def build(folder: Path | None, images: np.ndarray, progress: Progress) -> Labels:
-    """Fills `images` from the binary files in `folder`, the images of a class in their order there.
+def build(folder: Path, progress: Progress, allocate: Allocate = np.empty) -> Arrays:
+    """Reads the binary files in `folder`, the images of a class in their order there.
 
     Of the published training images, a tenth of each class is for validation. Images are resized with Pillow's
     bilinear filter, which is antialiased. Raises DataError if a file is missing or damaged or has another size.
     """
-    here = (folder / "train_X.bin").is_file()
-    tree = find_tree(folder, "stl10_binary") or (folder if here else None)
-    if tree is None:
-        raise DataError(f"{folder} does not hold STL-10, which is {OBTAINED}")
-    with open_path(tree, 100, 2**28, lambda name: BINARY.fullmatch(name) is not None) as (names, read):
-        where = {BINARY.fullmatch(name)[1]: name for name in names}
-        parts = {part: _part(tree, where, read, part) for part in PUBLISHED}
-    pixels = [pixels for pixels, _ in parts.values()]
-    labels = np.concatenate([labels for _, labels in parts.values()])
+    where = {match[1]: folder / match.string for match in matching(folder, BINARY, {"stl10_binary"})}
+    parts = [_part(where, part) for part in PUBLISHED]
+    pixels, labels = (np.concatenate(both) for both in zip(*parts, strict=True))
     by_class = np.argsort(labels, kind="stable")
-    testing = by_class >= PUBLISHED["train"]
-    order = by_class[divide(labels[by_class], testing, COUNTS)]
+    order = by_class[divide(labels[by_class], by_class >= PUBLISHED["train"], COUNTS)]
+    images = allocate((len(order), 3, SIDE, SIDE), np.uint8)
     for done, place in enumerate(order):
         progress("resize STL-10", done, len(order))
-        images[done] = _resized(pixels[0][place] if place < len(pixels[0]) else pixels[1][place - len(pixels[0])])
+        images[done] = _resized(pixels[place])
     progress("resize STL-10", len(order), len(order))
-    return Labels(labels[order], list(CLASSES))
+    return Arrays(images, labels[order], list(CLASSES))
 
 
-def _part(tree: Path, where: dict[str, str], read: ReadFile, part: str) -> tuple[np.ndarray, np.ndarray]:
+def _part(where: Mapping[str, Path], part: str) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 (N, 3, 96, 96), each stored column by column, and labels from 0 int64 (N,) of a published part."""
     count = PUBLISHED[part]
     found = []
     for name, size in ((f"{part}_X.bin", count * 3 * RAW_SIDE * RAW_SIDE), (f"{part}_y.bin", count)):
         if name not in where:
-            raise DataError(f"{tree} holds no {name}: STL-10 is {OBTAINED}")
-        found.append(np.frombuffer(read(where[name]), np.uint8))
+            raise DataError(f"no {name}: STL-10 is {OBTAINED}")
+        with readable(name):
+            found.append(np.fromfile(where[name], np.uint8))
         if len(found[-1]) != size:
-            raise DataError(f"{tree}: {name} has {len(found[-1]):,} bytes instead of {size:,}: get STL-10 again")
+            raise DataError(f"{name} has {len(found[-1]):,} bytes instead of {size:,}: get STL-10 again")
     pixels, labels = found
     each = count // len(CLASSES)
     if np.bincount(labels).tolist() != [0] + [each] * len(CLASSES):
         raise DataError(
-            f"{tree}: {part}_y.bin does not hold {each} labels of each class from 1 to {len(CLASSES)}: get STL-10 again"
+            f"{part}_y.bin does not hold {each} labels of each class from 1 to {len(CLASSES)}: get STL-10 again"
         )
     return pixels.reshape(-1, 3, RAW_SIDE, RAW_SIDE), labels.astype(np.int64) - 1
 
@@ -81,17 +76,18 @@ def _resized(columns: np.ndarray) -> np.ndarray:
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
 
 
-DATASET = LabelledDataset(
+DATASET = Dataset(
     name="stl-10",
     title="STL-10",
     licence="none stated; images of ImageNet, whose terms allow non-commercial research and education",
     source="A. Coates, A. Ng, H. Lee: cs.stanford.edu/~acoates/stl10",
     citation="coates2011stl10",
     obtained=OBTAINED,
-    raw_files=raw_files,
-    way=len(CLASSES),
-    stored=SIDE,
-    side=SIDE,
-    counts=COUNTS,
+    classes=len(CLASSES),
+    shape=(3, SIDE, SIDE),
+    splits=splits_of_images(COUNTS),
     build=build,
+    raw_files=raw_files,
+    archives=("stl10_binary",),
+    wanted=BINARY,
 )

@@ -37,7 +37,7 @@ def choose_data(preset: str, dataset: str, glyphs: str, missing: str = "") -> tu
 
     missing: what else cannot be had, in words. The presets `cpu` and `paper` insist on the data set.
     """
-    title = (data.DATASETS | data.LABELLED)[dataset].title
+    title = data.DATASETS[dataset].title
     if preset == "smoke":
         return glyphs, f"The smoke preset always uses procedurally drawn glyphs, not {title}."
     if preset in runs.COMMITTED_PRESETS:
@@ -49,21 +49,19 @@ def choose_data(preset: str, dataset: str, glyphs: str, missing: str = "") -> tu
 
 def data_in_words(name: str) -> str:
     """Counts, origin, licence and hash of a data set, in Markdown."""
-    entry = (data.DATASETS | data.LABELLED)[name]
-    if name in data.DATASETS:
-        images = data.load(name)
-        train, test = (images.images[split].shape for split in ("train", "test"))
-        what = f"{train[0]:,} classes for meta-training and {test[0]:,} others for meta-test"
-        if images.rotations > 1:
-            counts = f"{images.rotations * train[0]:,} and {images.rotations * test[0]:,} classes"
+    entry = data.DATASETS[name]
+    if entry.purpose == data.FEW_SHOT:
+        train, test = (entry.classes_in(split) for split in ("train", "test"))
+        what = f"{train:,} classes for meta-training and {test:,} others for meta-test"
+        if entry.rotations > 1:
+            counts = f"{entry.rotations * train:,} and {entry.rotations * test:,} classes"
             what += f", each also turned by 90, 180 and 270 degrees ({counts})"
-        what, side = f"{what}, {train[1]} images of each", train[3]
+        what += f", {entry.samples} images of each"
     else:
-        images = data.load_labelled(name)
-        train, validation, test = (f"{len(images.labels[split]):,}" for split in ("train", "validation", "test"))
+        train, validation, test = (f"{len(entry.splits[split]):,}" for split in ("train", "validation", "test"))
         counts = f"{train} images for training, {validation} for validation, {test} for the test"
-        what, side = f"{images.way} classes; {counts}", images.side
+        what = f"{entry.classes} classes; {counts}"
     return (
-        f"**{entry.title}**: {what}, {side}x{side} pixels. Source: {entry.source.rstrip('.')}. "
-        f"Licence: {entry.licence.rstrip('.')}. SHA-256 of the arrays: `{images.hash[:16]}`."
+        f"**{entry.title}**: {what}, {entry.side}x{entry.side} pixels. Source: {entry.source.rstrip('.')}. "
+        f"Licence: {entry.licence.rstrip('.')}. SHA-256 of the arrays: `{data.load(name).hash[:16]}`."
     )

@@ -177,7 +177,7 @@ def commands(experiment: Experiment, found: pd.DataFrame, configs: Iterable[Any]
 
 
 def _prepare(dataset: str) -> str:
-    given = "" if (data.DATASETS | data.LABELLED)[dataset].raw_files() else " --from DIR"
+    given = "" if data.DATASETS[dataset].raw_files() else " --from DIR"
     return f"msmeta data prepare {dataset}{given}"
 
 

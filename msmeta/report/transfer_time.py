@@ -60,7 +60,7 @@ def times_table(result: Result | None, side: int, optimizer: str) -> str:
         "T / N": lambda row: steps_text(_config(row)),
         "images of a minibatch": lambda row: row["batch"],
         "ms an iteration": lambda row: f"{1000 * row['seconds']:.0f}{_spread(row)}",
-        f"seconds an epoch of {data.LABELLED[dataset].title}": lambda row: f"{epoch_seconds(row, dataset):.1f}",
+        f"seconds an epoch of {data.DATASETS[dataset].title}": lambda row: f"{epoch_seconds(row, dataset):.1f}",
         f"hours for {PAPER_EPOCHS} epochs": lambda row: f"{epoch_seconds(row, dataset) * PAPER_EPOCHS / 3600:.1f}",
         "ratio to the Baseline": lambda row: f"{row['seconds'] / base['seconds']:.2f}",
         "times the floor": lambda row: f"{row['seconds'] / row['floor_seconds']:.1f}",
@@ -154,7 +154,7 @@ def epoch_bars(result: Result | None, optimizer: str = "adam") -> Figure | str:
     found = {side: pair for side in reversed(SIZES) if (pair := _pair(result, side, optimizer))}
     if not found:
         return _NOT_RUN
-    groups = [[name for name in DATASETS if data.LABELLED[name].side == side] for side in found]
+    groups = [[name for name in DATASETS if data.DATASETS[name].side == side] for side in found]
     figure, axes = panels(len(groups), height=3.8, width_ratios=list(map(len, groups)))
     for axis, (side, pair), names in zip(axes[0], found.items(), groups, strict=True):
         for offset, method, row in zip((-0.2, 0.2), ("Baseline", "Multi-step"), pair, strict=True):
@@ -164,7 +164,7 @@ def epoch_bars(result: Result | None, optimizer: str = "adam") -> Figure | str:
         for i, name in enumerate(names):
             at = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
             axis.annotate(f"{-_saved(*pair):+.0f} %", (i, epoch_seconds(pair[0], name)), **at)
-        axis.set_xticks(range(len(names)), [data.LABELLED[name].title for name in names])
+        axis.set_xticks(range(len(names)), [data.DATASETS[name].title for name in names])
         axis.set_title(f"{side}x{side} images")
         axis.margins(y=0.15)
         axis.grid(False, axis="x")
@@ -179,7 +179,7 @@ def epoch_table(result: Result | None, optimizer: str = "adam") -> str:
         return _NOT_RUN
     rows = []
     for name in DATASETS:
-        side, pair = data.LABELLED[name].side, _pair(result, data.LABELLED[name].side, optimizer)
+        side, pair = data.DATASETS[name].side, _pair(result, data.DATASETS[name].side, optimizer)
         images, batch = data.TABLE_6[name]["train"], transfer.preset_config("paper", name, "multistep").batch
         found = (
             [*(f"{epoch_seconds(row, name):.1f}" for row in pair), f"{_saved(*pair):.0f} %"]
@@ -187,7 +187,7 @@ def epoch_table(result: Result | None, optimizer: str = "adam") -> str:
             else ["not run"] * 3
         )
         reported = f"{_paper_saved():.0f} % (Table 1, SGD)" if name == "bird" else "not printed"
-        line = [data.LABELLED[name].title, f"{side}x{side}", f"{images:,}", f"{images // batch:,} of {batch}"]
+        line = [data.DATASETS[name].title, f"{side}x{side}", f"{images:,}", f"{images // batch:,} of {batch}"]
         rows.append([*line, *found, reported])
     head = [
         "Data", "images", "for training", "minibatches an epoch", "Baseline (s)", "Multi-step (s)", "saved",

@@ -1,62 +1,59 @@
-"""Raw Omniglot files for the tests: the real archives where they are at hand, else a made tree with the same counts."""
+"""Glyphs, and small made data sets of each kind."""
 
-import io
-import os
 import sys
-import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from msmeta.data import ClassImages, load, prepare
-from msmeta.data.omniglot import CHARACTERS, DRAWINGS, RAW_SIDE
+from msmeta.data import DATASETS, Arrays, Dataset, Images, load, prepare
+from msmeta.data.dataset import splits_of_classes, splits_of_images
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the helpers beside the tests
 
-REAL = Path(os.environ.get("MSMETA_OMNIGLOT_RAW", Path(__file__).parents[3] / "shared/data/raw/omniglot"))
-
 
 @pytest.fixture(scope="session")
-def made_zips(tmp_path_factory) -> Path:
-    """A folder with two archives of random dots, in Omniglot's layout and with its counts."""
-    folder = tmp_path_factory.mktemp("made")
-    random = np.random.default_rng(0)
-    drawings = []
-    for _ in range(50):
-        file = io.BytesIO()
-        Image.fromarray(random.random((RAW_SIDE, RAW_SIDE)) < 0.9).save(file, "PNG")
-        drawings.append(file.getvalue())
-    for part, count in CHARACTERS.items():
-        with zipfile.ZipFile(folder / f"{part}.zip", "w") as archive:
-            for character in range(count):
-                alphabet = f"{part[7:]}_{character // 20:02d}_(made)"
-                for drawing in range(DRAWINGS):
-                    name = f"{part}/{alphabet}/character{character % 20 + 1:02d}/{character:04d}_{drawing + 1:02d}.png"
-                    archive.writestr(name, drawings[(character + drawing) % len(drawings)])
-    return folder
-
-
-@pytest.fixture(scope="session")
-def raw(request) -> Path:
-    """The folder with the archives to prepare from."""
-    return REAL if REAL.is_dir() else request.getfixturevalue("made_zips")
-
-
-@pytest.fixture(scope="session")
-def prepared(raw, tmp_path_factory) -> Path:
-    """A data root with Omniglot prepared in it, not to be changed."""
-    root = tmp_path_factory.mktemp("prepared")
-    prepare("omniglot", raw, root)
-    return root
-
-
-@pytest.fixture(scope="session")
-def omniglot(prepared) -> ClassImages:
-    return load("omniglot", prepared)
-
-
-@pytest.fixture(scope="session")
-def glyphs() -> ClassImages:
+def glyphs() -> Images:
     return load("glyphs")
+
+
+COUNTS = {"train": 30, "validation": 6, "test": 9}
+"""Images of three classes in `pictures` and `photographs`."""
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Made data sets: `pictures`, read into memory, `photographs`, mapped and to be cropped, `drawings`, for few-shot
+    tasks, and `again`, a view of `pictures`, class by class."""
+
+    def build(shape, labels, folder, progress, allocate=np.empty):
+        images = allocate((len(labels), *shape), np.uint8)
+        progress("read", 0, 1)
+        images[:] = np.random.default_rng(0).integers(0, 256, images.shape, np.uint8)
+        return Arrays(images, labels, list("abc"))
+
+    def entry(name, shape, splits, labels, **options):
+        described = {"title": name.title(), "licence": "", "source": "", "citation": "", "obtained": "given"}
+        made = partial(build, shape, labels)
+        entry = Dataset(name, **described, classes=3, shape=shape, splits=splits, **{"build": made} | options)
+        monkeypatch.setitem(DATASETS, name, entry)
+
+    def by_class(arrays):
+        order = np.argsort(arrays.labels, kind="stable")
+        return Arrays(arrays.images[order], arrays.labels[order], arrays.classes)
+
+    in_splits = np.concatenate([np.repeat(np.arange(3), count // 3) for count in COUNTS.values()])
+    entry("pictures", (3, 32, 32), splits_of_images(COUNTS), in_splits)
+    entry("photographs", (3, 40, 40), splits_of_images(COUNTS), in_splits, crop=32)
+    classes = splits_of_classes(15, train=range(2), test=range(2, 3), tune=range(1), validation=range(1, 2))
+    entry("drawings", (1, 8, 8), classes, np.repeat(np.arange(3), 15), samples=15, rotations=4)
+    entry("again", (3, 32, 32), classes, in_splits, samples=15, build=by_class, view_of="pictures")
+
+
+@pytest.fixture
+def root(small, tmp_path) -> Path:
+    """A data root with all of them prepared."""
+    for name in ("pictures", "photographs", "drawings", "again"):
+        prepare(name, tmp_path, tmp_path / "data")
+    return tmp_path / "data"

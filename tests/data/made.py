@@ -3,14 +3,13 @@
 import io
 import pickle
 import random
-import struct
 import tarfile
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.io import savemat
 
 CLASSES = ["bee", "oak_tree", "apple", "sea", "train"]
 """Of a small CIFAR-100, in no order."""
@@ -101,24 +100,9 @@ def cifar_pickles(text=str) -> dict[str, bytes]:
     return {name: pickle.dumps(content, 2) for name, content in files.items()}
 
 
-def mat_file(variables: dict[str, list[str]], compress: bool = False) -> bytes:
-    """A MAT-file of version 5 with cell arrays of texts."""
-
-    def element(kind: int, content: bytes) -> bytes:
-        if 0 < len(content) <= 4:
-            return struct.pack("<HH", kind, len(content)) + content.ljust(4, b"\0")
-        return struct.pack("<II", kind, len(content)) + content + bytes(-len(content) % 8)
-
-    def matrix(kind: int, shape: tuple[int, int], name: str, content: bytes) -> bytes:
-        head = element(6, struct.pack("<II", kind, 0)) + element(5, struct.pack("<ii", *shape))
-        return element(14, head + element(1, name.encode()) + content)
-
-    data = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
-    for name, texts in variables.items():
-        cells = [matrix(4, (1, len(text)), "", element(4, text.encode("utf-16-le"))) for text in texts]
-        variable = matrix(1, (len(texts), 1), name, b"".join(cells))
-        if compress:
-            packed = zlib.compress(variable)
-            variable = struct.pack("<II", 15, len(packed)) + packed
-        data += variable
-    return data
+def mat_file(variables: dict[str, list], compress: bool = True) -> bytes:
+    """A MAT-file of version 5 with cell arrays."""
+    file = io.BytesIO()
+    cells = {name: np.array([[text] for text in texts], object) for name, texts in variables.items()}
+    savemat(file, cells, do_compression=compress)
+    return file.getvalue()

@@ -1,7 +1,8 @@
-"""CIFAR-100 from small made trees in both layouts, and from the real archive where it is at hand."""
+"""CIFAR-100 and CIFAR-FS from small made trees in both layouts, and from the real archive where it is at hand."""
 
 import os
 import pickle
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +20,15 @@ from made import (
     write_tar,
 )
 
-from msmeta.data import LABELLED, load_labelled, prepare, verify
+from msmeta import cli
+from msmeta.data import DATASETS, load, prepare, verify
 from msmeta.data import cifar100 as module
+from msmeta.data.dataset import splits_of_classes, splits_of_images
 from msmeta.errors import DataError
 
 REAL = Path(os.environ.get("MSMETA_CIFAR100_RAW", Path(__file__).parents[3] / "shared/data/raw")) / "cifar100.tar.gz"
 HASH = "ddb1c6dac15241a060856cf27affccdf646962e4d51d089a616e6cfca3893ae9"
+FEW_SHOT_HASH = "f668a580c0d311c8ab9bfd697bc980151d4f2ddbfbc7bfec6fb6cda7c91987f0"
 
 
 @pytest.fixture
@@ -33,7 +37,11 @@ def small(monkeypatch):
     monkeypatch.setattr(module, "SAMPLES", SAMPLES)
     counts = {"train": 10, "validation": 5, "test": 10}
     monkeypatch.setattr(module, "COUNTS", counts)
-    monkeypatch.setitem(LABELLED, "cifar-100", replace(module.DATASET, way=5, counts=counts))
+    few_shot = {"train": CLASSES[:2], "validation": CLASSES[2:3], "test": CLASSES[3:]}
+    monkeypatch.setattr(module, "FEW_SHOT_CLASSES", few_shot)
+    monkeypatch.setitem(DATASETS, "cifar-100", replace(module.CIFAR_100, classes=5, splits=splits_of_images(counts)))
+    splits = splits_of_classes(5, train=range(2), validation=range(2, 3), test=range(3, 5), tune=range(2))
+    monkeypatch.setitem(DATASETS, "cifar-fs", replace(module.CIFAR_FS, classes=5, samples=5, splits=splits))
 
 
 def changed(name, **changes) -> dict[str, bytes]:
@@ -53,25 +61,52 @@ def refused(folder, match):
 
 @pytest.mark.usefixtures("small")
 def test_both_layouts_give_the_same(tmp_path):
-    folders = [
+    plain = [
         write(tmp_path / "a", cifar_files()),
         write(tmp_path / "b/cifar100", cifar_files()).parent,
         write(tmp_path / "c", cifar_pickles()),
         write(tmp_path / "d/cifar-100-python", cifar_pickles(str.encode)).parent,
+    ]
+    archives = [
         write_tar(tmp_path / "e/cifar100.tar.gz", cifar_files()).parent,
         write_tar(tmp_path / "f/cifar-100-python.tar.gz", cifar_pickles()).parent,
     ]
-    for folder in folders:
+    for folder in plain:
         images = read(folder)
         assert images.dtype == np.uint8 and np.array_equal(images, cifar_images(CLASSES))
+    for folder in (*plain, *archives):
         prepare("cifar-100", folder, tmp_path / "prepared" / folder.name)
-    assert len({load_labelled("cifar-100", root).hash for root in (tmp_path / "prepared").iterdir()}) == 1
+        assert verify("cifar-100", tmp_path / "prepared" / folder.name).official is False
+    for name in ("cifar-100", "cifar-fs"):
+        assert len({load(name, root=root).hash for root in (tmp_path / "prepared").iterdir()}) == 1
+
+
+@pytest.mark.usefixtures("small")
+def test_cifar_fs_has_the_classes_in_the_order_of_its_splits_and_the_published_images(tmp_path):
+    prepare("cifar-fs", write(tmp_path / "raw", cifar_pickles()), tmp_path)
+    data, expected = load("cifar-fs", root=tmp_path), cifar_images(CLASSES)
+    for split, part in {"train": slice(2), "validation": slice(2, 3), "test": slice(3, 5), "tune": slice(2)}.items():
+        assert np.array_equal(data.by_class(split).numpy(), expected[part])
+    assert [path.name for path in tmp_path.glob("cifar*")] == ["cifar-100"]
+
+
+def test_the_split_of_cifar_fs():
+    classes = module.FEW_SHOT_CLASSES
+    assert {split: len(names) for split, names in classes.items()} == {"train": 64, "validation": 16, "test": 20}
+    assert sorted(name for names in classes.values() for name in names) == module.CLASSES
+    assert all(names == sorted(names) for names in classes.values())
+    assert {split: module.CIFAR_FS.classes_in(split) for split in module.CIFAR_FS.splits} == {
+        "train": 64,
+        "validation": 16,
+        "test": 20,
+        "tune": 64,
+    }
 
 
 @pytest.mark.usefixtures("small")
 def test_validation_is_a_part_of_each_class_of_the_training_images(tmp_path):
     prepare("cifar-100", write(tmp_path / "raw", cifar_files()), tmp_path)
-    data, expected = load_labelled("cifar-100", tmp_path), cifar_images(FINE)
+    data, expected = load("cifar-100", root=tmp_path), cifar_images(FINE)
     assert data.labels["train"].tolist() == np.repeat(np.arange(5), 2).tolist()
     assert data.labels["validation"].tolist() == list(range(5))
     assert np.array_equal(data.images["test"].numpy(), expected[:, 3:].reshape(-1, 3, 32, 32))
@@ -90,15 +125,20 @@ def test_the_classes_are_those_of_torchvision():
 def test_the_real_archive(tmp_path):
     prepare("cifar-100", REAL, tmp_path)
     assert verify("cifar-100", tmp_path).hash == HASH
-    data = load_labelled("cifar-100", tmp_path)
+    data = load("cifar-100", root=tmp_path)
     assert {split: len(images) for split, images in data.images.items()} == module.COUNTS
+    assert verify("cifar-fs", tmp_path).hash == FEW_SHOT_HASH
     for split, each in {"train": 450, "validation": 50, "test": 100}.items():
         assert data.labels[split].bincount().tolist() == [each] * 100
 
 
 @pytest.mark.usefixtures("small")
-def test_nothing_there(tmp_path):
-    refused(tmp_path, "does not hold CIFAR-100, which is downloaded")
+@pytest.mark.parametrize("layout", ["", "cifar100/data", "cifar100"])
+def test_other_layouts_are_refused_with_those_that_are_read(tmp_path, layout):
+    """Such as that of the authors of CIFAR-FS, cifar100/data/CLASS/, which does not tell test images from others."""
+    for label in CLASSES if layout else ():
+        write(tmp_path / layout / label, {f"{label}_s_000000.png": image(np.zeros((32, 32, 3), np.uint8))})
+    refused(tmp_path, "does not hold CIFAR-100, which is downloaded .* train/CLASS/ and test/CLASS/")
 
 
 @pytest.mark.usefixtures("small")
@@ -126,9 +166,9 @@ def test_damaged_images(tmp_path):
 def test_missing_or_damaged_pickle(tmp_path, name):
     files = cifar_pickles()
     damaged = files | {name: files[name][:-40]}
-    refused(write_tar(tmp_path / "cifar-100-python.tar.gz", damaged).parent, f"cannot read .*cifar-100-python/{name}: ")
+    refused(write(tmp_path / "a/cifar-100-python", damaged).parent, f"cannot read cifar-100-python/{name}: ")
     del files[name]
-    refused(write_tar(tmp_path / "cifar-100-python.tar.gz", files).parent, f"holds no {name}: CIFAR-100 is downloaded")
+    refused(write(tmp_path / "b/cifar-100-python", files).parent, f"no {name}: CIFAR-100 is downloaded")
 
 
 @pytest.mark.usefixtures("small")
@@ -162,3 +202,20 @@ def test_hostile_pickle(tmp_path):
     files = cifar_pickles() | {"test": pickle.dumps({"data": Hostile()}, 2)}
     refused(write(tmp_path, files), r"cannot read .*test: it asks for (builtins|__builtin__)\.eval")
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.usefixtures("small")
+def test_the_command_line_refuses_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MSMETA_DATA", str(tmp_path / "data"))
+    archive = tmp_path / "cifar100.tar.gz"
+    link = tarfile.TarInfo("cifar100/train/bee/link.webp")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    for info, message in ((link, "is a link or a device"), (tarfile.TarInfo("../x.webp"), "points out of")):
+        with tarfile.open(archive, "w:gz") as file:
+            file.addfile(info)
+        monkeypatch.setattr("sys.argv", ["msmeta", "data", "prepare", "cifar-fs", "--from", str(archive)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+        assert stop.value.code == 2 and len(lines) == 1 and message in lines[0]
+    assert not list(tmp_path.glob("data/*"))

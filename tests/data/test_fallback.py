@@ -16,5 +16,6 @@ def test_glyphs_stand_in_and_the_sentence_says_why(monkeypatch):
         raise DataError("no answer from the host")
 
     monkeypatch.setattr(fallback, "prepare", unreachable)
-    name, why = fallback.real_or_glyphs("omniglot")
-    assert name == "glyphs" and "not Omniglot" in why and "no answer from the host" in why
+    for asked, title, found in (("omniglot", "Omniglot", "glyphs"), ("cifar-100", "CIFAR-100", "glyphs-rgb")):
+        name, why = fallback.real_or_glyphs(asked)
+        assert name == found and f"not {title}" in why and "no answer from the host" in why

@@ -3,17 +3,18 @@
 import csv
 import io
 import pickle
-import tarfile
-import zipfile
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from made import image, write, write_tar, write_zip
 from PIL import Image
 
 from msmeta import cli
-from msmeta.data import DATASETS, load, prepare, verify
+from msmeta.data import DATASETS, Arrays, load, prepare, verify
 from msmeta.data import miniimagenet as module
+from msmeta.data.dataset import splits_of_classes
 from msmeta.errors import DataError
 
 SMALL = {"train": 3, "validation": 2, "test": 2}
@@ -26,20 +27,14 @@ CLASSES = ["n03", "n05", "n09", "n01", "n08", "n02", "n04"]
 def small(monkeypatch):
     monkeypatch.setattr(module, "CLASSES", SMALL)
     monkeypatch.setattr(module, "SAMPLES", SAMPLES)
-    splits = {"train": range(0, 3), "validation": range(3, 5), "test": range(5, 7), "tune": range(0, 3)}
-    dataset = replace(module.DATASET, shape=(7, SAMPLES, 3, 84, 84), splits=splits)
+    splits = splits_of_classes(SAMPLES, train=range(3), validation=range(3, 5), test=range(5, 7), tune=range(3))
+    dataset = replace(module.DATASET, classes=7, samples=SAMPLES, splits=splits)
     monkeypatch.setitem(DATASETS, "miniimagenet", dataset)
 
 
 def pixels(label: str, sample: int) -> np.ndarray:
     """An image (84, 84, 3) of its own."""
     return np.random.default_rng([int(label[1:]), sample]).integers(0, 256, (84, 84, 3), np.uint8)
-
-
-def image(array: np.ndarray, kind: str = "PNG") -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(array).save(file, kind, **({"lossless": True} if kind == "WEBP" else {}))
-    return file.getvalue()
 
 
 def tree(kind: str = "PNG", suffix: str = ".png") -> dict[str, bytes]:
@@ -56,22 +51,6 @@ def tree(kind: str = "PNG", suffix: str = ".png") -> dict[str, bytes]:
         files[f"{module.NAMES[split]}.csv"] = text.getvalue().encode()
         first += count
     return files
-
-
-def write(folder, files):
-    for name, data in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
-
-
-def write_tar(path, files):
-    with tarfile.open(path, "w:gz") as archive:
-        for name, data in files.items():
-            info = tarfile.TarInfo(f"miniimagenet/{name}")
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return path
 
 
 def write_pickles(folder, changes=None):
@@ -98,16 +77,18 @@ def refused(folder, match):
 
 def assert_right(arrays):
     assert arrays.classes == CLASSES
-    assert arrays.images.shape == (7, SAMPLES, 3, 84, 84) and arrays.images.dtype == np.uint8
-    for label, found in zip(CLASSES, arrays.images, strict=True):
+    assert arrays.images.shape == (7 * SAMPLES, 3, 84, 84) and arrays.images.dtype == np.uint8
+    assert arrays.labels.tolist() == np.repeat(np.arange(7), SAMPLES).tolist()
+    for label, found in zip(CLASSES, arrays.images.reshape(7, SAMPLES, 3, 84, 84), strict=True):
         for place, sample in enumerate((2, 0, 3, 1)):
             assert np.array_equal(found[place].transpose(1, 2, 0), pixels(label, sample))
 
 
 def test_the_published_counts():
-    classes = {split: len(classes) for split, classes in module.DATASET.splits.items()}
+    dataset = module.DATASET
+    classes = {split: dataset.classes_in(split) for split in dataset.splits}
     assert classes == {"train": 64, "validation": 16, "test": 20, "tune": 64}
-    assert module.DATASET.shape == (100, 600, 3, 84, 84)
+    assert (dataset.classes, dataset.samples, dataset.shape) == (100, 600, (3, 84, 84))
 
 
 def test_all_layouts_give_the_same(tmp_path):
@@ -115,18 +96,59 @@ def test_all_layouts_give_the_same(tmp_path):
     assert_right(build(write(tmp_path / "itself", tree())))
     assert_right(build(write(tmp_path / "outer/miniimagenet", tree()).parent))
     assert_right(build(write_pickles(tmp_path / "pickles")))
-    assert_right(build(write_tar(tmp_path / "miniimagenet.tar.gz", tree()).parent))
-    (tmp_path / "zip").mkdir()
-    with zipfile.ZipFile(tmp_path / "zip/miniimagenet.zip", "w") as archive:
-        for name, data in tree().items():
-            archive.writestr(f"miniimagenet/{name}", data)
-    assert_right(build(tmp_path / "zip"))
+    archives = [
+        write_tar(tmp_path / "tar/miniimagenet.tar.gz", tree()),
+        write_tar(tmp_path / "last/miniimagenet.tar.gz", dict(sorted(tree().items(), reverse=True))),
+        write_zip(tmp_path / "zip/miniimagenet.zip", {f"miniimagenet/{name}": data for name, data in tree().items()}),
+    ]
+    for archive in archives:
+        prepare("miniimagenet", archive, archive.parent / "data")
+        assert_right_on_disk(archive.parent / "data")
 
 
-def test_csv_files_last_in_the_archive(tmp_path):
-    files = tree()
-    write_tar(tmp_path / "miniimagenet.tar.gz", dict(sorted(files.items(), key=lambda item: item[0].endswith("csv"))))
-    assert_right(build(tmp_path))
+def assert_right_on_disk(root):
+    data = load("miniimagenet", root=root)
+    images = np.concatenate([data.images[split].numpy() for split in ("train", "validation", "test")])
+    assert_right(Arrays(images, np.repeat(np.arange(7), SAMPLES), CLASSES))
+
+
+def in_folders(files, place) -> dict[str, bytes]:
+    """The images in a folder for each class, below `place(class)`."""
+    return {
+        f"{place(name[7:10])}/{name[7:10]}/{name[7:]}" if name.startswith("images/") else name: data
+        for name, data in files.items()
+    }
+
+
+def test_a_folder_for_each_class_beside_the_lists(tmp_path):
+    """As mmfewshot has it."""
+    files = in_folders(tree(), lambda label: "images")
+    assert "images/n03/n03_0.png" in files
+    assert_right(build(write(tmp_path / "a/miniimagenet", files).parent))
+    assert_right(build(write(tmp_path / "b", in_folders(tree("WEBP", ".webp"), lambda label: "images"))))
+    in_list = {
+        name: re.sub(rb"(n\d\d)_", rb"\1/\1_", data) if name.endswith("csv") else data for name, data in files.items()
+    }
+    assert_right(build(write(tmp_path / "c", in_list)))
+
+
+def split_of(label):
+    return ("train", "val", "test")[np.searchsorted([3, 5], CLASSES.index(label), "right")]
+
+
+def test_a_folder_for_each_class_of_each_split(tmp_path):
+    files = in_folders(tree(), split_of)
+    assert_right(build(write(tmp_path / "lists", files)))
+    plain = {name: data for name, data in files.items() if not name.endswith("csv")}
+    for folder in (write(tmp_path / "a", plain), write(tmp_path / "b/miniimagenet", plain).parent):
+        arrays = build(folder)
+        assert arrays.classes == CLASSES
+        for place, label in enumerate(CLASSES):
+            for sample in range(SAMPLES):  # by name
+                found = arrays.images[place * SAMPLES + sample].transpose(1, 2, 0)
+                assert np.array_equal(found, pixels(label, sample))
+    missing = {name: data for name, data in plain.items() if not name.startswith("val")}
+    refused(write(tmp_path / "c", missing), "val has 0 classes, miniImageNet has 2 there: get it again")
 
 
 def test_images_stored_in_another_format_than_the_csv_says(tmp_path):
@@ -143,8 +165,8 @@ def test_other_sizes_are_resized_and_grey_becomes_rgb():
 def test_prepare_and_load(tmp_path):
     archive = write_tar(tmp_path / "miniimagenet.tar.gz", tree())
     prepare("miniimagenet", archive, tmp_path / "data")
-    found = load("miniimagenet", tmp_path / "data")
-    assert {split: len(images) for split, images in found.images.items()} == SMALL | {"tune": 3}
+    found = load("miniimagenet", root=tmp_path / "data")
+    assert {split: len(found.by_class(split)) for split in found.images} == SMALL | {"tune": 3}
     assert found.rotations == 1
     assert verify("miniimagenet", tmp_path / "data").official is None
 
@@ -173,11 +195,7 @@ def test_nothing_there(tmp_path):
 def test_missing_csv(tmp_path):
     write(tmp_path, tree())
     (tmp_path / "val.csv").unlink()
-    refused(tmp_path, r"holds no val\.csv: miniImageNet is given")
-    files = tree()
-    del files["train.csv"]
-    write_tar(tmp_path / "miniimagenet.tar.gz", files)
-    refused(tmp_path, r"miniimagenet\.tar\.gz holds no train\.csv")
+    refused(tmp_path, r"no val\.csv: miniImageNet is given")
 
 
 @pytest.mark.parametrize(
@@ -202,7 +220,7 @@ def test_wrong_counts(tmp_path):
     files = tree()
     refused(
         write(tmp_path / "a", change_row(files, "val.csv", b",n01", b",n77\r\nx.png,n01")),
-        "a has 3 classes in val, miniImageNet has 2 there: get it again",
+        "val has 3 classes, miniImageNet has 2 there: get it again",
     )
     refused(write(tmp_path / "b", change_row(files, "val.csv", b"n01", b"n03")), "class n03 is in two splits")
     refused(
@@ -218,7 +236,7 @@ def test_wrong_counts(tmp_path):
 @pytest.mark.parametrize("name", ["n05_9.png", "../train.csv", "/etc/passwd", "n05_9"])
 def test_csv_that_names_a_missing_file(tmp_path, name):
     files = change_row(tree(), "train.csv", b"n05_2.png", name.encode())
-    refused(write(tmp_path, files), f"holds no .*images/{name}, which a CSV file names")
+    refused(write(tmp_path, files), f"no images/{name}, which a CSV file names")
 
 
 def test_damaged_image(tmp_path):
@@ -229,7 +247,7 @@ def test_damaged_image(tmp_path):
 
 def test_pickle_of_a_split_missing(tmp_path):
     (write_pickles(tmp_path) / "mini-imagenet-cache-test.pkl").unlink()
-    refused(tmp_path, r"cannot read .*mini-imagenet-cache-test\.pkl: .*No such file")
+    refused(tmp_path, r"cannot read mini-imagenet-cache-test\.pkl: .*No such file")
 
 
 ROWS = {"n01": [4, 5, 6, 7], "n08": [0, 1, 2, 3]}
@@ -241,13 +259,14 @@ ROWS = {"n01": [4, 5, 6, 7], "n08": [0, 1, 2, 3]}
         ({"image_data": [1, 2]}, "lacks image_data or class_dict"),
         ({"image_data": np.zeros((8, 84, 84), np.uint8)}, r"image_data is uint8 \(8, 84, 84\) instead of"),
         ({"image_data": np.zeros((8, 84, 84, 3), np.int64)}, "image_data is int64"),
+        ({"image_data": np.zeros((8, 84, 84, 3), np.float32)}, "an array of float32 where one of integers belongs"),
         ({"class_dict": [1, 2]}, "lacks image_data or class_dict"),
         ({"class_dict": ROWS | {"n01": [4, 5, 6, 8]}}, "class n01 is not a list of rows"),
         ({"class_dict": ROWS | {"n01": [4, 5, 6, -1]}}, "class n01 is not a list of rows"),
         ({"class_dict": ROWS | {"n01": "4567"}}, "class n01 is not a list of rows"),
         ({"class_dict": ROWS | {7: [1, 2, 3, 4]}}, "int where a text belongs"),
         ({"class_dict": ROWS | {"n01": [4, 5, 6]}}, "class n01 has 3 images"),
-        ({"class_dict": {"n01": ROWS["n01"]}}, "has 1 classes in val"),
+        ({"class_dict": {"n01": ROWS["n01"]}}, "val has 1 classes"),
     ],
 )
 def test_wrong_pickles(tmp_path, changes, message):
@@ -260,5 +279,5 @@ def test_hostile_pickle(tmp_path):
             return eval, (f"__import__('os').mkdir({str(tmp_path / 'made')!r})",)
 
     write_pickles(tmp_path, {"image_data": Hostile()})
-    refused(tmp_path, r"cannot read .*mini-imagenet-cache-val\.pkl: it asks for builtins\.eval")
+    refused(tmp_path, r"cannot read mini-imagenet-cache-val\.pkl: it asks for builtins\.eval")
     assert not (tmp_path / "made").exists()

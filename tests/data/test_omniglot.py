@@ -1,21 +1,27 @@
-"""Omniglot from its archives, real ones where they are at hand (see conftest.py)."""
+"""Omniglot from small made trees, and from the real archives where they are at hand."""
 
 import io
-import json
-import shutil
-import zipfile
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from made import write, write_zip
 from PIL import Image
 
-from msmeta.data import DATASETS
+from msmeta.data import DATASETS, load, prepare, verify
 from msmeta.data import omniglot as module
+from msmeta.data.dataset import splits_of_classes
 from msmeta.errors import DataError
 
+REAL = Path(os.environ.get("MSMETA_OMNIGLOT_RAW", Path(__file__).parents[3] / "shared/data/raw/omniglot"))
+HASH = "1c20c6461665cac32ff57ded770d6db78475388e7f51ee5cc3ea505eda62cd78"
 FIRST_FIVE = [1261, 404, 476, 1172, 1212]
 PARTS = ("images_background", "images_evaluation")
+SMALL = dict(zip(PARTS, (6, 4), strict=True))
+DRAWINGS = 3
 
 
 def png(side: int = 105, mode: str = "1", draw=(40, 40, 60, 60)) -> bytes:
@@ -26,89 +32,89 @@ def png(side: int = 105, mode: str = "1", draw=(40, 40, 60, 60)) -> bytes:
     return file.getvalue()
 
 
-@pytest.fixture
-def quick_decode(monkeypatch):
-    """Decoding is most of the time, and not what these tests are about."""
-    monkeypatch.setattr(module, "decode", lambda data, name: np.full((28, 28), len(data) % 256, np.uint8))
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(module, "CHARACTERS", SMALL)
+    monkeypatch.setattr(module, "DRAWINGS", DRAWINGS)
+    splits = splits_of_classes(DRAWINGS, train=range(7), test=range(7, 10), tune=range(6), validation=range(6, 7))
+    entry = replace(module.DATASET, classes=10, samples=DRAWINGS, splits=splits)
+    monkeypatch.setitem(DATASETS, "omniglot", entry)
 
 
-@pytest.fixture(scope="session")
-def extracted(made_zips, tmp_path_factory):
-    """The made archives as folders; files with equal content are one file on disk."""
-    folder = tmp_path_factory.mktemp("extracted")
-    same = {}
-    for part in PARTS:
-        with zipfile.ZipFile(made_zips / f"{part}.zip") as archive:
-            for info in archive.infolist():
-                path = folder / info.filename
-                path.parent.mkdir(parents=True, exist_ok=True)
-                if info.CRC in same:
-                    path.hardlink_to(same[info.CRC])
-                else:
-                    path.write_bytes(archive.read(info))
-                    same[info.CRC] = path
+def tree() -> dict[str, bytes]:
+    """Drawings of their own, below the folder of a part."""
+    files = {}
+    for part, count in SMALL.items():
+        for character, drawing in np.ndindex(count, DRAWINGS):
+            alphabet = f"{part[7:]}_{character // 4}_(made)"
+            name = f"{part}/{alphabet}/character{character % 4 + 1:02d}/{character:04d}_{drawing:02d}.png"
+            left, top, bottom = 10 * character, 10 * drawing, 30 + 5 * len(part)
+            files[name] = png(draw=(left, top, left + 20, bottom))
+    return files
+
+
+def zips(folder, files):
+    for part in SMALL:
+        write_zip(folder / f"{part}.zip", {name: data for name, data in files.items() if name.startswith(part)})
     return folder
-
-
-@pytest.fixture
-def drawing(extracted):
-    """The first drawing that is decoded, put back after the test."""
-    path = sorted(extracted.glob("images_evaluation/*/*/*.png"))[(module.split_order(1623)[0] - 964) * 20]
-    kept = path.with_suffix(".kept")
-    path.rename(kept)
-    shutil.copyfile(kept, path)
-    yield path
-    path.unlink(missing_ok=True)
-    kept.rename(path)
 
 
 def build(folder):
     return module.build(folder, lambda *_: None)
 
 
-def test_counts_of_the_official_splits(omniglot):
-    assert {split: tuple(images.shape) for split, images in omniglot.images.items()} == {
-        "train": (1200, 20, 1, 28, 28),
-        "test": (423, 20, 1, 28, 28),
-        "tune": (1100, 20, 1, 28, 28),
-        "validation": (100, 20, 1, 28, 28),
-    }
-    assert omniglot.rotations == 4
+def refused(folder, match):
+    with pytest.raises(DataError, match=re.escape(match)) as error:
+        build(folder)
+    assert "\n" not in str(error.value)
 
 
-def test_splits_are_views_and_disjoint_where_they_must_be(omniglot):
-    train, tune, validation = (omniglot.images[split] for split in ("train", "tune", "validation"))
-    assert train.untyped_storage().data_ptr() == omniglot.images["test"].untyped_storage().data_ptr()
-    assert torch.equal(train[:1100], tune) and torch.equal(train[1100:], validation)
-    splits = DATASETS["omniglot"].splits
-    assert not set(splits["train"]) & set(splits["test"]) and not set(splits["tune"]) & set(splits["validation"])
+def test_each_image_is_the_drawing_its_class_name_says(tmp_path):
+    arrays, files = build(write(tmp_path, tree())), tree()
+    assert len(set(arrays.classes)) == 10 and arrays.labels.tolist() == [c for c in range(10) for _ in range(DRAWINGS)]
+    for place, (label, image) in enumerate(zip(arrays.labels, arrays.images, strict=True)):
+        names = sorted(name for name in files if f"/{arrays.classes[label]}/" in name)
+        with Image.open(io.BytesIO(files[names[place % DRAWINGS]])) as drawing:
+            grey = drawing.convert("L").resize((28, 28), Image.Resampling.LANCZOS)
+        assert np.array_equal(image[0], 255 - np.array(grey))
 
 
-def test_each_image_is_the_drawing_its_class_name_says(raw, prepared, omniglot):
-    classes = json.loads((prepared / "omniglot/meta.json").read_text())["classes"]
-    assert len(set(classes)) == 1623
-    everything = torch.cat([omniglot.images["train"], omniglot.images["test"]])
-    for part in PARTS:
-        with zipfile.ZipFile(raw / f"{part}.zip") as archive:
-            names = sorted(archive.namelist())
-            for label in range(0, 1623, 70):
-                files = [name for name in names if name.startswith(f"{part}/{classes[label]}/") and name[-1] != "/"]
-                for sample, file in enumerate(files):
-                    with Image.open(io.BytesIO(archive.read(file))) as image:
-                        grey = image.convert("L").resize((28, 28), Image.Resampling.LANCZOS)
-                    assert torch.equal(everything[label, sample, 0], 255 - torch.from_numpy(np.array(grey)))
+def test_archives_and_folders_give_the_same(tmp_path):
+    for name, folder in {"a": zips(tmp_path / "zips", tree()), "b": write(tmp_path / "folders", tree())}.items():
+        prepare("omniglot", folder, tmp_path / name)
+    assert verify("omniglot", tmp_path / "a").hash == verify("omniglot", tmp_path / "b").hash
+    assert load("omniglot", root=tmp_path / "a").by_class("train").shape == (7, DRAWINGS, 1, 28, 28)
+
+
+def test_a_part_may_be_a_link_to_a_folder_of_another_name(tmp_path):
+    write(tmp_path / "shared", tree())
+    (tmp_path / "raw").mkdir()
+    for part in SMALL:
+        (tmp_path / "shared" / part).rename(tmp_path / "shared" / f"{part}_v1")
+        (tmp_path / "raw" / part).symlink_to(tmp_path / "shared" / f"{part}_v1")
+    assert len(build(tmp_path / "raw").classes) == 10
+
+
+def test_the_real_counts(monkeypatch):
+    monkeypatch.undo()
+    assert sum(module.CHARACTERS.values()) == 1623 and module.DATASET.samples == module.DRAWINGS == 20
+    classes = {split: module.DATASET.classes_in(split) for split in module.DATASET.splits}
+    assert classes == {"train": 1200, "test": 423, "tune": 1100, "validation": 100}
+    assert module.DATASET.rotations == 4
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"{REAL} is not there")
+def test_the_real_archives(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    prepare("omniglot", REAL / "images_evaluation.zip", tmp_path)
+    found = verify("omniglot", tmp_path)
+    assert (found.hash, found.official) == (HASH, True)
 
 
 def test_the_split_is_fixed_for_ever():
     order = module.split_order(1623)
     assert sorted(order) == list(range(1623))
     assert order[:5] == FIRST_FIVE
-
-
-def test_archives_and_folders_give_the_same(made_zips, extracted, quick_decode):
-    zipped, unzipped = build(made_zips), build(extracted)
-    assert zipped.classes == unzipped.classes
-    assert np.array_equal(zipped.images, unzipped.images)
 
 
 def test_decode_gives_strokes_on_black():
@@ -128,55 +134,28 @@ def test_decode_refuses_damage():
         assert "\n" not in str(error.value)
 
 
-def test_truncated_png(extracted, drawing):
-    drawing.write_bytes(drawing.read_bytes()[:200])
-    with pytest.raises(DataError, match=f"{drawing.name} is not a readable PNG"):
-        build(extracted)
+def test_damaged_trees(tmp_path):
+    files = tree()
+    name = next(iter(files))
+    missing = {other: data for other, data in files.items() if other != name}
+    drawings = f"has {DRAWINGS - 1} drawings instead of {DRAWINGS}"
+    refused(write(tmp_path / "truncated", files | {name: files[name][:60]}), f"{name} is not a readable PNG image: ")
+    refused(write(tmp_path / "missing", missing), drawings)
+    refused(write(tmp_path / "more", files | {f"{name[:-6]}99.png": png()}), f"has {DRAWINGS + 1} drawings instead")
+    linked = write(tmp_path / "linked", missing)
+    (linked / name).symlink_to(write(tmp_path / "elsewhere", {"x.png": png()}) / "x.png")
+    refused(linked, f"{name} is a link")
+    fewer = {other: data for other, data in files.items() if "character02" not in other or PARTS[0] in other}
+    refused(write(tmp_path / "fewer", fewer), "images_evaluation has 3 characters, Omniglot has 4 there: get it again")
 
 
-def test_missing_drawing(extracted, drawing):
-    drawing.unlink()
-    with pytest.raises(DataError, match="has 19 drawings instead of 20"):
-        build(extracted)
+def test_missing_archive(tmp_path):
+    (zips(tmp_path, tree()) / "images_evaluation.zip").unlink()
+    with pytest.raises(DataError, match=f"{tmp_path}: no drawings images_evaluation/.*: Omniglot is downloaded"):
+        prepare("omniglot", tmp_path, tmp_path / "data")
 
 
-def test_drawing_too_many(extracted, drawing):
-    extra = drawing.with_name("0000_21.png")
-    shutil.copyfile(drawing, extra)
-    try:
-        with pytest.raises(DataError, match="has 21 drawings instead of 20"):
-            build(extracted)
-    finally:
-        extra.unlink()
-
-
-def test_linked_drawing(extracted, drawing):
-    target = drawing.with_suffix(".kept")
-    drawing.unlink()
-    drawing.symlink_to(target)
-    with pytest.raises(DataError, match="is a link"):
-        build(extracted)
-
-
-def test_missing_character(made_zips, tmp_path):
-    shutil.copy(made_zips / "images_background.zip", tmp_path)
-    with (
-        zipfile.ZipFile(made_zips / "images_evaluation.zip") as whole,
-        zipfile.ZipFile(tmp_path / "images_evaluation.zip", "w") as part,
-    ):
-        for info in whole.infolist()[:-20]:
-            part.writestr(info, whole.read(info))
-    with pytest.raises(DataError, match="has 658 characters, Omniglot has 659 there"):
-        build(tmp_path)
-
-
-def test_missing_archive(made_zips, tmp_path):
-    shutil.copy(made_zips / "images_background.zip", tmp_path)
-    with pytest.raises(DataError, match=r"neither images_evaluation\.zip .* nor"):
-        build(tmp_path)
-
-
-def test_raw_files_are_those_of_torchvision():
+def test_the_archives_are_those_of_torchvision():
     from torchvision.datasets import Omniglot
 
     files = module.raw_files()

@@ -2,13 +2,15 @@
 
 import io
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from made import image, mat_file, write, write_tar, write_zip
 from PIL import Image
 
-from msmeta.data import LABELLED, action, bird, dog, indoor, load_labelled, prepare, raw, verify
+from msmeta.data import DATASETS, load, photographs, prepare, verify
+from msmeta.data.dataset import splits_of_images
 from msmeta.errors import DataError
 
 CLASSES = {
@@ -17,17 +19,19 @@ CLASSES = {
     "action": ["applauding", "blowing_bubbles", "jumping"],
     "dog": ["n01-Pug", "n02-Toy_terrier", "n10-Boxer"],
 }
-MODULES = {"bird": bird, "indoor": indoor, "action": action, "dog": dog}
 COUNTS = {"train": 7, "validation": 5, "test": 6}
 """Of 4 training and 2 test images a class; 5 of 12 do not divide by 3."""
 
 
+DOG_LIST = mat_file({"file_list": ["n01-Pug/n01-Pug_0.jpg"]})
+
+
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    for name, module in MODULES.items():
-        monkeypatch.setattr(module, "WAY", 3)
-        monkeypatch.setattr(module, "COUNTS", COUNTS)
-        monkeypatch.setitem(LABELLED, name, replace(module.DATASET, way=3, counts=COUNTS))
+    for name in CLASSES:
+        entry = DATASETS[name]
+        build = partial(photographs.build, *entry.build.args[:-2], 3, COUNTS)
+        monkeypatch.setitem(DATASETS, name, replace(entry, classes=3, splits=splits_of_images(COUNTS), build=build))
 
 
 def rows(name: str) -> list[tuple[str, str, bool]]:
@@ -74,7 +78,7 @@ def tree(name: str, listed: list[tuple[str, str, bool]] | None = None) -> dict[s
         lists = {f"{part}Images.txt": text(lines) for part, lines in parts.items()}
     else:
         lists = {
-            f"{part.lower()}_list.mat": mat_file({"annotation_list": lines, "file_list": lines}, compress=True)
+            f"{part.lower()}_list.mat": mat_file({"annotation_list": lines, "file_list": lines})
             for part, lines in parts.items()
         }
     unused = {f"Images/{CLASSES[name][0]}/not_listed.jpg": b"damaged"}
@@ -125,18 +129,18 @@ def refused(name, folder, match):
     assert not list(folder.parent.glob("data/*")) and not list(folder.parent.glob("data/.*"))
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", CLASSES)
 def test_what_is_read_from_each_layout(tmp_path, name):
     hashes = set()
     for folder in folders(name, tmp_path):
         root = tmp_path / "prepared" / folder.name
         prepare(name, folder, root)
         status = verify(name, root)
-        assert status.official is None and status.images == COUNTS
+        assert status.official is None and status.state == "prepared"
         hashes.add(status.hash)
     assert len(hashes) == 1
-    data = load_labelled(name, root)
-    assert data.side == 224 and data.way == 3
+    data = load(name, root=root)
+    assert data.side == 224 and data.classes == 3
     test = [(label, file) for label, file, testing in sorted(rows(name)) if testing]
     assert np.array_equal(data.images["test"].numpy(), np.stack([expected(name, file) for _, file in test]))
     assert data.labels["test"].tolist() == [CLASSES[name].index(label) for label, _ in test]
@@ -148,42 +152,43 @@ def test_what_is_read_from_each_layout(tmp_path, name):
     assert not left
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", CLASSES)
 def test_real_counts(monkeypatch, name):
     monkeypatch.undo()
-    assert LABELLED[name].counts == MODULES[name].COUNTS and LABELLED[name].way == MODULES[name].WAY
-    assert LABELLED[name].raw_files() == () and LABELLED[name].mapped
+    entry = DATASETS[name]
+    assert entry.build.args[-2:] == (entry.classes, {split: len(part) for split, part in entry.splits.items()})
+    assert entry.raw_files() == () and entry.mapped
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", CLASSES)
 def test_missing_lists(tmp_path, name):
     lists = [file for file in tree(name) if file.endswith((".txt", ".mat")) and "large" not in file]
     for place, missing in enumerate(lists if name != "action" else []):
         files = {file: data for file, data in tree(name).items() if file != missing}
-        title = LABELLED[name].title
-        refused(name, write(tmp_path / str(place), files), rf"holds no {missing}: {title} is given with .* --from DIR")
+        title = DATASETS[name].title
+        refused(name, write(tmp_path / str(place), files), rf"no {missing}: {title} is given with .* --from DIR")
     (tmp_path / "empty").mkdir()
-    refused(name, tmp_path / "empty", f"holds no .*: {LABELLED[name].title} is given with")
+    refused(name, tmp_path / "empty", f"no .*: {DATASETS[name].title} is given with")
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", CLASSES)
 def test_lists_that_do_not_agree_with_the_counts(tmp_path, name):
     listed = rows(name)
     label, file, _ = listed[0]
     refused(name, write(tmp_path / "a", tree(name, listed[1:])), "the lists name 5 test images, .* has 6: get .* again")
     refused(name, write(tmp_path / "b", tree(name, listed[:-1])), "name 11 training images, .* has 12: get .* again")
     refused(name, write(tmp_path / "c", tree(name, [*listed, (label, file, True)])), f"{file} 2 times: get .* again")
-    refused(name, write(tmp_path / "d", tree(name, [*listed, (label, "x.jpg", True)])), "holds no .*x.jpg, which")
+    refused(name, write(tmp_path / "d", tree(name, [*listed, (label, "x.jpg", True)])), "no .*x.jpg, which")
     fewer = [row for row in listed if row[0] != label]
     refused(name, write(tmp_path / "e", tree(name, fewer)), "the lists name 2 classes, .* has 3: get .* again")
     other = tree(name, [*listed[1:], ("more", file, True)])
     if name == "action":
         refused(name, write(tmp_path / "f", other), "the lists name 4 classes")
     else:
-        refused(name, write(tmp_path / "f", other), f"holds no .*more/{file}, which a list names")
+        refused(name, write(tmp_path / "f", other), f"no .*more/{file}, which a list names")
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", CLASSES)
 def test_damaged_images(tmp_path, name):
     files = tree(name)
     place = next(file for file in files if file.endswith("_2.jpg"))
@@ -199,17 +204,16 @@ def test_an_image_in_another_format_than_its_name_says(tmp_path, kind):
     prepare("indoor", write(tmp_path / "raw", files), tmp_path)
     with Image.open(io.BytesIO(files["Images/bakery/bakery_0.jpg"])) as picture:
         resized = picture.convert("RGB").resize((256, 256), Image.Resampling.BILINEAR)
-    first = load_labelled("indoor", tmp_path).images["test"][0]
+    first = load("indoor", root=tmp_path).images["test"][0]
     assert np.array_equal(first.numpy(), np.asarray(resized).transpose(2, 0, 1))
 
 
-def test_an_extracted_folder_stands_for_an_archive_that_is_too_large(tmp_path, monkeypatch):
-    monkeypatch.setattr(raw, "MAX_TAR_BYTES", 1000)
-    images, lists = split(tree("indoor"), "Images")
-    write_tar(tmp_path / "raw/indoorCVPR_09.tar", images, top="")
-    write(tmp_path / "raw", lists)
-    refused("indoor", tmp_path / "raw", "holds more than 1,000 bytes: extract it and give the folder")
-    write(tmp_path / "raw", images)
+def test_a_folder_may_be_a_link_to_one_of_another_name(tmp_path):
+    files = tree("indoor")
+    write(tmp_path / "shared", files)
+    (tmp_path / "shared/Images").rename(tmp_path / "shared/stored")
+    write(tmp_path / "raw", split(files, "Images")[1])
+    (tmp_path / "raw/Images").symlink_to(tmp_path / "shared/stored")
     prepare("indoor", tmp_path / "raw", tmp_path)
 
 
@@ -229,20 +233,26 @@ def test_lists_of_bird_that_do_not_agree(tmp_path, changes, message):
     refused("bird", write(tmp_path / "raw", tree("bird") | changes), message)
 
 
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"", "not a little-endian MAT-file of version 5"),
-        (mat_file({"file_list": ["a/b.jpg"]}, compress=True)[:-9], "cut short"),
-        (mat_file({"files": ["a/b.jpg"]}), "it holds no cell array file_list"),
-    ],
-)
-def test_damaged_lists_of_dog(tmp_path, data, message):
+@pytest.mark.parametrize("data", [b"", DOG_LIST[:-9], mat_file({"files": ["a/b.jpg"]}), mat_file({"file_list": [7.5]})])
+def test_damaged_lists_of_dog(tmp_path, data):
     files = tree("dog") | {"train_list.mat": data}
-    refused("dog", write(tmp_path / "raw", files), f"cannot read .*train_list.mat: .*{message}")
+    refused("dog", write(tmp_path / "raw", files), "cannot read train_list.mat: .*no list of texts `file_list` in it")
+
+
+def test_a_list_that_ends_the_process_of_its_reader(tmp_path):
+    """SciPy 1.17 does that with one byte changed; whether or not it does, the answer is one line."""
+    damaged = bytearray(mat_file({"file_list": ["n02-Pug/n02_1.jpg", "x"]}, compress=False))
+    damaged[240] ^= 0xFF
+    files = tree("dog") | {"train_list.mat": bytes(damaged)}
+    refused("dog", write(tmp_path / "raw", files), "cannot read train_list.mat: .*no list of texts `file_list` in it")
+
+
+def test_a_list_that_is_too_large(tmp_path, monkeypatch):
+    monkeypatch.setattr(photographs, "MAX_LIST_BYTES", 100)
+    refused("dog", write(tmp_path / "raw", tree("dog")), "train_list.mat has more than the 100 bytes allowed")
 
 
 def test_a_file_outside_is_not_read(tmp_path):
     (tmp_path / "secret.jpg").write_bytes(image(np.zeros((9, 9, 3), np.uint8)))
     listed = [*rows("indoor")[1:], ("..", "../secret.jpg", True)]
-    refused("indoor", write(tmp_path / "raw", tree("indoor", listed)), "holds no Images/../../secret.jpg")
+    refused("indoor", write(tmp_path / "raw", tree("indoor", listed)), "no Images/../../secret.jpg")

@@ -7,8 +7,9 @@ import pytest
 from made import write, write_tar, write_zip
 from PIL import Image
 
-from msmeta.data import LABELLED, load_labelled, prepare, raw, verify
+from msmeta.data import DATASETS, load, prepare, raw, verify
 from msmeta.data import stl10 as module
+from msmeta.data.dataset import splits_of_images
 from msmeta.errors import DataError
 
 PUBLISHED = {"train": 40, "test": 20}
@@ -19,7 +20,7 @@ COUNTS = {"train": 30, "validation": 10, "test": 20}
 def small(monkeypatch):
     monkeypatch.setattr(module, "PUBLISHED", PUBLISHED)
     monkeypatch.setattr(module, "COUNTS", COUNTS)
-    monkeypatch.setitem(LABELLED, "stl-10", replace(module.DATASET, counts=COUNTS))
+    monkeypatch.setitem(DATASETS, "stl-10", replace(module.DATASET, splits=splits_of_images(COUNTS)))
 
 
 def made(part: str) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +54,7 @@ def refused(folder, match):
 
 
 def test_what_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(raw, "MAX_TAR_BYTES", 2_000_000)  # too little for the unlabelled images
+    monkeypatch.setattr(raw, "MAX_BYTES", 2_000_000)  # too little for the unlabelled images
     folders = [
         write(tmp_path / "a", files()),
         write(tmp_path / "b/stl10_binary", files()).parent,
@@ -63,7 +64,7 @@ def test_what_is_read(tmp_path, monkeypatch):
     for folder in folders:
         prepare("stl-10", folder, tmp_path / "prepared" / folder.name)
         assert verify("stl-10", tmp_path / "prepared" / folder.name).official is False
-    data, *others = (load_labelled("stl-10", tmp_path / "prepared" / folder.name) for folder in folders)
+    data, *others = (load("stl-10", root=tmp_path / "prepared" / folder.name) for folder in folders)
     assert {other.hash for other in others} == {data.hash}
     images, labels = made("test")
     order = np.argsort(labels, kind="stable")
@@ -91,14 +92,14 @@ def test_real_counts(monkeypatch):
 
 
 def test_nothing_there(tmp_path):
-    refused(tmp_path, "does not hold STL-10, which is downloaded")
+    refused(tmp_path, f"{tmp_path}: no train_X.bin: STL-10 is downloaded")
 
 
 @pytest.mark.parametrize("name", ["train_y.bin", "test_X.bin"])
 def test_missing_or_damaged(tmp_path, name):
     content = files()
     data = content.pop(name)
-    refused(write_tar(tmp_path / "a/stl10_binary.tar.gz", content).parent, f"holds no {name}: STL-10 is downloaded")
+    refused(write_tar(tmp_path / "a/stl10_binary.tar.gz", content).parent, f"no {name}: STL-10 is downloaded")
     refused(write(tmp_path / "b/stl10_binary", content | {name: data[:-1]}).parent, f"{name} has .* bytes instead of")
     archive = write_tar(tmp_path / "c/stl10_binary.tar.gz", content | {name: data})
     archive.write_bytes(archive.read_bytes()[:-2000])

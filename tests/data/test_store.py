@@ -1,37 +1,41 @@
-import json
-import shutil
+"""The registry, and what is prepared, read and checked, with small made data sets of each kind (see conftest.py)."""
+
+import hashlib
+import os
 import subprocess
 import sys
+import tarfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from made import flip
 
-from msmeta.data import DATASETS, Arrays, data_root, load, prepare, status, verify
+from msmeta import cli
+from msmeta.data import (
+    DATASETS,
+    FEW_SHOT,
+    TABLE_6,
+    TRANSFER,
+    Arrays,
+    RawFile,
+    data_root,
+    load,
+    names,
+    prepare,
+    status,
+    verify,
+)
+from msmeta.data.store import digest
 from msmeta.errors import ConfigError, DataError
 
-
-@pytest.fixture
-def root(prepared, tmp_path):
-    """A data root of its own, with Omniglot prepared."""
-    shutil.copytree(prepared, tmp_path / "data")
-    return tmp_path / "data"
+STORED = ("pictures", "photographs", "drawings")
 
 
-@pytest.fixture
-def reads(monkeypatch):
-    """Puts empty images in the place of reading Omniglot; the list grows by the folder of each reading."""
-    dataset, folders = DATASETS["omniglot"], []
-
-    def build(folder, progress):
-        folders.append(folder)
-        progress("read", 0, 1)
-        return Arrays(np.zeros(dataset.shape, np.uint8), [str(label) for label in range(dataset.shape[0])])
-
-    monkeypatch.setitem(DATASETS, "omniglot", replace(dataset, build=build))
-    return folders
+def load_from(name, root):
+    return load(name, root=root)
 
 
 def assert_one_line(error, *parts):
@@ -41,17 +45,46 @@ def assert_one_line(error, *parts):
         assert str(part) in line
 
 
+# The registry
+
+
 def test_registry():
-    assert list(DATASETS) == ["omniglot", "miniimagenet", "cifar-fs", "glyphs"]
+    few_shot, transfer = names(FEW_SHOT), names(TRANSFER)
+    assert few_shot == ("omniglot", "miniimagenet", "cifar-fs", "glyphs")
+    assert transfer == ("cifar-100", "stl-10", "bird", "indoor", "action", "dog", "glyphs-rgb")
     for name, dataset in DATASETS.items():
         assert dataset.name == name and dataset.title and dataset.licence and dataset.source and dataset.obtained
+        assert dataset.generated or dataset.citation
+    for dataset in (DATASETS[name] for name in few_shot):
         train, validation, test, tune = (dataset.splits[split] for split in ("train", "validation", "test", "tune"))
         assert set(tune) <= set(train) and not set(tune) & set(validation) and not set(test) & {*train, *validation}
-        assert sorted({*train, *validation, *test}) == list(range(dataset.shape[0]))
+        assert sorted({*train, *validation, *test}) == list(range(dataset.classes * dataset.samples))
+        assert all(len(part) == dataset.classes_in(split) * dataset.samples for split, part in dataset.splits.items())
+    for dataset in (DATASETS[name] for name in transfer):
+        assert list(dataset.splits) == ["train", "validation", "test"]
+        assert sum(len(part) for part in dataset.splits.values()) == dataset.size
+        assert (dataset.shape[-1], dataset.side) in ((32, 32), (256, 224))
+
+
+def test_citations_are_in_the_references():
+    references = (Path(__file__).parents[2] / "book" / "references.bib").read_text()
+    for dataset in DATASETS.values():
+        assert not dataset.citation or f"{{{dataset.citation}," in references
+
+
+def test_table_6_is_that_of_the_paper():
+    assert {DATASETS[name].title: list(counts.values()) for name, counts in TABLE_6.items()} == {
+        "CIFAR-100": [45_000, 5_000, 10_000, 60_000],
+        "STL-10": [4_500, 500, 8_000, 13_000],
+        "Bird": [4_994, 1_000, 5_794, 11_788],
+        "Indoor": [4_360, 1_000, 1_340, 6_700],
+        "Action": [3_600, 400, 5_532, 9_532],
+        "Dog": [10_800, 1_200, 8_580, 20_580],
+    }
 
 
 def test_import_is_light():
-    code = "import sys, msmeta.data; assert not {'torchvision', 'matplotlib'} & set(sys.modules)"
+    code = "import sys, msmeta.data; assert not {'torchvision', 'matplotlib', 'scipy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -59,99 +92,74 @@ def test_unknown_name():
     for call in (prepare, load, verify):
         with pytest.raises(ConfigError) as error:
             call("omniglott")
-        assert_one_line(error, "omniglott", ", ".join(DATASETS))
+        assert_one_line(error, "unknown data set 'omniglott'", ", ".join(DATASETS))
 
 
-def test_nothing_to_prepare():
-    with pytest.raises(ConfigError, match="glyphs needs no preparation"):
-        prepare("glyphs")
+# Preparing
 
 
-def test_hash_is_of_the_arrays(omniglot, root):
-    assert load("omniglot", root).hash == omniglot.hash == verify("omniglot", root).hash
-    assert len(omniglot.hash) == 64
+@pytest.mark.parametrize("name", STORED)
+def test_what_is_prepared_is_loaded(root, name):
+    dataset, data = DATASETS[name], load(name, root=root)
+    made = dataset.build(None, lambda *_: None)
+    for split, part in dataset.splits.items():
+        assert np.array_equal(data.images[split].numpy(), made.images[part.start : part.stop])
+        assert np.array_equal(data.labels[split].numpy(), made.labels[part.start : part.stop])
+        assert data.images[split].dtype == torch.uint8 and data.labels[split].dtype == torch.int64
+    assert data.images["train"].untyped_storage().data_ptr() == data.images["test"].untyped_storage().data_ptr()
+    assert (data.name, data.classes, data.side, data.rotations) == (name, 3, dataset.side, dataset.rotations)
+    found = verify(name, root)
+    assert data.hash == found.hash == digest(made) and len(data.hash) == 64
+    assert (found.dataset, found.state, found.official) == (dataset, "prepared", None)
+    assert sorted(path.name for path in (root / name).iterdir()) == ["images.npy", "labels.npy", "meta.json"]
 
 
-def test_prepared_and_intact_returns_at_once(root, reads, tmp_path):
-    assert prepare("omniglot", tmp_path / "no such folder", root) == root / "omniglot"
-    assert reads == []
+def test_a_view_is_stored_once_and_reads_what_it_views(root):
+    assert not (root / "again").exists() and prepare("again", root=root) == root / "pictures"
+    data, whole = load("again", root=root), load("pictures", root=root)
+    order = torch.cat([*whole.labels.values()]).argsort(stable=True)
+    assert torch.equal(
+        torch.cat([data.images["train"], data.images["test"]]), torch.cat([*whole.images.values()])[order]
+    )
+    assert data.by_class("train").shape == (2, 15, 3, 32, 32) and data.hash != whole.hash
+    assert verify("again", root).hash == data.hash
+    flip(root / "pictures/images.npy", -5)
+    for call in (load_from, verify):
+        with pytest.raises(DataError, match="pictures/images.npy is damaged.*`msmeta data prepare pictures`"):
+            call("again", root)
 
 
-def test_prepare_is_deterministic(raw, tmp_path, reads):
-    folders = [prepare("omniglot", raw, tmp_path / place) for place in "ab"]
-    assert len(reads) == 2
-    for name in ("images.npy", "meta.json"):
-        first, second = ((folder / name).read_bytes() for folder in folders)
-        assert first == second
+@pytest.mark.parametrize("device", ["cpu"] + ["cuda"] * torch.cuda.is_available())
+def test_load_on_a_device(root, device):
+    data = load("drawings", device, root)
+    assert data.device.type == device and all(images.device.type == device for images in data.images.values())
+
+
+def test_preparing_is_deterministic(root, tmp_path):
+    for name in STORED:
+        again = prepare(name, tmp_path, tmp_path / "again")
+        for file in again.iterdir():
+            assert file.read_bytes() == (root / name / file.name).read_bytes()
     assert not list(tmp_path.rglob(".*"))
 
 
-def test_one_of_the_archives_stands_for_their_folder(raw, tmp_path, reads):
-    prepare("omniglot", raw / "images_evaluation.zip", tmp_path)
-    assert reads == [raw]
+def test_prepared_and_intact_returns_at_once(root, tmp_path):
+    assert prepare("pictures", tmp_path / "no such folder", root) == root / "pictures"
 
 
-def test_official_archives_are_recognised(made_zips, tmp_path, reads, monkeypatch):
-    prepare("omniglot", made_zips, tmp_path)
-    assert verify("omniglot", tmp_path).official is False
-    found = json.loads((tmp_path / "omniglot/meta.json").read_text())["raw_md5"]
-    files = tuple(replace(file, md5=found[file.name]) for file in DATASETS["omniglot"].raw_files())
-    monkeypatch.setitem(DATASETS, "omniglot", replace(DATASETS["omniglot"], raw_files=lambda: files))
-    prepare("omniglot", made_zips, tmp_path / "again")
-    assert verify("omniglot", tmp_path / "again").official is True
+def test_nothing_to_prepare():
+    for name in ("glyphs", "glyphs-rgb"):
+        with pytest.raises(ConfigError, match=f"{name} needs no preparation"):
+            prepare(name)
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, DataError, MemoryError])
-def test_a_stop_half_way_leaves_nothing(raw, tmp_path, reads, stop):
-    def progress(what, done, total):
-        raise stop("now")
-
-    with pytest.raises(stop):
-        prepare("omniglot", raw, tmp_path, progress)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
-def test_a_stop_while_writing_leaves_nothing(raw, tmp_path, reads, monkeypatch, error):
-    def save(file, images):
-        file.write_bytes(b"half")
-        raise error
-
-    monkeypatch.setattr(np, "save", save)
-    with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else DataError) as raised:
-        prepare("omniglot", raw, tmp_path)
-    if raised.type is DataError:
-        assert_one_line(raised, "omniglot", tmp_path, "No space left on device")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_failed_rebuild_keeps_what_was_there(raw, root, reads):
-    (root / "omniglot/meta.json").write_text("{")
-    before = (root / "omniglot/images.npy").read_bytes()
-
-    def progress(what, done, total):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        prepare("omniglot", raw, root, progress)
-    assert (root / "omniglot/images.npy").read_bytes() == before
-    assert [path.name for path in root.iterdir()] == ["omniglot"]
-
-
-def test_the_files_of_others_are_not_replaced(raw, tmp_path, reads):
-    (tmp_path / "omniglot").mkdir()
-    (tmp_path / "omniglot" / "thesis.txt").write_text("the only copy")
-    with pytest.raises(DataError) as error:
-        prepare("omniglot", raw, tmp_path)
-    assert_one_line(error, tmp_path / "omniglot", "thesis.txt")
-    assert (tmp_path / "omniglot" / "thesis.txt").exists()
-
-
-def test_a_root_that_cannot_be_written(raw, tmp_path, reads):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(DataError) as error:
-        prepare("omniglot", raw, tmp_path / "file")
-    assert_one_line(error, "omniglot: cannot write", tmp_path / "file")
+def test_absent(tmp_path):
+    for call in (load_from, verify):
+        with pytest.raises(DataError) as error:
+            call("bird", tmp_path)
+        assert_one_line(error, f"Bird is not prepared in {tmp_path}", "`msmeta data prepare bird`", "--from DIR")
+    with pytest.raises(DataError, match="bird cannot be downloaded: it is given with `msmeta data prepare bird"):
+        prepare("bird", None, tmp_path)
 
 
 def test_source_that_is_not_there(tmp_path):
@@ -160,102 +168,206 @@ def test_source_that_is_not_there(tmp_path):
     assert_one_line(error, "omniglot", tmp_path / "nowhere")
 
 
-def test_absent(tmp_path):
-    for call in (load, verify):
-        with pytest.raises(DataError) as error:
-            call("omniglot", tmp_path)
-        assert_one_line(error, f"not prepared in {tmp_path}", "`msmeta data prepare omniglot`", "--from DIR")
+@pytest.mark.usefixtures("small")
+def test_what_is_read_is_the_folder_of_the_file_that_is_given_its_archives_extracted(tmp_path, monkeypatch):
+    source = tmp_path / "raw"
+    source.mkdir()
+    (source / "a.txt").write_text("a")
+    with tarfile.open(source / "part.tar", "w") as archive:
+        archive.add(source / "a.txt", "b.txt")
+    seen, dataset = {}, DATASETS["pictures"]
+
+    def build(folder, progress, allocate):
+        seen.update({path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*.txt")})
+        return dataset.build(folder, progress, allocate)
+
+    monkeypatch.setitem(DATASETS, "pictures", replace(dataset, archives=("part",), build=build))
+    prepare("pictures", source / "part.tar", tmp_path / "data")
+    assert seen == {"a.txt": "a", "part/b.txt": "a"}
+    assert sorted(path.name for path in source.iterdir()) == ["a.txt", "part.tar"]
+
+
+@pytest.mark.usefixtures("small")
+def test_official_archives_are_recognised(tmp_path, monkeypatch):
+    (tmp_path / "raw.zip").write_bytes(b"raw")
+    for md5, official in ((hashlib.md5(b"raw").hexdigest(), True), ("0" * 32, False)):
+        files = (RawFile("raw.zip", "", md5),)
+        monkeypatch.setitem(DATASETS, "pictures", replace(DATASETS["pictures"], raw_files=lambda files=files: files))
+        prepare("pictures", tmp_path, tmp_path / md5)
+        assert verify("pictures", tmp_path / md5).official is official
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("name", STORED)
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, DataError, MemoryError])
+def test_a_stop_half_way_leaves_nothing(tmp_path, name, stop):
+    def progress(what, done, total):
+        raise stop("now")
+
+    with pytest.raises(stop):
+        prepare(name, tmp_path, tmp_path / "data", progress)
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve space")
+def test_a_full_disk_ends_in_one_line(tmp_path, monkeypatch):
+    def full(file, offset, size):
+        assert size > DATASETS["photographs"].size * 3 * 40 * 40
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(DataError) as error:
+        prepare("photographs", tmp_path, tmp_path / "data")
+    assert_one_line(error, "photographs: cannot write", tmp_path / "data", "No space left on device")
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_a_failed_rebuild_keeps_what_was_there(root, tmp_path):
+    (root / "pictures/meta.json").write_text("{")
+    before = (root / "pictures/images.npy").read_bytes()
+
+    def progress(what, done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare("pictures", tmp_path, root, progress)
+    assert (root / "pictures/images.npy").read_bytes() == before
+    assert sorted(path.name for path in root.iterdir()) == sorted(STORED)
+
+
+@pytest.mark.usefixtures("small")
+def test_the_files_of_others_are_not_replaced(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "thesis.txt").write_text("the only copy")
+    with pytest.raises(DataError) as error:
+        prepare("pictures", tmp_path, tmp_path)
+    assert_one_line(error, tmp_path / "pictures", "thesis.txt")
+    assert (tmp_path / "pictures" / "thesis.txt").exists()
+
+
+@pytest.mark.usefixtures("small")
+def test_a_root_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError) as error:
+        prepare("pictures", tmp_path, tmp_path / "file")
+    assert_one_line(error, "pictures: cannot write", tmp_path / "file")
+
+
+# Damage
+
+
+def replace_text(file, old, new):
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new, 1))
 
 
 DAMAGES = {
     "truncated": ("images.npy", lambda file: file.write_bytes(file.read_bytes()[:-1000])),
     "empty": ("images.npy", lambda file: file.write_bytes(b"")),
-    "one bit": ("images.npy", lambda file: flip(file, -5)),
     "header": ("images.npy", lambda file: flip(file, 30)),
     "other shape": ("images.npy", lambda file: np.save(file, np.zeros((2, 2), np.uint8))),
     "pickle": ("images.npy", lambda file: np.save(file, np.array([{}]), allow_pickle=True)),
     "gone": ("images.npy", lambda file: file.unlink()),
+    "other label": ("labels.npy", lambda file: flip(file, -8)),
+    "no labels": ("labels.npy", lambda file: file.unlink()),
+    "short labels": ("labels.npy", lambda file: np.save(file, np.zeros(5, np.int64))),
+    "other labels": ("labels.npy", lambda file: np.save(file, np.zeros(45, np.int32))),
+    "class name": ("labels.npy", lambda file: replace_text(file.with_name("meta.json"), '"b"', '"d"')),
     "no meta": ("meta.json", lambda file: file.unlink()),
     "half meta": ("meta.json", lambda file: file.write_text(file.read_text()[:100])),
     "other meta": ("meta.json", lambda file: file.write_text("[]")),
     "binary meta": ("meta.json", lambda file: file.write_bytes(b"\xff\xfe")),
-    "no hash": ("meta.json", lambda file: file.write_text(file.read_text().replace('"hash"', '"hush"'))),
-    "other split": ("meta.json", lambda file: file.write_text(file.read_text().replace("1200", "1000", 1))),
+    "no hash": ("meta.json", lambda file: replace_text(file, '"hash"', '"hush"')),
+    "no hash of labels": ("meta.json", lambda file: replace_text(file, "labels_hash", "hash_of_labels")),
+    "other split": ("meta.json", lambda file: replace_text(file, "30", "29")),
 }
 
 
+@pytest.mark.parametrize("name", STORED)
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_is_found(root, damage):
-    name, do = DAMAGES[damage]
-    do(root / "omniglot" / name)
-    for call in (load, verify):
+def test_damage_is_found_and_mended(root, name, damage):
+    file, do = DAMAGES[damage]
+    do(root / name / file)
+    for call in (load_from, verify):
         with pytest.raises(DataError) as error:
-            call("omniglot", root)
-        assert_one_line(error, root / "omniglot" / name, "is damaged", "`msmeta data prepare omniglot`")
-    states = {row.name: row.state for row in status(root)}
-    assert (states["omniglot"], states["glyphs"]) == ("damaged", "generated")
+            call(name, root)
+        assert_one_line(error, root / name / file, "is damaged", f"`msmeta data prepare {name}`")
+    prepare(name, root, root)
+    verify(name, root)
+    assert sorted(path.name for path in root.iterdir()) == sorted(STORED)
 
 
-def test_a_changed_class_name_is_found(root):
-    meta = root / "omniglot" / "meta.json"
-    meta.write_text(meta.read_text().replace("character01", "character99", 1))
-    with pytest.raises(DataError, match="hash"):
-        load("omniglot", root)
+def test_a_changed_pixel_is_found_at_once_in_memory_and_by_verify_on_disk(root):
+    for name in STORED:
+        flip(root / name / "images.npy", -5)
+        with pytest.raises(DataError, match="its hash is not the one noted"):
+            verify(name, root)
+    for name in ("pictures", "drawings"):
+        with pytest.raises(DataError, match="its hash is not the one noted"):
+            load(name, root=root)
+    load("photographs", root=root)
 
 
-def test_a_damaged_one_is_built_again(raw, root, reads):
-    flip(root / "omniglot/images.npy", -1)
-    prepare("omniglot", raw, root)
-    assert len(reads) == 1
-    verify("omniglot", root)
-    assert [path.name for path in root.iterdir()] == ["omniglot"]
+def test_a_mapped_file_is_not_changed_by_a_write_to_its_images(root):
+    load("photographs", root=root).images["train"][0] = 0
+    verify("photographs", root)
 
 
-def test_status(root, omniglot, glyphs):
-    prepared, *absent, generated = (row for row in status(root) if row.name in DATASETS)
-    assert {row.state for row in absent} == {"absent"}
-    assert (prepared.name, prepared.state, prepared.hash) == ("omniglot", "prepared", omniglot.hash)
-    assert prepared.bytes > 1623 * 20 * 28 * 28
-    assert prepared.classes == {"train": 1200, "test": 423, "tune": 1100, "validation": 100}
-    assert (prepared.samples, prepared.rotations, prepared.problem) == (20, 4, None)
-    assert (generated.name, generated.state, generated.hash) == ("glyphs", "generated", glyphs.hash)
-    absent = status(root / "nowhere")[0]
-    assert (absent.state, absent.bytes, absent.hash) == ("absent", 0, None)
-    assert "not prepared" in absent.problem
+def test_the_digest_depends_on_each_part():
+    images, labels = np.zeros((4, 1, 2, 2), np.uint8), np.array([0, 0, 1, 1])
+    others = [
+        Arrays(images, labels, ["a", "b"]),
+        Arrays(images + 1, labels, ["a", "b"]),
+        Arrays(images.reshape(4, 1, 4, 1), labels, ["a", "b"]),
+        Arrays(images, labels[::-1], ["a", "b"]),
+        Arrays(images, labels, ["a", "c"]),
+    ]
+    assert len({digest(arrays) for arrays in others}) == len(others)
+
+
+# What is present, and where
+
+
+def test_status(root):
+    (root / "drawings/meta.json").write_text("{")
+    rows = {row.dataset.name: row for row in status(root)}
+    assert list(rows) == list(DATASETS)
+    states = {name: row.state for name, row in rows.items()}
+    assert states["pictures"] == states["photographs"] == states["again"] == "prepared"
+    assert (states["drawings"], states["bird"], states["cifar-fs"]) == ("damaged", "absent", "absent")
+    assert states["glyphs"] == states["glyphs-rgb"] == "generated"
+    assert rows["pictures"].bytes > 45 * 3 * 32 * 32 and rows["pictures"].problem is None
+    assert rows["glyphs"].hash == load("glyphs").hash
+    assert (rows["bird"].bytes, rows["bird"].hash) == (0, None) and "not prepared" in rows["bird"].problem
+
+
+def test_the_command_line(root, monkeypatch, capsys):
+    monkeypatch.setenv("MSMETA_DATA", str(root))
+    monkeypatch.setenv("COLUMNS", "140")
+
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["msmeta", "data", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, *capsys.readouterr()
+
+    code, out, _ = call("list")
+    few_shot, transfer = out.split("For transfer")
+    assert code == 0 and "1,200 + 423" in few_shot and "2 + 1, x 4 rotations" in few_shot and "pictures" not in few_shot
+    assert "30 + 6 + 9" in transfer and "4,994 + 1,000 + 5,794" in transfer and str(root) in transfer
+    for name in STORED:
+        code, out, _ = call("verify", name)
+        assert code == 0 and f"{name} is intact: 45 images of 3 classes, SHA-256" in out
+    code, _, err = call("prepare", "bird")
+    assert code == 2 and len(err.strip().splitlines()) == 1 and "bird cannot be downloaded" in err
 
 
 def test_data_root(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MSMETA_DATA", raising=False)
-    assert data_root() == tmp_path / "data"
-    checkout = tmp_path / "checkout"
-    for folder in ("data", "msmeta", "notebooks"):
-        (checkout / folder).mkdir(parents=True)
-    (checkout / "pyproject.toml").touch()
-    monkeypatch.chdir(checkout / "notebooks")
-    assert data_root() == checkout / "data"
-    monkeypatch.setenv("MSMETA_DATA", str(tmp_path / "elsewhere"))
+    assert data_root() == Path(cli.__file__).parents[1] / "data"  # of the checkout, from wherever
+    monkeypatch.setenv("MSMETA_DATA", "elsewhere")
     assert data_root() == tmp_path / "elsewhere"
     monkeypatch.setenv("MSMETA_DATA", "~/elsewhere")
     assert "~" not in str(data_root())
-
-
-@pytest.mark.parametrize("device", ["cpu"] + ["cuda"] * torch.cuda.is_available())
-def test_load_on_a_device(prepared, device):
-    data = load("omniglot", prepared, device)
-    assert all(images.device.type == device and images.dtype == torch.uint8 for images in data.images.values())
-
-
-def test_shrunk_images_are_means_of_squares_and_shared_splits_stay_shared():
-    images = load("glyphs")
-    small = images.shrunk(14)
-    exact = images.images["test"].double().unflatten(-1, (14, 2)).unflatten(-3, (14, 2)).mean((-1, -3))
-    assert small.images["test"].dtype == torch.uint8 and small.images["test"].shape[-2:] == (14, 14)
-    assert (small.images["test"] - exact).abs().max() <= 0.5  # rounded
-    assert small.hash == images.hash and small.images.keys() == images.images.keys()
-    twice = replace(images, images={"train": images.images["train"], "tune": images.images["train"]})
-    shrunk = twice.shrunk(7).images
-    assert shrunk["tune"] is shrunk["train"]
-    for side in (0, 13, 56):
-        with pytest.raises(ConfigError, match=f"image_size={side} is impossible: glyphs has 28x28 images"):
-            images.shrunk(side)

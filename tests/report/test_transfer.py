@@ -65,7 +65,7 @@ def test_papers_tables_are_the_papers():
     assert cell(paper.table(2).markdown(), "Multi-step", "Action") == "61.93 ±3.32"
     for number, optimizer in report.OPTIMIZERS.items():
         for dataset, title in zip(report.DATASETS, paper.table(number).columns, strict=True):
-            assert title == data.LABELLED[dataset].title
+            assert title == data.DATASETS[dataset].title
             config = transfer.preset_config("quick", "cifar-100", optimizer=optimizer, seed=5, **report.MULTI_STEP)
             own = paper.cell(number, vars(config) | {"dataset": dataset})
             assert str(own) == cell(paper.table(number).markdown(), "Multi-step", title)

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 
 from msmeta.bilevel import Bilevel, MetaGradient, Params
-from msmeta.data.registry import DATASETS
+from msmeta.data import FEW_SHOT, names
 from msmeta.dynamics import SGD, Adam, partition
 from msmeta.estimators import (
     EvolutionStrategies,
@@ -68,7 +68,7 @@ RGB = ("miniimagenet", "cifar-fs")
 class FewShotConfig(Config):
     """Everything that defines the outcome of a run; `preset_config` fills in what a preset says."""
 
-    dataset: Annotated[Literal[tuple(DATASETS)], Field(description="Data set, as `msmeta data list` names it.")]
+    dataset: Annotated[Literal[names(FEW_SHOT)], Field(description="Data set, as `msmeta data list` names it.")]
     way: Annotated[Count, Field(description="Classes of a task.")]
     shot: Annotated[Count, Field(description="Support images of a class.")]
     query: Annotated[Count, Field(description="Query images of a class.")] = 15

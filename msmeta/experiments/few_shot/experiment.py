@@ -19,7 +19,7 @@ from torch import Tensor
 
 from msmeta import data, machine, runs
 from msmeta.bilevel import Params, begin, detach
-from msmeta.data import ClassImages, Episodes, EpisodeSampler
+from msmeta.data import Episodes, EpisodeSampler, Images
 from msmeta.dynamics import adapt, partition
 from msmeta.errors import ConfigError, DivergedError
 from msmeta.estimators import Implicit
@@ -133,7 +133,7 @@ def train(
     world, device = distributed.join(device)
     chosen = machine.choose_device(device)
     machine.set_precision(config.precision)
-    images = data.load(config.dataset, device=chosen)
+    images = data.load(config.dataset, chosen)
     if config.image_size is not None:
         images = images.shrunk(config.image_size)
     sampler = EpisodeSampler(
@@ -209,9 +209,9 @@ def tune(
     return sorted(results, key=lambda result: -result["metrics"]["accuracy"])
 
 
-def build_model(config: FewShotConfig, images: ClassImages) -> Conv4:
+def build_model(config: FewShotConfig, images: Images) -> Conv4:
     """The network for these images: strided for drawings, pooled for photographs, as in MAML."""
-    _, _, channels, height, width = images.images["train"].shape
+    _, channels, height, width = images.images["train"].shape
     if height != width:
         raise ConfigError(f"{images.name} has {height}x{width} images: Conv4 takes square ones")
     return Conv4(config.way, channels, height, config.filters, pool=channels == 3, precision=config.precision)
@@ -221,7 +221,7 @@ def evaluate(
     config: FewShotConfig,
     model: Conv4,
     theta: Params,
-    images: ClassImages,
+    images: Images,
     episodes: int,
     chunk: int,
     window: int | tuple[int, ...] | None = None,
@@ -284,7 +284,7 @@ class _Loop:
     training: _Training
     model: Conv4
     sampler: EpisodeSampler
-    images: ClassImages
+    images: Images
     chunk: int
     world: World
     place: runs.Run
@@ -362,7 +362,7 @@ def _is_curve_point(config: FewShotConfig, iteration: int) -> bool:
 
 
 def _test_metrics(
-    config: FewShotConfig, model: Conv4, training: _Training, images: ClassImages, chunk: int
+    config: FewShotConfig, model: Conv4, training: _Training, images: Images, chunk: int
 ) -> dict[str, Any]:
     """Accuracy with a gradient at each test step and, for windows, also with the windows of training.
 

@@ -71,7 +71,7 @@ def prepare(
     if iterations < 0:
         raise ConfigError(f"meta_iterations={iterations}: it must not be negative")
     chosen = machine.choose_device(device)
-    images = data.load(name, device=chosen)
+    images = data.load(name, chosen)
     sampler = EpisodeSampler(images, "train", way, shot, config.query, seed)
     model = few_shot.build_model(config, images)
     theta = {name: torch.nn.Parameter(value.to(chosen)) for name, value in model.init(seed).items()}

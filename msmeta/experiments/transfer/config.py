@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from msmeta.data.registry import LABELLED
+from msmeta.data import TRANSFER, names
 from msmeta.dynamics import SGD, Adam
 from msmeta.errors import ConfigError
 from msmeta.experiments.config import OPTIMIZERS, Config, Count, NotNegative, Positive, checked, number
@@ -33,7 +33,7 @@ class TransferConfig(Config):
     images is the one evaluated.
     """
 
-    dataset: Annotated[Literal[tuple(LABELLED)], Field(description="Data set, as `msmeta data list` names it.")]
+    dataset: Annotated[Literal[names(TRANSFER)], Field(description="Data set, as `msmeta data list` names it.")]
     estimator: Annotated[
         Literal[ESTIMATORS], Field(description="Of the meta-gradient; `multistep` with window 1 is the Baseline.")
     ]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from msmeta import data, machine, runs
 from msmeta.bilevel import Params, State
-from msmeta.data import LabelledImages, MinibatchSampler
+from msmeta.data import Images, MinibatchSampler
 from msmeta.errors import ConfigError, DivergedError
 from msmeta.experiments.transfer import sources
 from msmeta.experiments.transfer.config import TARGETS, TransferConfig, label, setting
@@ -141,7 +141,7 @@ def train(
     chosen = machine.choose_device(device)
     machine.set_precision(config.precision)
     machine.keep_freed_memory()
-    images = data.load_labelled(config.dataset, device=chosen)
+    images = data.load(config.dataset, chosen)
     if config.train_images is not None:
         images = images.subset(config.train_images)
     model = _build(config, images, chosen)
@@ -186,7 +186,7 @@ def train(
 
 
 @torch.no_grad()
-def evaluate(network: VGG9 | ResNet, phi: Params, statistics: Params, images: LabelledImages, split: str) -> float:
+def evaluate(network: VGG9 | ResNet, phi: Params, statistics: Params, images: Images, split: str) -> float:
     """Accuracy (%) on a split, with batch norm's running statistics."""
     right = 0
     for x, y in data.evaluation_batches(images, split, EVALUATION_BATCH):
@@ -195,11 +195,11 @@ def evaluate(network: VGG9 | ResNet, phi: Params, statistics: Params, images: La
     return 100 * right / len(images.labels[split])
 
 
-def _build(config: TransferConfig, images: LabelledImages, device: torch.device) -> _Model:
+def _build(config: TransferConfig, images: Images, device: torch.device) -> _Model:
     side = SOURCES[config.source].side
     if images.side != side:
         raise ConfigError(f"{config.source} takes {side}x{side} images, {images.title} has {images.side}x{images.side}")
-    target = TARGETS[config.target](config, images.way)
+    target = TARGETS[config.target](config, images.classes)
     sizes = target.sizes(images.side)
     if config.estimator == "scratch":
         return _Model(target, None, None, sizes)
@@ -224,7 +224,7 @@ def _loop(
     config: TransferConfig,
     model: _Model,
     training: _Training,
-    images: LabelledImages,
+    images: Images,
     place: runs.Run,
     deadline: float,
     on_step: Callable[[Progress], None],
@@ -291,7 +291,7 @@ def _mean(values: tuple[float | None, ...]) -> float | None:
     return None if None in values else sum(values) / len(values)
 
 
-def _look(model: _Model, training: _Training, images: LabelledImages, epoch: int) -> None:
+def _look(model: _Model, training: _Training, images: Images, epoch: int) -> None:
     """Accuracy on the validation images at the end of an epoch."""
     accuracy = evaluate(model.target, training.state.phi, training.statistics, images, "validation")
     if accuracy > max(training.curve["accuracy"], default=-1.0):
@@ -300,7 +300,7 @@ def _look(model: _Model, training: _Training, images: LabelledImages, epoch: int
         column.append(round(value, 4))
 
 
-def _metrics(config: TransferConfig, model: _Model, training: _Training, images: LabelledImages) -> dict[str, Any]:
+def _metrics(config: TransferConfig, model: _Model, training: _Training, images: Images) -> dict[str, Any]:
     looks, split = training.curve["accuracy"], config.evaluate_on
     metrics = {
         "accuracy": round(evaluate(model.target, *training.best, images, split), 4),
@@ -316,7 +316,7 @@ def _metrics(config: TransferConfig, model: _Model, training: _Training, images:
 
 
 @torch.no_grad()
-def _meta_metrics(model: _Model, training: _Training, images: LabelledImages) -> dict[str, Any]:
+def _meta_metrics(model: _Model, training: _Training, images: Images) -> dict[str, Any]:
     """How far θ has moved, and the mean weights λ_st of the pairs over random validation images."""
     start = model.l2t.init_meta()
     moved = {

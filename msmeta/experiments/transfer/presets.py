@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from msmeta.data.registry import LABELLED
+from msmeta.data import DATASETS
 from msmeta.experiments.config import Rule, resolve
 from msmeta.experiments.transfer.config import TransferConfig
 
 SHORT = ("smoke", "quick", "cpu")
-LARGE = tuple(name for name, dataset in LABELLED.items() if dataset.side == 224)
+LARGE = tuple(name for name, dataset in DATASETS.items() if dataset.side == 224)
 TUNED = "chosen on validation images of CIFAR-100 (results/transfer-tuning)"
 
 RULES: list[Rule] = [

@@ -38,7 +38,7 @@ def test_result_holds_what_a_reader_needs(train, tmp_path):
     assert json.loads(transfer.run(config, tmp_path).result_path.read_text()) == result
     assert result["config"] == runs.plain(config)
     assert (result["method"], result["setting"]) == ("Multi-step", "SGD")
-    metrics, images = result["metrics"], data.load_labelled("glyphs-rgb")
+    metrics, images = result["metrics"], data.load("glyphs-rgb")
     assert metrics["iterations"] == 4 and result["log"]["iteration"] == [1, 2, 3, 4]  # 32 images in batches of 8
     assert metrics["images"] == {name: len(labels) for name, labels in images.labels.items()} | {"train": 32}
     assert 0 <= metrics["accuracy"] <= 100 and result["curve"]["accuracy"] == [metrics["validation_accuracy"]]

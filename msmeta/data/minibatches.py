@@ -1,4 +1,4 @@
-"""Labelled images for transfer and minibatches of them, a pure function of (seed, split, step).
+"""Minibatches of labelled images, a pure function of (seed, split, step).
 
 Images are augmented and normalised as in Appendix D of the paper. There is no stream to restore after a resume.
 """
@@ -6,92 +6,21 @@ Images are augmented and normalised as in Appendix D of the paper. There is no s
 import hashlib
 import itertools
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache, lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from msmeta.data.registry import find_labelled
-from msmeta.data.splits import balanced
-from msmeta.data.store import data_root, read_labelled
+from msmeta.data.images import Images
 from msmeta.errors import ConfigError
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of the three channels, for pixels in [0, 1]."""
 PADDING = 4
 """Black pixels on each side of a 32x32 image before it is cropped."""
-
-
-@dataclass(frozen=True)
-class LabelledImages:
-    """Images and their classes. The images of a split lie class by class."""
-
-    name: str
-    title: str
-    way: int
-    """Classes."""
-    side: int
-    """Of what a network sees: 32 or 224."""
-    images: Mapping[str, Tensor]
-    """For `train`, `validation` and `test` uint8 (n, 3, stored, stored).
-
-    Those stored as 32x32 lie on the device, those stored as 256x256 are mapped files on the CPU.
-    """
-    labels: Mapping[str, Tensor]
-    """For the same splits int64 (n,), on the device."""
-    hash: str
-    """SHA-256 of all images, labels and class names, in hexadecimal."""
-
-    @property
-    def device(self) -> torch.device:
-        """Of the labels, and so of the batches."""
-        return self.labels["train"].device
-
-    def subset(self, train: int) -> "LabelledImages":
-        """A fixed random part of the training images, the same number of each class as far as the classes reach.
-
-        A smaller part is contained in a larger one. The other splits and the hash stay. Of mapped images this is a
-        copy in memory. Raises ConfigError if there are fewer images, or more classes, than `train`.
-        """
-        images, labels = self.images["train"], self.labels["train"]
-        if not self.way <= train <= len(labels):
-            raise ConfigError(
-                f"{train} training images are impossible: {self.name} has {len(labels):,}, "
-                f"and each of its {self.way} classes needs one"
-            )
-        places = torch.from_numpy(balanced(labels.cpu().numpy(), train))
-        return replace(
-            self,
-            images={**self.images, "train": images[places.to(images.device)]},
-            labels={**self.labels, "train": labels[places.to(labels.device)]},
-        )
-
-
-def load_labelled(name: str, root: Path | None = None, device: str | torch.device = "cpu") -> LabelledImages:
-    """The images of a data set for transfer, for batches on `device`.
-
-    Images stored as 256x256 are left on disk: of these only size, shape and type are checked, not the hash, which
-    would take as long as an epoch; `msmeta data verify` checks it. Raises DataError in one line that names the file
-    and the way out if the data set is not prepared or is damaged, ConfigError if there is no such data set.
-    """
-    dataset = find_labelled(name)
-    images, labels, hashed, _ = read_labelled(dataset, data_root() if root is None else Path(root))
-    pixels, numbers = torch.from_numpy(images), torch.from_numpy(labels.labels).to(device)
-    if not dataset.mapped:
-        pixels = pixels.to(device)
-    return LabelledImages(
-        name=dataset.name,
-        title=dataset.title,
-        way=dataset.way,
-        side=dataset.side,
-        images={split: pixels[part.start : part.stop] for split, part in dataset.splits.items()},
-        labels={split: numbers[part.start : part.stop] for split, part in dataset.splits.items()},
-        hash=hashed,
-    )
 
 
 @dataclass(frozen=True)
@@ -103,7 +32,7 @@ class MinibatchSampler:
     Raises ConfigError in one line if the split cannot give such a batch.
     """
 
-    data: LabelledImages
+    data: Images
     batch: int
     seed: int = 0
     split: str = "train"
@@ -138,6 +67,7 @@ class MinibatchSampler:
         """
         if workers == 0 or not self._mapped:
             yield from map(self.batch_at, itertools.count(step))
+            return
         from torch.utils.data import DataLoader
 
         device = self.data.device
@@ -189,7 +119,7 @@ class MinibatchSampler:
         return self.data.labels[self.split][torch.from_numpy(plan[0]).to(self.data.device)]
 
 
-def evaluation_batches(data: LabelledImages, split: str, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+def evaluation_batches(data: Images, split: str, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Every image of a split once, in order: its middle, normalised, and its label, as `MinibatchSampler` has them.
 
     The last batch may be smaller. Raises ConfigError if there is no such split or `batch` is not positive.
@@ -271,8 +201,7 @@ def _permutation(count: int, seed: int, split: str, epoch: int) -> np.ndarray:
     return np.argsort(_stream(seed, split, epoch, _ORDER).random_raw(count), kind="stable")
 
 
-def _check(data: LabelledImages, split: str, batch: int) -> None:
-    if split not in data.images:
-        raise ConfigError(f"{data.name} has no split {split!r}: choose one of {', '.join(data.images)}")
+def _check(data: Images, split: str, batch: int) -> None:
+    data.require(split)
     if batch < 1:
         raise ConfigError(f"a batch of {batch} images is impossible: it must have at least 1")

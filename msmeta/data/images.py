@@ -1,0 +1,90 @@
+"""A data set on a device."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from msmeta.data.splits import balanced
+from msmeta.errors import ConfigError
+
+SHRUNK_AT_ONCE = 1024
+"""Images that are in memory as float32 at a time while they are shrunk."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images and their classes. The images of a split lie class by class; the splits are views of one tensor."""
+
+    name: str
+    title: str
+    classes: int
+    side: int
+    """Of what a network sees."""
+    images: Mapping[str, Tensor]
+    """For each split uint8 (n, channels, height, width), on the device or, where they are mapped files, on the CPU."""
+    labels: Mapping[str, Tensor]
+    """For each split int64 (n,), on the device."""
+    hash: str
+    """SHA-256 of all images, labels and class names, in hexadecimal."""
+    rotations: int = 1
+    """4 where each class turned by 90, 180 and 270 degrees is a class as well, else 1."""
+
+    @property
+    def device(self) -> torch.device:
+        """Of the labels, and so of what is drawn."""
+        return next(iter(self.labels.values())).device
+
+    def by_class(self, split: str) -> Tensor:
+        """The images of a split as (classes, samples, channels, height, width), a view.
+
+        Raises ConfigError if there is no such split, or its classes differ in their numbers of images.
+        """
+        self.require(split)
+        sizes = self.labels[split].unique_consecutive(return_counts=True)[1]
+        if (sizes != sizes[0]).any():
+            raise ConfigError(f"split {split} of {self.name} has not the same number of images of each class")
+        return self.images[split].unflatten(0, (len(sizes), -1))
+
+    def require(self, split: str) -> None:
+        """Raises ConfigError if there is no such split."""
+        if split not in self.images:
+            raise ConfigError(f"{self.name} has no split {split!r}: choose one of {', '.join(self.images)}")
+
+    def shrunk(self, side: int) -> "Images":
+        """The same images `side` pixels high and wide, each the mean of a square of pixels; the hash stays.
+
+        Raises ConfigError where `side` does not divide the images' side.
+        """
+        height, width = self.images["train"].shape[-2:]
+        if side < 1 or height != width or height % side:
+            raise ConfigError(f"image_size={side} is impossible: {self.name} has {height}x{width} images")
+        done: dict[tuple[int, int], Tensor] = {}  # two splits may be the same images
+        for images in self.images.values():
+            key = images.data_ptr(), len(images)
+            if key not in done:
+                parts = images.split(SHRUNK_AT_ONCE)
+                done[key] = torch.cat([F.avg_pool2d(x.float(), height // side).round().to(torch.uint8) for x in parts])
+        splits = {name: done[images.data_ptr(), len(images)] for name, images in self.images.items()}
+        return replace(self, side=side, images=splits)
+
+    def subset(self, train: int) -> "Images":
+        """A fixed random part of the training images, the same number of each class as far as the classes reach.
+
+        A smaller part is contained in a larger one. The other splits and the hash stay. Of mapped images this is a
+        copy in memory. Raises ConfigError if there are fewer images, or more classes, than `train`.
+        """
+        images, labels = self.images["train"], self.labels["train"]
+        if not self.classes <= train <= len(labels):
+            raise ConfigError(
+                f"{train} training images are impossible: {self.name} has {len(labels):,}, "
+                f"and each of its {self.classes} classes needs one"
+            )
+        places = torch.from_numpy(balanced(labels.cpu().numpy(), train))
+        return replace(
+            self,
+            images={**self.images, "train": images[places.to(images.device)]},
+            labels={**self.labels, "train": labels[places.to(labels.device)]},
+        )

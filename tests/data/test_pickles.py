@@ -1,0 +1,81 @@
+"""Pickles that are not to be trusted."""
+
+import io
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from msmeta.data.pickles import as_text, load_pickle
+from msmeta.errors import DataError
+
+
+def unpickle(data):
+    return load_pickle(io.BytesIO(data), "some.pkl")
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickled_arrays(protocol):
+    pixels, numbers = np.arange(24, dtype=np.uint8).reshape(2, 3, 4), np.arange(-3, 3).reshape(2, 3)
+    content = {"pixels": pixels, "numbers": numbers, "turned": pixels.T, "list": [1, "two"]}
+    found = unpickle(pickle.dumps(content, protocol))
+    for name in ("pixels", "numbers", "turned"):
+        assert np.array_equal(found[name].values, content[name]) and found[name].values.dtype == content[name].dtype
+    assert found["list"] == [1, "two"]
+
+
+def test_pickle_of_python_2():
+    """As CIFAR-100's: texts and array contents are byte strings."""
+    data = (
+        b"\x80\x02}(U\x04datacnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR"
+        b"(K\x01K\x02K\x02\x86cnumpy\ndtype\n(U\x02u1K\x00K\x01tR(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xff"
+        b"K\x00tb\x89U\x04\x01\x02\xfe\xfftbU\x05names]U\x05a.pngau."
+    )
+    found = unpickle(data)
+    assert found["data"].values.tolist() == [[1, 2], [254, 255]]
+    assert [as_text(name) for name in found["names"]] == ["a.png"]
+
+
+class Hostile:
+    """Makes a file when unpickled."""
+
+    def __init__(self, call, *arguments):
+        self.call, self.arguments = call, arguments
+
+    def __reduce__(self):
+        return self.call, self.arguments
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize("call", [os.mkdir, eval, exec, getattr, np.load, np.fromfile])
+def test_a_hostile_pickle_executes_nothing(tmp_path, call, protocol):
+    made = tmp_path / "made"
+    argument = f"__import__('os').mkdir({str(made)!r})" if call in (eval, exec) else str(made)
+    data = pickle.dumps({"image_data": Hostile(call, argument)}, protocol)
+    with pytest.raises(DataError, match=r"cannot read some\.pkl: it asks for \w+\.\w+") as error:
+        unpickle(data)
+    assert "\n" not in str(error.value) and not made.exists()
+
+
+@pytest.mark.parametrize("name", ["numpy\nload", "numpy.core.multiarray\nfromfile", "builtins\neval", "os\nsystem"])
+def test_names_beside_the_admitted_ones_are_refused(name):
+    with pytest.raises(DataError, match="it asks for"):
+        unpickle(b"c" + name.encode() + b"\n.")
+
+
+def test_damaged_pickles():
+    whole = pickle.dumps({"a": np.zeros((2, 2), np.uint8)})
+    others = [pickle.dumps(content) for content in ([], 1, {1: 2}, {"a": np.zeros(2)}, {"a": np.array([{}])})]
+    longer = pickle.dumps({"a": np.zeros((2, 2), np.uint8)}, 2).replace(b"K\x02K\x02\x86", b"K\x02K\x03\x86")
+    for damaged in [whole[:end] for end in range(0, len(whole), 7)] + others + [longer]:
+        with pytest.raises(DataError, match=r"cannot read some\.pkl: ") as error:
+            unpickle(damaged)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64", "complex64", "bool", ">i4"])
+def test_an_array_that_is_not_of_little_endian_integers_is_refused_by_name(kind):
+    with pytest.raises(DataError, match=r"cannot read some\.pkl: ") as error:
+        unpickle(pickle.dumps({"image_data": np.zeros(2, kind)}))
+    assert ("not little-endian" if kind == ">i4" else f"array of {kind} where") in str(error.value)
