@@ -15,24 +15,41 @@ from msmeta.report.claims import Claim, claims_table
 from msmeta.report.frame import FEW_SHOT
 from msmeta.report.parameters import converted
 from msmeta.report.style import METHODS, drawn, markdown, panels, styled
-from msmeta.report.tables import Columns, accuracy_text, cells, difference_text, listed, tested_text
+from msmeta.report.tables import (
+    Columns,
+    Values,
+    accuracy_text,
+    cells,
+    difference_text,
+    first,
+    listed,
+    of_config,
+    seeds_of,
+    tested_text,
+)
 from msmeta.statistics import Difference, paired
-
-Method = tuple[str, int | tuple[int, ...]]  # estimator and window
 
 PAPER_DATA = {4: "omniglot", 5: "miniimagenet"}
 """Data set of each of the paper's tables."""
 SETTINGS = {4: ((5, 1), (5, 5), (20, 1), (20, 5)), 5: ((5, 1), (5, 5))}
 """Way and shot of their columns."""
 OTHERS = ("first-order", "implicit", "reptile")
-MAML, FO_MAML, IMAML = ("multistep", 1), ("first-order", 1), ("implicit", 1)
+FO_MAML, IMAML = {"estimator": "first-order"}, {"estimator": "implicit"}
 
 
-def methods(windows: Sequence[int] = (1, 2, 4, 8), others: Sequence[str] = OTHERS) -> list[Method]:
-    """One multi-step method for each window (window 1 is MAML), and the other estimators. Raises ConfigError."""
+def multi_step(window: int | tuple[int, ...]) -> Values:
+    """The multi-step method; with window 1 it is MAML."""
+    return {"estimator": "multistep", "window": window}
+
+
+MAML = multi_step(1)
+
+
+def methods(windows: Sequence[int] = (1, 2, 4, 8), others: Sequence[str] = OTHERS) -> list[Values]:
+    """One multi-step method for each window, and the other estimators. Raises ConfigError."""
     windows = converted("windows", windows, list[int | tuple[int, ...]], [1, 4])
     others = converted("others", others, list[str], list(OTHERS))
-    return [*(("multistep", window) for window in windows), *((other, 1) for other in others)]
+    return [*map(multi_step, windows), *({"estimator": other} for other in others)]
 
 
 def train(
@@ -40,7 +57,7 @@ def train(
     dataset: str,
     ways: Sequence[int],
     shots: Sequence[int],
-    methods: Sequence[Method],
+    methods: Sequence[Values],
     iterations: int | None,
     seed: int,
     device: str,
@@ -54,7 +71,7 @@ def train(
     dataset, why = live.choose_data(preset, dataset, "glyphs")
     changes = {"seed": seed} | ({} if iterations is None else {"iterations": iterations})
     configs = [
-        few_shot.preset_config(preset, dataset, way, shot, *method, **changes)
+        few_shot.preset_config(preset, dataset, way, shot, **method, **changes)
         for way in ways
         for shot in shots
         for method in methods
@@ -73,12 +90,11 @@ def measured_table(number: int, dataset: str | None = None) -> str:
     dataset: another one than the paper's, with the same columns.
     """
     dataset = dataset or PAPER_DATA[number]
-    found, rows = committed(dataset), []
-    for method in methods():
-        own = [_where(dataset, setting) | _config(method) for setting in SETTINGS[number]]
-        label = few_shot.label(few_shot.preset_config("paper", **own[0]))
-        rows.append([label, *(tables.measured_text(*tables.of_best_preset(FEW_SHOT, found, each)) for each in own)])
-    return markdown(["Method", *paper.table(number).columns], rows) + tables.PLUS_MINUS
+    return tables.measured_table(FEW_SHOT, number, committed(dataset), methods(), _places(number, dataset))
+
+
+def _places(number: int, dataset: str) -> list[Values]:
+    return [{"dataset": dataset, "way": way, "shot": shot} for way, shot in SETTINGS[number]]
 
 
 def comparison(found: pd.DataFrame) -> str:
@@ -88,15 +104,16 @@ def comparison(found: pd.DataFrame) -> str:
     the last point of the learning curves that both MAML and the method have reached.
     """
     rows = []
-    for setting, group in found.groupby("setting", sort=False):
-        maml = group.loc[[config.estimator == "multistep" and config.window == 1 for config in group["config"]]]
-        for seeds in cells(group) if len(maml) else ():
-            own = seeds["label"].iloc[0] == maml["label"].iloc[0]
+    for seeds in cells(found):
+        config = seeds["config"].iloc[0]
+        maml = seeds_of(found, few_shot.preset_config(config.preset, config.dataset, config.way, config.shot, **MAML))
+        if len(maml):
+            own = seeds["cell"].iloc[0] == maml["cell"].iloc[0]
             by_time, (by_iterations, at) = difference(seeds, maml), equal_iterations(seeds, maml)
             rows.append(
                 [
-                    setting,
-                    seeds["label"].iloc[0],
+                    few_shot.setting(config),
+                    few_shot.label(config),
                     listed(seeds["seed"]),
                     listed(seeds["iterations"]),
                     accuracy_text(seeds),
@@ -134,14 +151,14 @@ def _accuracies(run: Any, iteration: int | None = None) -> list[float]:
     return [100 * count / run.answers_per_episode for count in right]
 
 
-def claims(number: int, found: pd.DataFrame, only: tuple[Method, Method, tuple[int, int]] | None = None) -> str:
+def claims(number: int, found: pd.DataFrame, only: tuple[Values, Values, tuple[int, int]] | None = None) -> str:
     """Each claim on Table 4 or 5: what the paper's table gives, and ours at equal time and at equal iterations.
 
     found: runs on one data set. only: (method, base, (way, shot)) of the lines to show.
     """
     dataset = next(iter(found["dataset"]), PAPER_DATA[number])
     own = [
-        Claim(words, _config(method), _config(base), _where(dataset, (way, shot)), bound)
+        Claim(words, method, base, {"dataset": dataset, "way": way, "shot": shot}, bound)
         for words, method, base, settings, bound in _CLAIMS[number]
         for way, shot in settings
         if only in (None, (method, base, (way, shot)))
@@ -160,32 +177,18 @@ def _tested_at_equal_iterations(ours: pd.DataFrame, theirs: pd.DataFrame, bound:
     return f"{tested_text(found)} (at {at})" if at else "too few iterations to compare"
 
 
-def _config(method: Method) -> dict[str, Any]:
-    """What `preset_config` is given for a method."""
-    return dict(zip(("estimator", "window"), method, strict=True))
-
-
-def _where(dataset: str, setting: tuple[int, int]) -> dict[str, Any]:
-    """What it is given beside the method."""
-    return {"dataset": dataset, "way": setting[0], "shot": setting[1]}
-
-
-def _windows(*windows: int) -> list[Method]:
-    return [("multistep", window) for window in windows]
-
-
 _CLAIMS = {
     4: [
-        *(("margin under 0.4 %", method, MAML, SETTINGS[4], -0.4) for method in _windows(2, 4)),
-        ("margin under 0.4 %", ("multistep", 8), MAML, SETTINGS[4][:2], -0.4),
-        ("at most 1.56 %", ("multistep", 8), MAML, SETTINGS[4][2:], -1.56),
-        *(("over 5 % more than FO-MAML", method, FO_MAML, [(20, 1)], 5) for method in _windows(2, 4, 8)),
-        ("competitive with iMAML", ("multistep", 4), IMAML, SETTINGS[4], -1),
+        *(("margin under 0.4 %", method, MAML, SETTINGS[4], -0.4) for method in map(multi_step, (2, 4))),
+        ("margin under 0.4 %", multi_step(8), MAML, SETTINGS[4][:2], -0.4),
+        ("at most 1.56 %", multi_step(8), MAML, SETTINGS[4][2:], -1.56),
+        *(("over 5 % more than FO-MAML", method, FO_MAML, [(20, 1)], 5) for method in map(multi_step, (2, 4, 8))),
+        ("competitive with iMAML", multi_step(4), IMAML, SETTINGS[4], -1),
     ],
     5: [
-        *(("retains performance, N up to 4", method, MAML, SETTINGS[5], -0.4) for method in _windows(2, 4)),
-        ("outperforms first-order", ("multistep", 4), FO_MAML, SETTINGS[5], 0),
-        ("N = 8 drops by 2.59 %", MAML, ("multistep", 8), [(5, 5)], 0),
+        *(("retains performance, N up to 4", method, MAML, SETTINGS[5], -0.4) for method in map(multi_step, (2, 4))),
+        ("outperforms first-order", multi_step(4), FO_MAML, SETTINGS[5], 0),
+        ("N = 8 drops by 2.59 %", MAML, multi_step(8), [(5, 5)], 0),
     ],
 }
 """The paper's words, `method` less `base`, the settings in which it is more than so many points."""
@@ -194,24 +197,21 @@ _CLAIMS = {
 def commands(preset: str, number: int, dataset: str | None = None) -> str:
     """The commands that would fill the cells that this preset has not run, as a code block; empty if there are none."""
     dataset = dataset or PAPER_DATA[number]
-    values = [_where(dataset, setting) | _config(method) for setting in SETTINGS[number] for method in methods()]
-    configs = [few_shot.preset_config(preset, **each) for each in values]
-    return tables.commands(FEW_SHOT, committed(dataset), configs, [0])
+    values = [place | method for place in _places(number, dataset) for method in methods()]
+    return tables.commands(FEW_SHOT, preset, committed(dataset), values, [0])
 
 
 def tuning_table(dataset: str = "omniglot") -> str:
     """How the inner and the meta rate of the `cpu` preset were chosen: accuracy on classes held out for it."""
     heads = {
-        "Setting": lambda own: own["setting"].iloc[0],
-        "Method": lambda own: own["label"].iloc[0] + _proximal(own["config"].iloc[0]),
+        "Setting": first("setting"),
+        "Method": of_config(
+            lambda c: few_shot.label(c) + (f", λ = {c.proximal:g}" if c.estimator == "implicit" else "")
+        ),
         "Iterations": lambda own: listed(sorted(own["iterations"])),
-        "Meta rate": lambda own: f"{own['meta_lr'].iloc[0]:g}",
+        "Meta rate": of_config(lambda c: f"{c.meta_lr:g}"),
     }
     return tables.tuning_table(FEW_SHOT, ["setting", "label", "proximal", "meta_lr"], heads, dataset=dataset)
-
-
-def _proximal(config: few_shot.FewShotConfig) -> str:
-    return f", λ = {config.proximal:g}" if config.estimator == "implicit" else ""
 
 
 def live_table(found: pd.DataFrame, number: int) -> str:
@@ -229,20 +229,16 @@ def conditions(found: pd.DataFrame) -> str:
     return tables.conditions(found, _CONDITIONS)
 
 
-def _of_config(text: Callable[[few_shot.FewShotConfig], str]) -> Callable[[pd.DataFrame], str]:
-    return lambda seeds: text(seeds["config"].iloc[0])
-
-
 _CONDITIONS: Columns = {
-    "filters, image size if shrunk": _of_config(
+    "filters, image size if shrunk": of_config(
         lambda c: f"{c.filters}" + (f" at {c.image_size}x{c.image_size}" if c.image_size else "")
     ),
-    "tasks": _of_config(lambda c: str(c.tasks)),
-    "steps in training / at test": _of_config(lambda c: f"{c.steps} / {c.test_steps or c.steps}"),
-    "inner optimiser, lr / momentum / weight decay": _of_config(
+    "tasks": first("tasks"),
+    "steps in training / at test": of_config(lambda c: f"{c.steps} / {c.test_steps or c.steps}"),
+    "inner optimiser, lr / momentum / weight decay": of_config(
         lambda c: f"{c.optimizer} {c.lr:g} / {c.momentum:g} / {c.weight_decay:g}"
     ),
-    "meta optimiser, lr": _of_config(lambda c: f"{c.meta_optimizer} {c.meta_lr:g}"),
+    "meta optimiser, lr": of_config(lambda c: f"{c.meta_optimizer} {c.meta_lr:g}"),
     "tested": lambda seeds: listed(seeds["selected_iteration"]) if seeds["select_every"].iloc[0] else "the last",
     "with training's windows (%)": lambda seeds: (
         "-" if seeds["window"].iloc[0] == 1 else accuracy_text(seeds, "windowed_accuracy")
@@ -282,10 +278,9 @@ def accuracy_over_time(groups: dict[str, pd.DataFrame]) -> Figure:
     for axis, (title, found) in zip(axes.flat, groups.items(), strict=False):
         for run in found.itertuples():
             x, y = [*run.curve["seconds"], run.train_seconds], [*run.curve["accuracy"], run.accuracy]
-            spread = [*run.curve["accuracy_ci95"], run.accuracy_ci95]
+            spread = [half or 0.0 for half in (*run.curve["accuracy_ci95"], run.accuracy_ci95)]
             axis.errorbar(x, y, spread, label=run.label, **drawn(run.label))
-        axis.set_title(title)
-        axis.set(xlabel="training time (s)", ylabel="test accuracy (%)")
+        axis.set(title=title, xlabel="training time (s)", ylabel="test accuracy (%)")
     for axis in axes.flat[len(groups) :]:
         axis.axis("off")
     _legend(figure, *axes.flat)
@@ -294,10 +289,9 @@ def accuracy_over_time(groups: dict[str, pd.DataFrame]) -> Figure:
 
 def _legend(figure: Figure, *axes: Axes) -> None:
     """Each method once, in the order of the tables."""
-    drawn_as = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    known = [method for method in METHODS if method in drawn_as]
-    others = [method for method in drawn_as if method not in known]
-    figure.legend([drawn_as[m] for m in known + others], known + others, ncols=4, loc="outside lower center")
+    shown = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    names = sorted(shown, key=lambda name: METHODS.index(name) if name in METHODS else len(METHODS))
+    figure.legend([shown[name] for name in names], names, ncols=4, loc="outside lower center")
 
 
 def readme_picture(path: str, way: int = 20, shot: int = 1) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 import pandas as pd
 
 from msmeta import data, runs
+from msmeta.report import paper
 from msmeta.report.frame import Experiment, commit_in_words, stored
 from msmeta.report.style import markdown
 from msmeta.statistics import Difference, mean_ci, plus_minus
 
 Columns = dict[str, Callable[[Any], Any]]  # what stands in each column, by its head
+Values = dict[str, Any]  # fields of a config: what `preset_config` takes beside the preset
 
 PLUS_MINUS = (
     "\n\n± is a 95 % confidence interval of the mean (Student's t): over seeds where there are several; where there is "
@@ -24,6 +26,16 @@ PLUS_MINUS = (
 def table(groups: Iterable[Any], columns: Columns) -> str:
     """A row a group, in Markdown."""
     return markdown(list(columns), [[column(group) for column in columns.values()] for group in groups])
+
+
+def first(name: str) -> Callable[[pd.DataFrame], Any]:
+    """The column of what runs have in common."""
+    return lambda seeds: seeds[name].iloc[0]
+
+
+def of_config(text: Callable[[Any], Any]) -> Callable[[pd.DataFrame], Any]:
+    """A column made from the config that runs have in common."""
+    return lambda seeds: text(seeds["config"].iloc[0])
 
 
 def cells(found: pd.DataFrame) -> list[pd.DataFrame]:
@@ -37,13 +49,10 @@ def seeds_of(found: pd.DataFrame, config: Any) -> pd.DataFrame:
     return found.loc[[cell == wanted for cell in found["cell"]]]
 
 
-def of_best_preset(experiment: Experiment, found: pd.DataFrame, *methods: dict[str, Any]) -> list[pd.DataFrame]:
-    """Runs of each method, all of one preset: `paper` where it has run them all, else `cpu`; else none of any.
+def of_best_preset(experiment: Experiment, found: pd.DataFrame, *methods: Values) -> list[pd.DataFrame]:
+    """Runs of each method, all of one preset: `paper` where it has run them all, else `cpu`; else none of any."""
 
-    methods: what `preset_config` takes beside the preset and the seed.
-    """
-
-    def belongs(config: Any, method: dict[str, Any]) -> bool:
+    def belongs(config: Any, method: Values) -> bool:
         own = method.items() <= vars(config).items()
         return own and config == experiment.module.preset_config(config.preset, seed=config.seed, **method)
 
@@ -68,8 +77,19 @@ def accuracy_text(seeds: pd.DataFrame, name: str = "accuracy") -> str:
     return plus_minus(seeds[name].iloc[0], seeds[f"{name}_ci95"].iloc[0])
 
 
-def measured_text(seeds: pd.DataFrame) -> str:
-    """A cell: the accuracy, and what was run for it."""
+def measured_table(
+    experiment: Experiment, number: int, found: pd.DataFrame, methods: Iterable[Values], places: Sequence[Values]
+) -> str:
+    """Our Table `number`, in Markdown: each cell is the `paper` preset's mean over seeds, else the `cpu` preset's, or
+    "not run". methods, places: of the rows and of the columns."""
+    rows = []
+    for method in methods:
+        name = experiment.row(experiment.module.preset_config("paper", **places[0], **method))
+        rows.append([name, *(_measured(*of_best_preset(experiment, found, place | method)) for place in places)])
+    return markdown(["Method", *paper.table(number).columns], rows) + PLUS_MINUS
+
+
+def _measured(seeds: pd.DataFrame) -> str:
     if seeds.empty:
         return "not run"
     return f"{accuracy_text(seeds)} ({seeds['preset'].iloc[0]}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''})"
@@ -106,7 +126,7 @@ def conditions(found: pd.DataFrame, own: Columns) -> str:
     experiment, of the runs of one config."""
     columns = {
         "Run": lambda seeds: f"{seeds['title'].iloc[0]}, {seeds['setting'].iloc[0]}, {seeds['row'].iloc[0]}",
-        "preset": lambda seeds: seeds["preset"].iloc[0],
+        "preset": first("preset"),
         "seeds": lambda seeds: listed(seeds["seed"]),
         **own,
         "iterations": lambda seeds: listed(seeds["iterations"]),
@@ -165,10 +185,12 @@ def tuning_table(
     return table(groups, heads | by_rate)
 
 
-def commands(experiment: Experiment, found: pd.DataFrame, configs: Iterable[Any], seeds: Sequence[int]) -> str:
-    """The commands that would run what these configs lack of these seeds, as a code block; empty if that is nothing."""
+def commands(
+    experiment: Experiment, preset: str, found: pd.DataFrame, values: Iterable[Values], seeds: Sequence[int]
+) -> str:
+    """The commands that would run what this preset has not run of these, as a code block; empty if that is nothing."""
     lines: dict[str, list[str]] = {}
-    for config in configs:
+    for config in (experiment.module.preset_config(preset, **each) for each in values):
         done = set(seeds_of(found, config)["seed"])
         if missing := [seed for seed in seeds if seed not in done]:
             lines.setdefault(config.dataset, []).append(_command(experiment, config, missing))

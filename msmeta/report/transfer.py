@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -16,14 +15,12 @@ from msmeta.report import frame, live, paper, tables
 from msmeta.report.claims import Claim, claims_table
 from msmeta.report.frame import TRANSFER
 from msmeta.report.style import markdown
-from msmeta.report.tables import Columns, mean_text, tested_text
+from msmeta.report.tables import Columns, Values, first, mean_text, of_config, tested_text
 from msmeta.statistics import Difference, paired
-
-Method = dict[str, Any]  # the estimator, and what of its config is not the default
 
 SCRATCH, BASELINE = {"estimator": "scratch"}, {"estimator": "multistep"}
 MULTI_STEP = BASELINE | {"window": 2}
-METHODS: dict[str, Method] = {
+METHODS: dict[str, Values] = {
     "Scratch": SCRATCH,
     "Baseline": BASELINE,
     "Multi-step": MULTI_STEP,
@@ -44,14 +41,14 @@ SEEDS = (0, 1, 2)
 """The paper's ± is over three models."""
 
 
-def methods(names: Sequence[str]) -> list[Method]:
+def methods(names: Sequence[str]) -> list[Values]:
     """Methods by their names in the tables. Raises ConfigError for an unknown one."""
     if unknown := [name for name in names if name not in METHODS]:
         raise ConfigError(f"unknown method {unknown[0]!r}: choose from {'; '.join(METHODS)}")
     return [METHODS[name] for name in names]
 
 
-def window_methods(steps: int = 2, window: int = 2) -> list[Method]:
+def window_methods(steps: int = 2, window: int = 2) -> list[Values]:
     """No transfer, T steps exactly, and T steps in windows of N."""
     return [SCRATCH, BASELINE | {"steps": steps}, BASELINE | {"steps": steps, "window": window}]
 
@@ -60,7 +57,7 @@ def train(
     preset: str,
     dataset: str,
     optimizers: Sequence[str],
-    methods: Sequence[Method],
+    methods: Sequence[Values],
     seeds: Sequence[int],
     epochs: int | None,
     device: str,
@@ -98,25 +95,28 @@ def measured_table(number: int) -> str:
 
     Rows that the paper lacks, as Scratch with more epochs, are added.
     """
-    optimizer, rows = OPTIMIZERS[number], []
-    found = committed(optimizer=optimizer)
-    for method in (each for base in TABLE_METHODS for each in (base, *longer(found, base))):
-        row = []
-        for dataset in DATASETS:
-            values = {"dataset": dataset, "optimizer": optimizer, **method}
-            row.append(tables.measured_text(*tables.of_best_preset(TRANSFER, found, values)))
-        rows.append([TRANSFER.row(transfer.preset_config("paper", **values)), *row])
-    return markdown(["Method", *paper.table(number).columns], rows) + tables.PLUS_MINUS
+    found = committed(optimizer=OPTIMIZERS[number])
+    methods = [each for base in TABLE_METHODS for each in (base, *longer(found, base))]
+    places = [{"dataset": dataset, "optimizer": OPTIMIZERS[number]} for dataset in DATASETS]
+    return tables.measured_table(TRANSFER, number, found, methods, places)
 
 
-def longer(found: pd.DataFrame, method: Method) -> list[Method]:
+def of_table(found: pd.DataFrame) -> pd.DataFrame:
+    """The runs of the methods of Tables 2 and 3, whatever their epochs."""
+    return found.loc[[any(_is(config, method) for method in TABLE_METHODS) for config in found["config"]]]
+
+
+def longer(found: pd.DataFrame, method: Values) -> list[Values]:
     """A method with each number of epochs that is not its preset's and that it was run with."""
-    epochs = set()
-    for run in found["config"]:
-        plain = transfer.preset_config(run.preset, run.dataset, optimizer=run.optimizer, seed=run.seed, **method)
-        if run.epochs != plain.epochs and run == replace(plain, epochs=run.epochs):
-            epochs.add(run.epochs)
+    own = [config for config in found["config"] if _is(config, method)]
+    epochs = {config.epochs for config in own if config.epochs != TRANSFER.preset(config, TRANSFER.required).epochs}
     return [method | {"epochs": count} for count in sorted(epochs)]
+
+
+def _is(config: transfer.TransferConfig, method: Values) -> bool:
+    """Whether a run is of a method, whatever its epochs."""
+    given = {name: getattr(config, name) for name in ("preset", "dataset", "optimizer", "epochs", "seed")}
+    return config == transfer.preset_config(**given | method)
 
 
 def difference(ours: pd.DataFrame, theirs: pd.DataFrame, bound: float = 0.0) -> Difference | None:
@@ -146,11 +146,10 @@ def claims(number: int, found: pd.DataFrame) -> str:
     return claims_table(TRANSFER, number, found, own, lambda config: data.DATASETS[config.dataset].title, tests)
 
 
-def commands(preset: str, optimizer: str, methods: Iterable[Method], datasets: Iterable[str] = DATASETS) -> str:
+def commands(preset: str, optimizer: str, methods: Iterable[Values], datasets: Iterable[str] = DATASETS) -> str:
     """The commands that would run what this preset has not run, as a code block; empty if there are none."""
     values = [{"dataset": dataset, "optimizer": optimizer, **method} for dataset in datasets for method in methods]
-    configs = [transfer.preset_config(preset, **each) for each in values]
-    return tables.commands(TRANSFER, committed(optimizer=optimizer), configs, SEEDS)
+    return tables.commands(TRANSFER, preset, committed(optimizer=optimizer), values, SEEDS)
 
 
 def presets(
@@ -190,7 +189,7 @@ def tuning_table(optimizer: str) -> str:
     """How the `cpu` preset's first rates of φ and θ were chosen: accuracy (%) on validation images, and pairs that are
     off."""
     heads = {
-        "Method": lambda own: own["label"].iloc[0],
+        "Method": first("label"),
         "rate of θ": _of_transfer(lambda c: f"{c.meta_lr:g}"),
     }
 
@@ -221,13 +220,9 @@ def conditions(found: pd.DataFrame) -> str:
     return tables.conditions(found, _CONDITIONS)
 
 
-def _of_config(text: Callable[[transfer.TransferConfig], Any]) -> Callable[[pd.DataFrame], Any]:
-    return lambda seeds: text(seeds["config"].iloc[0])
-
-
 def _of_transfer(text: Callable[[transfer.TransferConfig], Any]) -> Callable[[pd.DataFrame], Any]:
     """Of a config that transfers; Scratch has none of it."""
-    return _of_config(lambda config: "-" if config.estimator == "scratch" else text(config))
+    return of_config(lambda config: "-" if config.estimator == "scratch" else text(config))
 
 
 _CONDITIONS: Columns = {
@@ -235,12 +230,12 @@ _CONDITIONS: Columns = {
         f"{count:,}" for count in seeds["images"].iloc[0].values()
     ),
     "source": _of_transfer(lambda c: c.source),
-    "target": _of_config(_network),
+    "target": of_config(_network),
     "T / N": _of_transfer(lambda c: f"{c.steps} / {c.window}"),
-    "lr / momentum or β₁ / weight decay": _of_config(lambda c: f"{c.lr:g} / {c.momentum:g} / {c.weight_decay:g}"),
+    "lr / momentum or β₁ / weight decay": of_config(lambda c: f"{c.lr:g} / {c.momentum:g} / {c.weight_decay:g}"),
     "meta lr": _of_transfer(lambda c: f"{c.meta_lr:g}"),
-    "minibatch": _of_config(lambda c: c.batch),
-    "epochs": _of_config(lambda c: c.epochs),
+    "minibatch": first("batch"),
+    "epochs": first("epochs"),
     "epochs selected": lambda seeds: ", ".join(map(str, seeds["selected_epoch"])),
     "their validation accuracy (%)": lambda seeds: mean_text(seeds["validation_accuracy"]),
     "last epoch's test accuracy (%)": lambda seeds: mean_text(seeds["last_accuracy"]),

@@ -61,7 +61,7 @@ def test_a_config_finds_the_papers_own_number_before_the_one_it_quotes():
     assert str(found(20, "first-order")) == "90.53 ±1.13" and str(found(5, "reptile")) == "97.68 ±0.04"
     assert found(10, "multistep", 1) is found(5, "multistep", (3, 5)) is found(5, "multistep", (4, 4)) is None
     printed = {name.partition(" (ours)")[0] for name in paper.table(4).cells}
-    assert printed == {few_shot.label(few_shot.preset_config("cpu", "omniglot", 5, 1, *m)) for m in report.methods()}
+    assert printed == {few_shot.label(few_shot.preset_config("cpu", "omniglot", 5, 1, **m)) for m in report.methods()}
 
 
 def test_measured_table_prefers_the_full_protocol_and_labels_the_rest(store):
@@ -222,7 +222,7 @@ def test_one_seed_gives_a_difference_over_episodes_and_no_verdict():
     short = {**maml, "curve": {name: [] for name in maml["curve"]}}
     table = report.claims(4, of(windows, short))
     assert claim(table, "Multi-step (4) less MAML, 20-way 1-shot")[2] == "too few iterations to compare"
-    only = (("multistep", 4), ("multistep", 1), (20, 1))
+    only = (report.multi_step(4), report.MAML, (20, 1))
     assert len(report.claims(4, of(windows, maml), only).splitlines()) == 3
     assert report.claims(4, of(), only=("no", "such", "claim")) == "No run yet."
 

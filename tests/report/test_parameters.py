@@ -73,13 +73,10 @@ def test_a_value_of_another_type_is_refused_in_one_line(name, value, message):
 
 
 def test_the_methods_of_a_table_take_windows_as_papermill_gives_them():
-    assert report.few_shot.methods("[1, 4]", ["first-order"]) == [
-        ("multistep", 1),
-        ("multistep", 4),
-        ("first-order", 1),
-    ]
-    assert report.few_shot.methods(4, "reptile") == [("multistep", 4), ("reptile", 1)]
-    assert report.few_shot.methods([[4, 4], 2], []) == [("multistep", (4, 4)), ("multistep", 2)]
+    few_shot = report.few_shot
+    assert few_shot.methods("[1, 4]", ["first-order"]) == [few_shot.MAML, few_shot.multi_step(4), few_shot.FO_MAML]
+    assert few_shot.methods(4, "reptile") == [few_shot.multi_step(4), {"estimator": "reptile"}]
+    assert few_shot.methods([[4, 4], 2], []) == [few_shot.multi_step((4, 4)), few_shot.multi_step(2)]
     with pytest.raises(ConfigError, match="windows='four'"):
         report.few_shot.methods("four")
     assert converted("windows", (1, 2), list[int]) == [1, 2]
