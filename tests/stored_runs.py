@@ -37,7 +37,7 @@ def result(method="Baseline", accuracy=40.0, seed=0, preset="cpu", dataset="cifa
             "seconds": [config.window * 10.0 * epoch for epoch in epochs],
             "accuracy": [accuracy + 1 - config.epochs + epoch for epoch in epochs],
         },
-        "data": {"name": dataset, "title": data.LABELLED[dataset].title, "hash": "0"},
+        "data": {"name": dataset, "title": data.DATASETS[dataset].title, "hash": "0"},
         "source": None if scratch else {"name": config.source, "hash": "0"},
         "provenance": {"train_seconds": 80.0, "device": "a processor", "threads": 2, "torch": "2", "commit": "abc"},
     }

@@ -2,7 +2,7 @@
 
 from msmeta.data.dataset import FEW_SHOT, TRANSFER, Arrays, Dataset, Progress, RawFile
 from msmeta.data.episodes import Episodes, EpisodeSampler
-from msmeta.data.fallback import real_or_glyphs
+from msmeta.data.fallback import glyphs_like, real_or_glyphs
 from msmeta.data.images import Images
 from msmeta.data.minibatches import MinibatchSampler, evaluation_batches
 from msmeta.data.registry import DATASETS, TABLE_6, find, names
@@ -25,6 +25,7 @@ __all__ = [
     "data_root",
     "evaluation_batches",
     "find",
+    "glyphs_like",
     "load",
     "names",
     "prepare",

@@ -6,16 +6,18 @@ from msmeta.data.store import prepare
 from msmeta.errors import DataError
 
 
-def real_or_glyphs(name: str) -> tuple[str, str]:
-    """(data set to use, why): `name` if it is prepared or can be downloaded now, else glyphs of the same kind.
+def glyphs_like(name: str) -> str:
+    """The generated data set of the same kind: `glyphs` for few-shot tasks, `glyphs-rgb` for transfer."""
+    return "glyphs" if find(name).purpose == FEW_SHOT else "glyphs-rgb"
 
-    These are `glyphs` for few-shot tasks and `glyphs-rgb` for transfer.
-    """
+
+def real_or_glyphs(name: str) -> tuple[str, str]:
+    """(data set to use, why): `name` if it is prepared or can be downloaded now, else glyphs of the same kind."""
     entry = find(name)
     try:
         prepare(name)
     except DataError as error:
-        return "glyphs" if entry.purpose == FEW_SHOT else "glyphs-rgb", (
+        return glyphs_like(name), (
             f"These runs used procedurally drawn glyphs, not {entry.title}, because {entry.title} could not be had: "
             f"{error}"
         )

@@ -23,6 +23,7 @@ from msmeta.report.tables import (
     difference_text,
     first,
     listed,
+    mean_text,
     of_config,
     seeds_of,
     tested_text,
@@ -68,7 +69,7 @@ def train(
 
     Finished runs with the same config are reused unless `force`.
     """
-    dataset, why = live.choose_data(preset, dataset, "glyphs")
+    dataset, why = live.choose_data(preset, dataset)
     changes = {"seed": seed} | ({} if iterations is None else {"iterations": iterations})
     configs = [
         few_shot.preset_config(preset, dataset, way, shot, **method, **changes)
@@ -217,10 +218,10 @@ def tuning_table(dataset: str = "omniglot") -> str:
 def live_table(found: pd.DataFrame, number: int) -> str:
     """Accuracy of live runs beside the paper's row of the same method (only for the paper's data set), in Markdown."""
 
-    def reported(run: Any) -> paper.Cell | None:
-        return paper.cell(number, vars(run.config)) if run.dataset == PAPER_DATA[number] else None
+    def reported(config: few_shot.FewShotConfig) -> paper.Cell | None:
+        return paper.cell(number, vars(config)) if config.dataset == PAPER_DATA[number] else None
 
-    own = {"Iterations/s": lambda run: f"{run.meta_iterations_per_second:.1f}"}
+    own = {"Iterations/s": lambda seeds: mean_text(seeds["meta_iterations_per_second"], 1)}
     return tables.live_table(found, reported, own)
 
 

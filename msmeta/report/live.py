@@ -32,24 +32,26 @@ def describe(found: pd.DataFrame) -> str:
     )
 
 
-def choose_data(preset: str, dataset: str, glyphs: str, missing: str = "") -> tuple[str, str]:
-    """(data set for live runs, which and why in words): itself, or glyphs where it cannot be had.
+def choose_data(preset: str, dataset: str, missing: str = "") -> tuple[str, str]:
+    """(data set for live runs, which and why in words): itself, or glyphs of its kind where it cannot be had.
 
-    missing: what else cannot be had, in words. The presets `cpu` and `paper` insist on the data set.
+    missing: what else cannot be had, in words. The presets `cpu` and `paper` insist on the data set. Raises ConfigError
+    for an unknown one.
     """
-    title = data.DATASETS[dataset].title
+    title = data.find(dataset).title
     if preset == "smoke":
-        return glyphs, f"The smoke preset always uses procedurally drawn glyphs, not {title}."
+        return data.glyphs_like(dataset), f"The smoke preset always uses procedurally drawn glyphs, not {title}."
     if preset in runs.COMMITTED_PRESETS:
         return dataset, f"These runs used {title}."
     if missing:
-        return glyphs, f"These runs used procedurally drawn glyphs, not {title}, because {missing}."
+        why = f"These runs used procedurally drawn glyphs, not {title}, because {missing}."
+        return data.glyphs_like(dataset), why
     return data.real_or_glyphs(dataset)
 
 
 def data_in_words(name: str) -> str:
     """Counts, origin, licence and hash of a data set, in Markdown."""
-    entry = data.DATASETS[name]
+    entry = data.find(name)
     if entry.purpose == data.FEW_SHOT:
         train, test = (entry.classes_in(split) for split in ("train", "test"))
         what = f"{train:,} classes for meta-training and {test:,} others for meta-test"

@@ -141,21 +141,19 @@ def conditions(found: pd.DataFrame, own: Columns) -> str:
 
 
 def live_table(found: pd.DataFrame, reported: Callable[[Any], Any], own: Columns) -> str:
-    """Live runs beside the paper's numbers, in Markdown. reported: the paper's number of a run, or None. own: further
-    columns of the experiment, of a run."""
+    """Live runs beside the paper's numbers, in Markdown. reported: the paper's number for a config, or None. own: as
+    in `conditions`."""
     columns = {
-        "Setting": lambda run: f"{run.title}, {run.setting}",
-        "Method": lambda run: run.row,
-        "seed": lambda run: run.seed,
-        "Live run (%)": lambda run: (
-            plus_minus(run.accuracy, run.accuracy_ci95) if hasattr(run, "accuracy_ci95") else f"{run.accuracy:.2f}"
-        ),
-        "Paper (%)": lambda run: reported(run) or "-",
-        "Iterations": lambda run: f"{run.iterations:,}",
-        "Training (s)": lambda run: f"{run.train_seconds:.0f}",
+        "Setting": lambda seeds: f"{seeds['title'].iloc[0]}, {seeds['setting'].iloc[0]}",
+        "Method": first("row"),
+        "seeds": lambda seeds: listed(seeds["seed"]),
+        "Live run (%)": accuracy_text,
+        "Paper (%)": of_config(lambda config: reported(config) or "-"),
+        "Iterations": lambda seeds: listed(seeds["iterations"]),
+        "Training (s)": lambda seeds: mean_text(seeds["train_seconds"], 0),
         **own,
     }
-    return table(found.itertuples(), columns)
+    return table(cells(found), columns)
 
 
 def tuning_table(

@@ -71,7 +71,7 @@ def train(
     """
     source = transfer.preset_config(preset, dataset, "scratch").source
     missing = f"the weights of the source network {source} are not in the data folder"
-    dataset, why = live.choose_data(preset, dataset, "glyphs-rgb", "" if sources.available(source) else missing)
+    dataset, why = live.choose_data(preset, dataset, "" if sources.available(source) else missing)
     source = transfer.preset_config(preset, dataset, "scratch").source
     untrained = ", whose weights are random: it has nothing to teach" if source.startswith("random") else ""
     changes = {} if epochs is None else {"epochs": epochs}
@@ -208,11 +208,11 @@ def live_table(found: pd.DataFrame) -> str:
     """Live runs beside the paper's cell of the same method, data set and optimiser, in Markdown."""
     numbers = {optimizer: number for number, optimizer in OPTIMIZERS.items()}
     own = {
-        "Validation (%)": lambda run: f"{run.validation_accuracy:.2f}",
-        "Epochs": lambda run: run.epochs,
-        "ms an iteration": lambda run: f"{1000 * run.seconds_per_iteration:.0f}",
+        "Validation (%)": lambda seeds: mean_text(seeds["validation_accuracy"]),
+        "Epochs": first("epochs"),
+        "ms an iteration": lambda seeds: mean_text(1000 * seeds["seconds_per_iteration"], 0),
     }
-    return tables.live_table(found, lambda run: paper.cell(numbers[run.optimizer], vars(run.config)), own)
+    return tables.live_table(found, lambda config: paper.cell(numbers[config.optimizer], vars(config)), own)
 
 
 def conditions(found: pd.DataFrame) -> str:

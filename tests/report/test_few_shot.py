@@ -135,6 +135,12 @@ def test_live_glyphs_stand_beside_no_number_of_the_paper():
     assert cell(report.live_table(runs, 4), "Glyphs, 5-way 1-shot", "Paper (%)") == "-"
 
 
+def test_live_runs_of_several_seeds_stand_in_one_row_with_their_interval():
+    table = report.live_table(of(result(accuracy=94.0), result(seed=1, accuracy=96.0)), 4)
+    assert cell(table, "Omniglot, 5-way 1-shot", "seeds") == "0, 1"
+    assert cell(table, "Omniglot, 5-way 1-shot", "Live run (%)") == "95.00 ±12.71"
+
+
 def test_conditions_name_all_that_moves_accuracy():
     (row,) = report.conditions(of(result())).splitlines()[2:]
     assert report.conditions(of()) == report.comparison(of()) == "No run yet."
@@ -280,5 +286,7 @@ def test_live_runs_use_what_data_there_are_and_say_so(tmp_path, monkeypatch, sto
     assert list(found["label"]) == ["MAML", "Multi-step (4)", "FO-MAML"] and len(said) == 3
     assert set(found["dataset"]) == {"glyphs"} and "not Omniglot" in why
     assert "400 classes for meta-training and 200 others" in live.data_in_words("glyphs")
+    with pytest.raises(ConfigError, match="omniglott"):
+        report.train("quick", "omniglott", [5], [1], methods, 2, 0, "cpu", False)
     path = next((tmp_path / "live" / "few-shot").glob("*multistep-4*"))
     assert json.loads(path.read_text())["metrics"]["accuracy"] == found["accuracy"].iloc[1]
