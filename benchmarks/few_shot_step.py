@@ -64,10 +64,11 @@ def call(name: str, filters: int, tasks: int, chunk: int | None) -> Callable[[],
     """The meta-iteration of a method."""
     kind, window = METHODS[name]
     config, model, cpu = cell(window, filters, tasks).config(), Conv4(WAY, filters=filters), torch.device("cpu")
-    batch, chunk = costs.random_episodes(config, cpu), chunk or few_shot.default_chunk(config, cpu)
+    batch, chunk = costs.random_episodes(config, cpu), chunk or few_shot.task_chunk(config, cpu)
     theta = {key: value.requires_grad_() for key, value in model.init(0).items()}
     if kind == "plain":
         return lambda: plain_meta_gradient(theta, batch, window)
+    machine.keep_freed_memory()  # as in training
     estimator = FirstOrder(SGD(LR), STEPS) if window is None else MultiStep(SGD(LR), STEPS, window)
     return lambda: few_shot.meta_gradient(estimator, model, theta, batch, chunk)
 

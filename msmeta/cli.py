@@ -38,7 +38,7 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a log or an old terminal may not know a sign such as ±
             stream.reconfigure(errors="replace")
-    signal.signal(signal.SIGTERM, _interrupt)  # so that a checkpoint is written, as at Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     if sys.argv[1:2] in (["train"], ["tune"]):  # to import the experiments takes a second
         from msmeta.experiments import commands
 
@@ -58,10 +58,6 @@ def main() -> NoReturn:
     if status == 130:  # Typer returns it, or raises, as its version is
         _fail("interrupted", 130)
     sys.exit(status if isinstance(status, int) else 0)
-
-
-def _interrupt(number: int, frame: Any) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _fail(message: str, status: int) -> NoReturn:
@@ -189,16 +185,19 @@ def list_results(
 ) -> None:
     """List the stored results."""
     from msmeta import runs
+    from msmeta.experiments.sweep import EXPERIMENTS
 
     table = Table(
         "data set", "setting", "method", "preset", "seed", "accuracy (%)", "iterations", "train (s)", "device"
     )
-    for result in (found for kind in ("few-shot", "transfer") for found in runs.read_results(kind, live=live)):
-        config, metrics, origin = result["config"], result["metrics"], result["provenance"]
-        table.add_row(
-            result["data"]["title"], result["setting"], result["method"], config["preset"], str(config["seed"]),
-            terminal.accuracy(result), f"{metrics['iterations']:,}", f"{origin['train_seconds']:.0f}", origin["device"],
-        )  # fmt: skip
+    for kind, (config_of, module) in EXPERIMENTS.items():
+        for result in runs.read_results(kind, live=live):
+            config, origin = config_of(**result["config"]), result["provenance"]
+            table.add_row(
+                result["data"]["title"], module.setting(config), module.label(config), config.preset, str(config.seed),
+                terminal.accuracy(result), f"{result['metrics']['iterations']:,}", f"{origin['train_seconds']:.0f}",
+                origin["device"],
+            )  # fmt: skip
     Console().print(table)
     print(f"results folder: {runs.results_root()}")
 

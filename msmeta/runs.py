@@ -1,11 +1,13 @@
 """One run = one config -> one JSON result. Where results and checkpoints lie, and where a result came from.
 
-A result is found again by its config: its file name ends in a hash of the config's fields.
+A result is found again by its whole config and its data: the file's name ends in a hash of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -14,15 +16,15 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from msmeta import machine
-from msmeta.errors import ConfigError, UserError
+from msmeta.errors import UserError
 
 COMMITTED_PRESETS = ("cpu", "paper")
 """Presets whose results are evidence and belong in version control; those of the others are kept apart, in `live/`."""
@@ -37,9 +39,9 @@ def results_root() -> Path:
 class Run:
     """The place of one run in the store.
 
-    kind: what is run, such as `few-shot`. label: a readable name. config: plain values that define the outcome.
-    preset: decides whether the result is evidence or a live run. defaults: values that count as if they were not there,
-    so that results keep their names when a config gets a new field.
+    kind: what is run, such as `few-shot`. label: a readable name. preset: decides whether the result is evidence or a
+    live run. config: all plain values that define the outcome. data, source: hashes of the data set, and of the weights
+    of the network that the run begins with, if any.
     """
 
     kind: str
@@ -47,13 +49,14 @@ class Run:
     preset: str
     config: dict[str, Any]
     root: Path
-    defaults: dict[str, Any] = field(default_factory=dict)
+    data: str | None = None
+    source: str | None = None
 
     @property
     def name(self) -> str:
-        """Readable name and hash of the config."""
-        chosen = {k: v for k, v in self.config.items() if k not in self.defaults or v != self.defaults[k]}
-        canonical = json.dumps(chosen, sort_keys=True).encode()
+        """Readable name and hash of all that defines the outcome."""
+        identity = {"config": self.config, "data": self.data, "source": self.source}
+        canonical = json.dumps(identity, sort_keys=True).encode()
         return f"{self.label}-{hashlib.sha256(canonical).hexdigest()[:10]}"
 
     @property
@@ -68,8 +71,13 @@ class Run:
         return self.root / "checkpoints" / f"{self.name}.pt"
 
     def result(self) -> dict[str, Any] | None:
-        """The finished result, or None."""
-        return read_result(self.result_path) if self.result_path.exists() else None
+        """The finished result, or None. Raises UserError where the file of this name holds another run."""
+        if not self.result_path.exists():
+            return None
+        found = read_result(self.result_path)
+        if (found["config"], hash_of(found, "data"), hash_of(found, "source")) != (self.config, self.data, self.source):
+            raise UserError(f"result {self.result_path} is of another config or data: delete it, or use --force")
+        return found
 
     def save_result(self, result: dict[str, Any]) -> Path:
         """Writes the result whole or not at all, and drops the checkpoint."""
@@ -84,14 +92,40 @@ class Run:
         with replacing(self.checkpoint_path) as temporary:
             torch.save(state, temporary)
 
-    def load_checkpoint(self, device: str | torch.device = "cpu") -> dict[str, Any] | None:
-        """The state that was saved, or None. Raises UserError for a file that cannot be read."""
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The state that was saved, on the CPU, or None. Raises UserError for a file that cannot be read."""
         if not self.checkpoint_path.exists():
             return None
         try:
-            return torch.load(self.checkpoint_path, map_location=device, weights_only=True)
+            return torch.load(self.checkpoint_path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load's ways to fail on a damaged file have no common class
-            raise UserError(f"checkpoint {self.checkpoint_path} is damaged: start again with --force") from error
+            raise self.damaged_checkpoint() from error
+
+    def damaged_checkpoint(self) -> UserError:
+        """What to raise for a checkpoint that cannot be used."""
+        return UserError(f"checkpoint {self.checkpoint_path} is damaged: start again with --force")
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps the run for this process, and removes the temporary files of processes that were killed.
+
+        Raises UserError where another process has it. The system drops a lock with its process, however that ends.
+        """
+        path = self.checkpoint_path.with_suffix(".lock")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = _locked(path)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        with file:
+            for kept in (self.checkpoint_path, self.result_path):
+                for orphan in kept.parent.glob(f".{glob.escape(kept.name)}.*"):
+                    orphan.unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+                fcntl.flock(file, fcntl.LOCK_UN)  # forked children hold it as well
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -110,19 +144,9 @@ def read_results(kind: str, root: Path | None = None, live: bool = False) -> lis
     return [read_result(path) for path in sorted(folder.glob("*.json"))]
 
 
-def results_with_defaults(kind: str, config: type) -> list[dict[str, Any]]:
-    """Committed results of a kind; fields that its config dataclass got since then have their defaults."""
-    own = defaults(config)
-    return [{**result, "config": own | result["config"]} for result in read_results(kind)]
-
-
-def require_resume(saved: dict[str, Any] | None, resume: bool) -> None:
-    """Raises ConfigError where a checkpoint was found and the user did not ask to go on from it."""
-    if saved is not None and not resume:
-        raise ConfigError(
-            f"an unfinished run with this config stopped at iteration {saved['iteration']}: "
-            "continue it with --resume, or start again with --force"
-        )
+def hash_of(result: dict[str, Any], part: str) -> str | None:
+    """The hash of a result's `data`, or of its `source` network; None where it has none."""
+    return (result.get(part) or {}).get("hash")
 
 
 def save_measurement(name: str, config: dict[str, Any], metrics: Any, device: torch.device, **more: Any) -> Path:
@@ -150,6 +174,24 @@ def replacing(path: Path) -> Iterator[Path]:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def _locked(path: Path) -> IO[str]:
+    """The file, locked by this process, whose number it holds. Raises UserError where another process has it."""
+    while True:
+        file = path.open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UserError(f"this run is being trained by process {file.read() or '?'}: wait for its end") from None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                file.truncate(0)
+                file.write(str(os.getpid()))
+                file.flush()
+                return file
+        file.close()  # its holder removed it before it was locked here
+
+
 def provenance(device: torch.device) -> dict[str, Any]:
     """Commit, device and versions that a number was measured with."""
     return {
@@ -166,12 +208,6 @@ def provenance(device: torch.device) -> dict[str, Any]:
 def plain(config: Any) -> dict[str, Any]:
     """A config dataclass as JSON would give it back."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-def defaults(kind: type) -> dict[str, Any]:
-    """The default values of a config dataclass, as JSON would give them back."""
-    found = {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
-    return json.loads(json.dumps(found))
 
 
 def _commit() -> str | None:

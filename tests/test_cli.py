@@ -114,8 +114,8 @@ def test_benchmarks_are_listed_and_given_their_options(msmeta):
 def test_a_signal_ends_in_a_checkpoint_that_resume_takes_up(tmp_path, number):
     # Frequent checkpoints tell this test when training has begun. A shell's background jobs ignore Ctrl-C: undone here.
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from msmeta import cli; "
-    code += "from msmeta.experiments import few_shot; "
-    code += "few_shot.experiment.CHECKPOINT_SECONDS = 0.1; cli.main()"
+    code += "from msmeta.experiments import training; "
+    code += "training.CHECKPOINT_SECONDS = 0.1; cli.main()"
     command = [sys.executable, "-c", code, *SMOKE, "--iterations", "1000000"]
     environment = {**os.environ, "MSMETA_RESULTS": str(tmp_path), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:

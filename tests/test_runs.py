@@ -1,12 +1,14 @@
 """The store of results: names, whole files, provenance."""
 
-import dataclasses
+import json
 import subprocess
+from dataclasses import replace
 
 import pytest
 import torch
 
-from msmeta import UserError, machine, runs
+from msmeta import UserError, data, machine, runs
+from msmeta.experiments import sweep, transfer
 
 
 def _run(root, preset="cpu", **config):
@@ -17,24 +19,41 @@ def _result():
     return {"metrics": {"accuracy": 1.0}, "provenance": {}, "curve": {"iteration": [1, 2]}}
 
 
-def test_a_name_depends_on_the_config_alone(tmp_path):
+def test_a_name_depends_on_all_that_defines_the_outcome_and_on_nothing_else(tmp_path):
     assert _run(tmp_path, b=2).name == runs.Run("x", "label", "cpu", {"b": 2, "a": 1}, tmp_path / "y").name
-    assert _run(tmp_path, b=2).name != _run(tmp_path, b=3).name
+    whole = _run(tmp_path, b=2)
+    others = (_run(tmp_path, b=3), _run(tmp_path), replace(whole, data="1"), replace(whole, source="1"))
+    assert len({whole.name, *(other.name for other in others)}) == 5
 
 
-def test_a_new_field_at_its_default_leaves_names_as_they_are(tmp_path):
-    @dataclasses.dataclass
-    class Config:
-        a: int
-        b: tuple[int, ...] = (1, 2)
+def test_a_result_is_found_by_its_whole_config_and_its_data(tmp_path):
+    """Whatever its file is called: here the names of all runs are the same."""
+    place = replace(_run(tmp_path, b=2), data="1", source="2")
+    place.save_result({**_result(), "data": {"hash": "1"}, "source": {"hash": "2"}})
+    assert place.result()["metrics"] == {"accuracy": 1.0}
+    for other in (_run(tmp_path, b=3), _run(tmp_path), replace(place, data="3"), replace(place, source=None)):
+        assert other.result() is None
+        other.result_path.write_text(place.result_path.read_text())
+        with pytest.raises(UserError, match="is of another config or data"):
+            other.result()
 
-    defaults = runs.defaults(Config)
-    assert defaults == {"b": [1, 2]}
-    old, new, other = (
-        runs.Run("k", "l", "cpu", config, tmp_path, defaults)
-        for config in ({"a": 1}, runs.plain(Config(1)), runs.plain(Config(1, (3,))))
-    )
-    assert old.name == new.name != other.name
+
+@pytest.mark.parametrize("kind", ["few-shot", "few-shot-tuning", "transfer", "transfer-tuning"])
+def test_committed_results_are_what_their_names_say(kind, monkeypatch):
+    """Each holds all fields of its config, under the name by which a run of this config and data would find it."""
+    module, config = sweep.EXPERIMENTS[kind.removesuffix("-tuning")][::-1]
+    root = machine.repository() / "results"
+    paths = sorted((root / kind).glob("*.json"))
+    assert paths
+    for path in paths:
+        result = json.loads(path.read_text())
+        own = config(**result["config"])
+        monkeypatch.setattr(data, "stored_hash", lambda name, r=result: r["data"]["hash"])
+        monkeypatch.setattr(transfer.sources, "weights_hash", lambda name, r=result: r["source"]["hash"])
+        assert runs.plain(own) == result["config"] and result["data"]["name"] == own.dataset
+        assert module.run(own, root).result_path == path and module.run(own, root).result() == result
+        assert result["kind"] == kind and module.label(own) and module.setting(own)
+        assert (result["source"] is None) == (getattr(own, "source", None) is None or own.estimator == "scratch")
 
 
 def test_live_results_lie_apart_from_evidence(tmp_path):

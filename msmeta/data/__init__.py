@@ -6,7 +6,7 @@ from msmeta.data.fallback import glyphs_like, real_or_glyphs
 from msmeta.data.images import Images
 from msmeta.data.minibatches import MinibatchSampler, evaluation_batches
 from msmeta.data.registry import DATASETS, TABLE_6, find, names
-from msmeta.data.store import Status, data_root, load, prepare, status, verify
+from msmeta.data.store import Status, data_root, load, prepare, status, stored_hash, verify
 
 __all__ = [
     "DATASETS",
@@ -31,5 +31,6 @@ __all__ = [
     "prepare",
     "real_or_glyphs",
     "status",
+    "stored_hash",
     "verify",
 ]

@@ -7,8 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from msmeta.data.registry import DATASETS, find
 from msmeta.errors import ConfigError, DataError
 
 IMAGES, LABELS, META = "images.npy", "labels.npy", "meta.json"
+NOTED = ("classes", "hash", "labels_hash", "official")
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,22 @@ def load(name: str, device: str | torch.device = "cpu", root: Path | None = None
     )
 
 
+def stored_hash(name: str, root: Path | None = None) -> str:
+    """The hash of a data set that is here, as `load` gives it, but as it was noted: no image is read.
+
+    Of what is generated, and of a view, the arrays are made and hashed, once. Raises DataError as `load`.
+    """
+    dataset, root = find(name), data_root() if root is None else Path(root)
+    noted = None if dataset.generated else _read_meta(find(dataset.view_of or name), root)["hash"]
+    return _made_hash(name, root, noted) if dataset.generated or dataset.view_of else noted
+
+
+@cache
+def _made_hash(name: str, root: Path, noted: str | None) -> str:
+    """noted: the hash of what is viewed, so that a view of other images is hashed anew."""
+    return _read(find(name), root)[1]
+
+
 def verify(name: str, root: Path | None = None) -> Status:
     """Hashes a data set again. Raises DataError in one line if it is absent or damaged."""
     status = _status(find(name), data_root() if root is None else Path(root), whole=True)
@@ -193,17 +211,8 @@ def _read(dataset: Dataset, root: Path, whole: bool = False) -> tuple[Arrays, st
         viewed, _, official = _read(find(dataset.view_of), root, whole)
         arrays = dataset.build(viewed)
         return arrays, digest(arrays), official
-    folder = root / dataset.name
-    if not (folder / META).exists() and not (folder / IMAGES).exists():
-        raise DataError(
-            f"{dataset.title} is not prepared in {root}: run `msmeta data prepare {dataset.name}`, "
-            "with `--from DIR` if you have its raw files"
-        )
-    with _intact(dataset, folder / META):
-        meta = json.loads((folder / META).read_text())
-        classes, hashed, labels_hash, official = (meta[key] for key in ("classes", "hash", "labels_hash", "official"))
-        if meta["splits"] != _ranges(dataset):
-            raise ValueError("its splits are not those of this version")
+    folder, meta = root / dataset.name, _read_meta(dataset, root)
+    classes, hashed, labels_hash, official = (meta[key] for key in NOTED)
     with _intact(dataset, folder / LABELS):
         labels = np.array(_mapped(folder / LABELS, (dataset.size,), np.int64))
         if digest_labels(Arrays(labels, labels, classes)) != labels_hash:
@@ -214,6 +223,21 @@ def _read(dataset: Dataset, root: Path, whole: bool = False) -> tuple[Arrays, st
         if (whole or not dataset.mapped) and digest(arrays) != hashed:
             raise ValueError("its hash is not the one noted when it was prepared")
     return arrays, hashed, official
+
+
+def _read_meta(dataset: Dataset, root: Path) -> dict[str, Any]:
+    """NOTED, of a data set that was prepared. Raises DataError in one line."""
+    folder = root / dataset.name
+    if not (folder / META).exists() and not (folder / IMAGES).exists():
+        raise DataError(
+            f"{dataset.title} is not prepared in {root}: run `msmeta data prepare {dataset.name}`, "
+            "with `--from DIR` if you have its raw files"
+        )
+    with _intact(dataset, folder / META):
+        meta = json.loads((folder / META).read_text())
+        if meta["splits"] != _ranges(dataset):
+            raise ValueError("its splits are not those of this version")
+        return {key: meta[key] for key in NOTED}
 
 
 def _mapped(file: Path, shape: tuple[int, ...], kind: type[np.generic]) -> np.ndarray:

@@ -61,13 +61,17 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def alone() -> bool:
+    """Whether torchrun started no other processes."""
+    return os.environ.get("WORLD_SIZE", "1") == "1"
+
+
 def join(device: str) -> tuple[World, str]:
     """Joins the processes that torchrun started, if it did; (World, this process's device).
 
     NCCL connects GPUs, gloo processors. Raises ConfigError where the processes are more than the GPUs.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    if alone():
         return World(), device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -81,7 +85,7 @@ def join(device: str) -> tuple[World, str]:
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    return World(dist.get_rank(), size), device
+    return World(dist.get_rank(), dist.get_world_size()), device
 
 
 def leave() -> None:

@@ -135,7 +135,7 @@ def test_runs_are_made_once_and_a_failure_is_named(spec, tmp_path):
     assert status == 2 and err.strip() == "msmeta: 1 of 3 runs failed, as said above", err
     assert "3 runs, 0 of them finished before" in out and "first-order-1-smoke-s0" in out and "diverged" in out
     results = runs.read_results("few-shot", tmp_path, live=True)
-    assert {r["method"] for r in results} == {"MAML", "Multi-step (4, 4)"}
+    assert [r["config"]["window"] for r in results] == [1, [4, 4]]
     assert {r["provenance"]["threads"] for r in results} == {max(1, os.cpu_count() // 2)}
     stamps = [r["provenance"]["finished"] for r in results]
     logs = [path.name for path in (tmp_path / "checkpoints" / "jobs").iterdir()]
@@ -153,7 +153,10 @@ runs:
 """)
     status, out, err = finish(command(spec, root=tmp_path))
     assert status == 0 and "2 runs, 0 of them finished before" in out, err
-    assert {r["method"] for r in runs.read_results("transfer", tmp_path, live=True)} == {"Baseline", "Scratch"}
+    assert {r["config"]["estimator"] for r in runs.read_results("transfer", tmp_path, live=True)} == {
+        "multistep",
+        "scratch",
+    }
     assert all(transfer.run(config, tmp_path).result() for config in sweep.read_spec(spec))
 
 
@@ -277,4 +280,4 @@ def test_slurm_jobs_are_submitted_with_the_settings(tmp_path):
     status, out, err = finish(process)
     assert status == 0, (out, err)
     (result,) = runs.read_results("few-shot", tmp_path, live=True)
-    assert result["method"] == "Multi-step (8)"
+    assert result["config"]["window"] == 8

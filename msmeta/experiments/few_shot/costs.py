@@ -20,7 +20,7 @@ from msmeta.data import Episodes
 from msmeta.errors import ConfigError
 from msmeta.experiments.few_shot.config import FewShotConfig, method
 from msmeta.experiments.few_shot.presets import preset_config
-from msmeta.experiments.few_shot.step import default_chunk, meta_gradient
+from msmeta.experiments.few_shot.step import meta_gradient, task_chunk
 from msmeta.models import Conv4
 from msmeta.models.conv4 import BLOCKS
 
@@ -79,11 +79,13 @@ def measure(cell: Cell, device: str = "auto") -> dict[str, float]:
 
 
 def meta_iteration(cell: Cell, device: torch.device) -> dict[str, float]:
-    """The same, in this process."""
+    """The same, in this process, which keeps its memory as in training."""
+    if device.type == "cpu":
+        machine.keep_freed_memory()
     config = cell.config()
     model, episodes = Conv4(cell.way, filters=cell.filters), random_episodes(config, device)
     theta = {name: value.to(device).requires_grad_() for name, value in model.init(0).items()}
-    estimator, chunk = config.build_estimator(None), default_chunk(config, device)
+    estimator, chunk = config.build_estimator(None), task_chunk(config, device)
     times, memory = machine.timed(
         lambda: meta_gradient(estimator, model, theta, episodes, chunk, config.inner_shot), device, REPEATS
     )
@@ -119,7 +121,7 @@ def counts(cell: Cell) -> Counts:
     config = cell.config()
     support, query, steps = cell.way * cell.shot, cell.way * config.query, cell.steps
     if config.estimator == "multistep":
-        windows = 1 if config.window == () else len(_windows(config))
+        windows = len(_windows(config))
         return Counts(windows * support + query, windows * support, query, windows * support, 2 * windows)
     if config.estimator == "first-order":
         return Counts(steps * support + query, 0, max(query, support), 0, 2)

@@ -86,7 +86,8 @@ def meta_gradient(
 ) -> tuple[Tensor, Tensor, Params]:
     """Mean outer loss and query accuracy (0-d) and the meta-gradient over all tasks, `chunk` of them at a time (Eq. 9).
 
-    On a CPU the chunks are spread over as many threads as torch may use. The result does not depend on how many.
+    On a CPU the chunks are spread over as many threads as torch may use, and added up in their order: the same bits
+    with any number of threads.
     """
 
     def part_gradient(part: Episodes) -> tuple[Tensor, Tensor, Params]:
@@ -97,27 +98,29 @@ def meta_gradient(
         return out.loss, (logits[-1].argmax(-1) == part.query_y).to(out.loss.dtype).mean(), out.grad
 
     device, parts = episodes.support_x.device, list(episodes.chunks(chunk))
-    if device.type == "cpu":
-        machine.keep_freed_memory()
     total: tuple[Tensor, Tensor, Params] | None = None
-    for part, (loss, accuracy, grad) in zip(parts, in_threads(part_gradient, parts, device), strict=True):
-        share = len(part) / len(episodes)
-        loss, accuracy, grad = loss * share, accuracy * share, {name: value * share for name, value in grad.items()}
-        if total is not None:
-            loss, accuracy = total[0] + loss, total[1] + accuracy
-            grad = {name: total[2][name].add_(value) for name, value in grad.items()}
-        total = loss, accuracy, grad
+    found = in_threads(part_gradient, parts, device)
+    with machine.one_thread(device):
+        for part, (loss, accuracy, grad) in zip(parts, found, strict=True):
+            share = len(part) / len(episodes)
+            loss, accuracy, grad = loss * share, accuracy * share, {name: value * share for name, value in grad.items()}
+            if total is not None:
+                loss, accuracy = total[0] + loss, total[1] + accuracy
+                grad = {name: total[2][name].add_(value) for name, value in grad.items()}
+            total = loss, accuracy, grad
     return total
 
 
 def in_threads(function: Callable[[A], B], items: Sequence[A], device: torch.device) -> list[B]:
     """`function` of each item, in order. On a CPU one thread an item, as many at once as torch may use.
 
-    A chunk's operations are too short to be shared out among threads one by one; whole chunks are not.
+    A chunk's operations are too short to be shared out among threads one by one; whole chunks are not. An operation
+    that is shared out also sums in another order, so that a single item too has one thread.
     """
     threads = torch.get_num_threads() if device.type == "cpu" else 1
     if threads == 1 or len(items) == 1:
-        return [function(item) for item in items]
+        with machine.one_thread(device):
+            return [function(item) for item in items]
     return list(_pool(threads).map(function, items))
 
 
@@ -126,14 +129,16 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "chunk", initializer=torch.set_num_threads, initargs=(1,))
 
 
-def default_chunk(config: FewShotConfig, device: torch.device) -> int:
-    """Tasks processed together: all on a GPU; on a CPU the fastest measured (benchmarks/), which stays within 1 GB."""
+def task_chunk(config: FewShotConfig, device: torch.device) -> int:
+    """Tasks processed together: the config's own number, or all on a GPU; on a CPU the fastest measured (benchmarks/),
+    which stays within 1 GB. It follows from the config and the kind of device alone, as sums are rounded by it."""
+    if config.task_chunk is not None:
+        return config.task_chunk
     if device.type == "cuda":
         return config.tasks
     if config.dataset in RGB:
         return 1
-    at_once = min(4, max(1, 80 // (config.way * config.shot)))
-    return min(at_once, math.ceil(config.tasks / torch.get_num_threads()))
+    return min(4, max(1, 80 // (config.way * config.shot)), math.ceil(config.tasks / 2))
 
 
 class MetaStepper:
@@ -161,20 +166,27 @@ class MetaStepper:
         self.chunk = config.tasks if ESTIMATORS[config.estimator].random else chunk
         self.generator = torch.Generator()
         self.estimator = config.build_estimator(self.generator)
-        self.rate = torch.ones((), device=next(iter(theta.values())).device)
+        self.device = next(iter(theta.values())).device
 
-    def run(self, first: int, count: int, rate: float) -> list[tuple[float, float]]:
+    def run(self, first: int, count: int, lr: float) -> list[tuple[float, float]]:
         """`count` meta-iterations from number `first`: the loss and query accuracy of each.
 
-        rate: factor on the meta learning rate. Raises DivergedError that names the iteration.
+        lr: of the meta-optimiser. Raises DivergedError that names the iteration.
         """
-        self.rate.fill_(rate)
+        self._set_lr(lr)
         return [self._one(iteration) for iteration in range(first, first + count)]
+
+    def _set_lr(self, lr: float) -> None:
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):  # a graph reads it where it lies
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
 
     def _one(self, iteration: int) -> tuple[float, float]:
         # Random directions too are a function of the iteration alone, so that a resumed run draws the same ones.
         self.generator.manual_seed((self.config.seed << 32) + iteration * self.world.size + self.world.rank)
-        places = torch.from_numpy(self._places(iteration)).to(self.rate.device)
+        places = torch.from_numpy(self._places(iteration)).to(self.device)
         try:
             return tuple(self._step(places).tolist())
         except DivergedError as error:
@@ -193,9 +205,10 @@ class MetaStepper:
         share = len(places) / config.tasks
         found = torch.stack([loss, accuracy]) * share
         for name, value in self.theta.items():
-            value.grad = grad[name] * (share * self.rate)
+            value.grad = grad[name] * share
         self.world.sum_([found, *(value.grad for value in self.theta.values())])
-        self.optimizer.step()
+        with machine.one_thread(self.device):
+            self.optimizer.step()
         return found
 
 
@@ -210,16 +223,16 @@ class GraphedStepper(MetaStepper):
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)
-        device, places = self.rate.device, torch.from_numpy(self._places(0))
+        device, places = self.device, torch.from_numpy(self._places(0))
         self.places = torch.zeros(self.block, *places.shape, dtype=places.dtype, device=device)
         self.places[:] = places.to(device)
         self.found = torch.zeros(self.block, 2, device=device)
         self.at = torch.zeros(1, dtype=torch.int64, device=device)
         self.replay = self._capture() if device.type == "cuda" else self._next
 
-    def run(self, first: int, count: int, rate: float) -> list[tuple[float, float]]:
+    def run(self, first: int, count: int, lr: float) -> list[tuple[float, float]]:
         """As MetaStepper.run, at most `block` at a time."""
-        self.rate.fill_(rate)
+        self._set_lr(lr)
         places = np.stack([self._places(iteration) for iteration in range(first, first + count)])
         self.places[:count].copy_(torch.from_numpy(places))
         self.at.zero_()
@@ -242,6 +255,8 @@ class GraphedStepper(MetaStepper):
 
     def _capture(self) -> Callable[[], None]:
         """The graph of `_next`. Running it to capture it moves θ, which is put back."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = torch.tensor(float(group["lr"]), device=self.device)
         before = {name: value.detach().clone() for name, value in self.theta.items()}
         state = {key: _copied(value) for key, value in self.optimizer.state_dict()["state"].items()}
         side = torch.cuda.Stream()

@@ -1,7 +1,7 @@
 """Meta-transfer learning (Section 5.1): meta-networks learn what a target network imitates of a frozen source."""
 
 from msmeta.experiments.transfer.config import TransferConfig, label, setting
-from msmeta.experiments.transfer.experiment import Progress, evaluate, run, train
+from msmeta.experiments.transfer.experiment import evaluate, run, train
 from msmeta.experiments.transfer.presets import preset_config
 from msmeta.experiments.transfer.step import (
     Iteration,
@@ -13,7 +13,6 @@ from msmeta.experiments.transfer.step import (
 
 __all__ = [
     "Iteration",
-    "Progress",
     "TransferConfig",
     "TransferProblem",
     "evaluate",

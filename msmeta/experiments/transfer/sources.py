@@ -41,11 +41,15 @@ class Source:
 
 @dataclass(frozen=True)
 class _Entry:
-    """How a source is loaded from the folder of weights, for images of which side, and the file there."""
+    """How a source is loaded from its file of weights, if it has one, and for images of which side.
 
-    load: Callable[[Path], tuple[tuple[int, ...], Callable[..., list[Tensor]], Params]]
+    obtain: what to do where the file is not there; raises DataError.
+    """
+
+    load: Callable[[Path | None], tuple[tuple[int, ...], Callable[..., list[Tensor]], Params]]
     side: int
     file: str | None = None
+    obtain: Callable[[Path], None] | None = None
 
 
 def load(name: str, device: str | torch.device = "cpu", root: Path | None = None) -> Source:
@@ -53,43 +57,62 @@ def load(name: str, device: str | torch.device = "cpu", root: Path | None = None
 
     Raises DataError in one line if its weights are not there and cannot be had.
     """
-    entry, folder = SOURCES[name], (data_root() if root is None else root) / FOLDER
-    channels, features, params = entry.load(folder)
+    channels, features, params = SOURCES[name].load(_weights(name, root))
     params = {key: value.to(device) for key, value in params.items()}
 
     def of(x: Tensor) -> list[Tensor]:
         with torch.no_grad():
             return features(params, x)
 
-    return Source(name, channels, of, None if entry.file is None else _sha256(folder / entry.file))
+    return Source(name, channels, of, weights_hash(name, root))
+
+
+def weights_hash(name: str, root: Path | None = None) -> str | None:
+    """SHA-256 of the weights' file in hexadecimal, None where they are random. Raises DataError as `load` does."""
+    path = _weights(name, root)
+    if path is None:
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def available(name: str, root: Path | None = None) -> bool:
     """Whether the weights are in the data folder, or none are needed."""
+    path = _path(name, root)
+    return path is None or path.is_file()
+
+
+def _path(name: str, root: Path | None) -> Path | None:
     file = SOURCES[name].file
-    return file is None or ((data_root() if root is None else root) / FOLDER / file).is_file()
+    return file and (data_root() if root is None else root) / FOLDER / file
 
 
-def _tinyimagenet(folder: Path) -> tuple[tuple[int, ...], Callable[..., list[Tensor]], Params]:
-    path = folder / TINYIMAGENET_FILE
-    if not path.is_file():
-        raise DataError(
-            f"the source model is not in {folder}: put {path.name} there, the ResNet-32 that the authors of L2T-ww "
-            "trained on TinyImageNet"
-        )
+def _weights(name: str, root: Path | None) -> Path | None:
+    """The file of weights, which is there."""
+    path = _path(name, root)
+    if path is not None and not path.is_file():
+        SOURCES[name].obtain(path)
+    return path
+
+
+def _missing(path: Path) -> None:
+    raise DataError(
+        f"the source model is not in {path.parent}: put {path.name} there, the ResNet-32 that the authors of L2T-ww "
+        "trained on TinyImageNet"
+    )
+
+
+def _tinyimagenet(path: Path | None) -> tuple[tuple[int, ...], Callable[..., list[Tensor]], Params]:
     network, params = load_source(path)
     return network.channels, lambda params, x: network(params, x)[1], params
 
 
-def _random_resnet32(folder: Path) -> tuple[tuple[int, ...], Callable[..., list[Tensor]], Params]:
+def _random_resnet32(path: Path | None) -> tuple[tuple[int, ...], Callable[..., list[Tensor]], Params]:
     network = ResNet32(way=10)
     return network.channels, lambda params, x: network(params, x)[1], network.init(seed=0)
 
 
-def _imagenet(folder: Path) -> tuple[tuple[int, ...], Callable[..., list[Tensor]], Params]:
-    path = folder / IMAGENET_FILE
-    if not path.is_file():
-        _download(path)
+def _imagenet(path: Path | None) -> tuple[tuple[int, ...], Callable[..., list[Tensor]], Params]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         found = _resnet34(*split_state(state))
@@ -99,7 +122,7 @@ def _imagenet(folder: Path) -> tuple[tuple[int, ...], Callable[..., list[Tensor]
     return found
 
 
-def _random_resnet34(folder: Path) -> tuple[tuple[int, ...], Callable[..., list[Tensor]], Params]:
+def _random_resnet34(path: Path | None) -> tuple[tuple[int, ...], Callable[..., list[Tensor]], Params]:
     return _resnet34(*ResNet(34, IMAGENET_CLASSES).init(seed=0))
 
 
@@ -122,17 +145,12 @@ def _download(path: Path) -> None:
         ) from error
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 TINYIMAGENET_FILE = "tinyimagenet-resnet32.pth.tar"
 IMAGENET_FILE = IMAGENET_URL.rpartition("/")[2]
 IMAGENET_HASH = IMAGENET_FILE.removesuffix(".pth").rpartition("-")[2]
 SOURCES = {
-    "tinyimagenet-resnet32": _Entry(_tinyimagenet, 32, TINYIMAGENET_FILE),
-    "imagenet-resnet34": _Entry(_imagenet, 224, IMAGENET_FILE),
+    "tinyimagenet-resnet32": _Entry(_tinyimagenet, 32, TINYIMAGENET_FILE, _missing),
+    "imagenet-resnet34": _Entry(_imagenet, 224, IMAGENET_FILE, _download),
     "random-resnet32": _Entry(_random_resnet32, 32),
     "random-resnet34": _Entry(_random_resnet34, 224),
 }

@@ -40,7 +40,7 @@ def test_result_holds_what_a_reader_needs(train, tmp_path):
     result = train(config)
     assert json.loads(few_shot.run(config, tmp_path).result_path.read_text()) == result
     assert result["config"] == runs.plain(config)
-    assert (result["method"], result["setting"]) == ("Multi-step (4)", "5-way 1-shot")
+    assert (few_shot.label(config), few_shot.setting(config)) == ("Multi-step (4)", "5-way 1-shot")
     assert result["data"]["hash"] == data.load("glyphs").hash
     right = result["metrics"]["right_answers"]
     assert len(right) == 10 and all(0 <= count <= 75 for count in right)

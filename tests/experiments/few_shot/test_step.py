@@ -79,7 +79,8 @@ def test_threads_keep_order_and_leave_the_callers_threads_alone():
     try:
         inner = in_threads(lambda i: (i, torch.get_num_threads()), range(20), torch.device("cpu"))
         assert inner == [(i, 1) for i in range(20)] and torch.get_num_threads() == 3
-        assert in_threads(lambda i: torch.get_num_threads(), [0], torch.device("cpu")) == [3]
+        assert in_threads(lambda i: torch.get_num_threads(), [0], torch.device("cpu")) == [1]
+        assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
 

@@ -37,7 +37,7 @@ def test_result_holds_what_a_reader_needs(train, tmp_path):
     result = train(config)
     assert json.loads(transfer.run(config, tmp_path).result_path.read_text()) == result
     assert result["config"] == runs.plain(config)
-    assert (result["method"], result["setting"]) == ("Multi-step", "SGD")
+    assert (transfer.label(config), transfer.setting(config)) == ("Multi-step", "SGD")
     metrics, images = result["metrics"], data.load("glyphs-rgb")
     assert metrics["iterations"] == 4 and result["log"]["iteration"] == [1, 2, 3, 4]  # 32 images in batches of 8
     assert metrics["images"] == {name: len(labels) for name, labels in images.labels.items()} | {"train": 32}
@@ -78,8 +78,9 @@ def test_the_network_of_the_best_epoch_is_tested(train):
 )
 def test_each_method_trains_with_both_optimizers(train, changes, method):
     for optimizer in ("sgd", "adam"):
-        result = train(smoke(optimizer=optimizer, **changes))
-        assert result["method"] == method
+        config = smoke(optimizer=optimizer, **changes)
+        result = train(config)
+        assert transfer.label(config) == method
         moves = method != "0-step"
         assert (result["metrics"]["meta_movement"]["what"] > 0) == moves
         assert (result["log"]["outer_loss"][0] is not None) == moves

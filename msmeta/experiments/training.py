@@ -1,0 +1,294 @@
+"""The one training loop of both experiments: begin or resume, deadline or signal, log, look, checkpoint, result.
+
+A boundary lies between two blocks of iterations: there the log, the learning curve and the model selection are up to
+date with the parameters. Only what stands at a boundary is saved, so a run that was cut goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from msmeta import data, machine, runs
+from msmeta.data import Images
+from msmeta.errors import ConfigError
+from msmeta.experiments import distributed
+from msmeta.experiments.distributed import World
+
+CHECKPOINT_SECONDS = 60
+Row = tuple[float | None, ...]
+Columns = dict[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a progress bar shows after each block of iterations.
+
+    fraction: how much of the training is done. speed: iterations a second. loss: the last iteration's. accuracy: in
+    per cent, as the experiment has it; None where there is none yet.
+    """
+
+    iteration: int
+    fraction: float
+    speed: float
+    loss: float
+    accuracy: float | None
+
+
+@dataclass
+class Training:
+    """How far a training has come; a checkpoint keeps it beside the experiment's own tensors.
+
+    seconds: of the iterations alone. log, curve, selection: columns by name. recent: what the iterations since the last
+    point of the log gave. best: the tensors of the best look at the validation data.
+    """
+
+    log: Columns
+    curve: Columns
+    selection: Columns
+    iteration: int = 0
+    seconds: float = 0.0
+    recent: list[Row] = field(default_factory=list)
+    best: Any = None
+
+
+class Experiment(Protocol):
+    """What is an experiment's own: one training of one config, on one device, perhaps one of several processes.
+
+    images: what it is trained on. source: the frozen network it learns from, with a name and a hash, if any. logged:
+    names of what an iteration gives. curve, selection: columns of the learning curve and of the looks at the
+    validation data. out_of_memory: what to do then. how: for the provenance.
+    """
+
+    images: Images
+    source: Any
+    logged: tuple[str, ...]
+    curve: tuple[str, ...]
+    selection: tuple[str, ...]
+    out_of_memory: str
+    how: dict[str, Any]
+
+    def __init__(self, config: Any, device: torch.device, world: World) -> None:
+        """Loads what it needs. Raises UserError."""
+
+    @staticmethod
+    def place(config: Any, root: Path | None) -> runs.Run:
+        """Where the config's result and checkpoint lie."""
+
+    def begin(self, iteration: int, state: dict[str, Any] | None) -> None:
+        """Makes the tensors that training changes: as they are at the start, or as `state` gave them."""
+
+    def state(self) -> dict[str, Any]:
+        """These tensors and plain values, for a checkpoint."""
+
+    def fraction(self, training: Training) -> float:
+        """How much of the training is done, 1 or more at its end."""
+
+    def block(self, training: Training) -> list[Row]:
+        """Some iterations, up to the next look at the most: what each gave, loss first, in the order of `logged`."""
+
+    def look(self, training: Training) -> None:
+        """Learning curve and model selection, where they are due."""
+
+    def accuracy(self, training: Training, row: Row) -> float | None:
+        """For the progress bar. row: of the last iteration."""
+
+    def metrics(self, training: Training) -> dict[str, Any]:
+        """The final evaluation."""
+
+
+def place(kind: str, name: str, config: Any, root: Path | None, source: str | None = None) -> runs.Run:
+    """Where this config's result and checkpoint lie. name: for readers. source: hash of a source network's weights.
+
+    Raises DataError where the data set is not here: a run is known by its config and by the hash of its data.
+    """
+    kind = kind if config.evaluate_on == "test" else f"{kind}-tuning"
+    found = data.stored_hash(config.dataset)
+    return runs.Run(kind, name, config.preset, runs.plain(config), root or runs.results_root(), found, source)
+
+
+def train(
+    experiment: type[Experiment],
+    config: Any,
+    device: str = "auto",
+    resume: bool = False,
+    force: bool = False,
+    time_budget: float | None = None,
+    on_step: Callable[[Progress], None] = lambda progress: None,
+    results_root: Path | None = None,
+) -> dict[str, Any] | None:
+    """Trains, evaluates and stores one run; returns its result, or None if `time_budget` (s) ended it early.
+
+    A finished run with the same config and data is returned, not repeated, unless `force`. Training that was cut short
+    goes on with `resume`. SIGINT and SIGTERM end it at the next boundary with a checkpoint and a KeyboardInterrupt; a
+    second one ends it at once, and the last checkpoint stays. Under torchrun the processes share each batch; the first
+    one writes the result and returns it, the others return None. Raises UserError, in one line, for whatever a user can
+    mend: data, weights, options, memory, a diverged loss, another process that trains the same.
+    """
+    where = experiment.place(config, results_root)
+    if not force and (finished := where.result()):
+        return finished
+    started = time.perf_counter()
+    world, device = distributed.join(device)
+    chosen = machine.choose_device(device)
+    machine.set_precision(config.precision)
+    if chosen.type == "cpu":
+        machine.keep_freed_memory()
+    with where.lock() if world.first else nullcontext():
+        own = experiment(config, chosen, world)
+        machine.reset_peak_memory(chosen)
+        with machine.memory_errors(own.out_of_memory):
+            training, resumed = _begin_or_resume(own, where, world, resume, force)
+            deadline = started + (math.inf if time_budget is None else time_budget)
+            done = _loop(own, training, where, config.log_every, chosen, world, deadline, on_step)
+            if not (done and world.first):
+                return None
+            metrics = own.metrics(training)
+        images, source = own.images, own.source
+        where.save_result(
+            {
+                "metrics": metrics,
+                "log": training.log,
+                "curve": training.curve,
+                **({"selection": training.selection} if training.selection else {}),
+                "data": {"name": images.name, "title": images.title, "hash": images.hash},
+                "source": source and {"name": source.name, "hash": source.hash},
+                "provenance": {
+                    **runs.provenance(chosen),
+                    "processes": world.size,
+                    **own.how,
+                    "train_seconds": round(training.seconds, 3),
+                    "wall_seconds": round(time.perf_counter() - started, 3),
+                    "peak_memory_bytes": machine.peak_memory(chosen),
+                    "resumed": resumed,
+                },
+            }
+        )
+    return where.result()
+
+
+def add_point(columns: Columns, values: tuple[Any, ...], digits: int = 4) -> None:
+    """Adds a value to each column, numbers rounded."""
+    for column, value in zip(columns.values(), values, strict=True):
+        column.append(round(value, digits) if isinstance(value, float) else value)
+
+
+def _begin_or_resume(
+    own: Experiment, where: runs.Run, world: World, resume: bool, force: bool
+) -> tuple[Training, bool]:
+    """The training as it begins, or as its checkpoint left it, and whether the latter."""
+    saved = world.of_first(None if force or not world.first else where.load_checkpoint())
+    if saved is None:
+        columns = ("iteration", "seconds", *own.logged), own.curve, own.selection
+        own.begin(0, None)
+        return Training(*({name: [] for name in names} for names in columns)), False
+    try:
+        state, training = saved.pop("state"), Training(**saved)
+    except (KeyError, TypeError) as error:
+        raise where.damaged_checkpoint() from error
+    if not resume:
+        raise ConfigError(
+            f"an unfinished run with this config stopped at iteration {training.iteration}: "
+            "continue it with --resume, or start again with --force"
+        )
+    own.begin(training.iteration, state)
+    return training, True
+
+
+def _loop(
+    own: Experiment,
+    training: Training,
+    where: runs.Run,
+    log_every: int,
+    device: torch.device,
+    world: World,
+    deadline: float,
+    on_step: Callable[[Progress], None],
+) -> bool:
+    """Trains to the end, the deadline or a signal, and saves; whether the end was reached.
+
+    Raises KeyboardInterrupt where a signal came.
+    """
+
+    def save() -> None:
+        if world.first:
+            where.save_checkpoint({**vars(training), "state": own.state()})
+
+    whole, saved = True, time.perf_counter()
+    with _Signals() as signals:
+        try:
+            while True:
+                began, done = time.perf_counter(), own.fraction(training) >= 1
+                # A mean over the processes, so that all of them stop together.
+                late, asked = world.mean([began > deadline, signals.asked], device)
+                if done or late or asked:
+                    break
+                whole = False
+                rows = own.block(training)
+                (elapsed,) = world.mean([time.perf_counter() - began], device)
+                training.iteration += len(rows)
+                training.seconds += elapsed
+                training.recent += rows
+                if training.iteration % log_every == 0:
+                    means = map(_mean, zip(*training.recent, strict=True))
+                    add_point(training.log, (training.iteration, training.seconds, *means), digits=5)
+                    training.recent = []
+                if world.first:
+                    own.look(training)
+                whole = True
+                if time.perf_counter() - saved > CHECKPOINT_SECONDS:
+                    save()
+                    saved = time.perf_counter()
+                fraction, speed = min(1.0, own.fraction(training)), training.iteration / training.seconds
+                accuracy = own.accuracy(training, rows[-1])
+                on_step(Progress(training.iteration, fraction, speed, rows[-1][0], accuracy))
+        except BaseException:
+            if whole and not signals.asked:  # an interrupt that another handler raised, at a boundary by chance
+                save()
+            raise
+        save()
+    if asked or signals.asked:
+        raise KeyboardInterrupt
+    return done
+
+
+def _mean(values: tuple[float | None, ...]) -> float | None:
+    return None if None in values else sum(values) / len(values)
+
+
+class _Signals:
+    """Within the block SIGINT and SIGTERM only ask for an end; a second one raises KeyboardInterrupt at once.
+
+    Under torchrun, which sends its processes a signal of its own after the terminal's, a second one asks again. A
+    signal that is ignored, or that another program takes care of (a cluster's), is left alone; so are all of them
+    outside the main thread, where Python lets nobody take them.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                    self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self.asked and distributed.alone():
+            raise KeyboardInterrupt
+        self.asked = True

@@ -1,0 +1,152 @@
+"""The one training loop: whatever interrupts it, and wherever, a resumed run equals the whole one to the last bit."""
+
+import signal
+
+import pytest
+import torch
+
+from msmeta import runs
+from msmeta.experiments import few_shot, training, transfer
+
+SMALL = {
+    "few_shot": few_shot.preset_config(
+        "smoke", "glyphs", 5, 1, "multistep", 4, filters=4, tasks=2, query=3, iterations=5, log_every=2, curve_every=2,
+        select_every=2, curve_episodes=2, test_episodes=4,
+    ),
+    "transfer": transfer.preset_config(
+        "smoke", "glyphs-rgb", "multistep", "adam", window=2, train_images=40, batch=20, epochs=2, log_every=2
+    ),
+}  # fmt: skip
+TRAIN = {"few_shot": few_shot.train, "transfer": transfer.train}
+# A function, which of its calls is interrupted, and whether before or after what it does.
+PLACES = {
+    "few_shot": {
+        "inside a step": ("msmeta.experiments.few_shot.step.meta_gradient", 3, "before"),
+        "between step and counter": ("torch.optim.Adam.step", 3, "after"),
+        "in the learning curve": ("msmeta.experiments.few_shot.experiment.evaluate", 3, "before"),
+        "in the selection": ("msmeta.experiments.few_shot.experiment.evaluate", 4, "after"),
+        "in the write": ("torch.save", 3, "before"),
+        "in the final evaluation": ("msmeta.experiments.few_shot.experiment.evaluate", 5, "before"),
+    },
+    "transfer": {
+        "inside a step": ("msmeta.experiments.transfer.experiment.transfer_iteration", 3, "before"),
+        "between step and counter": ("torch.optim.Adam.step", 3, "after"),
+        "in the learning curve": ("msmeta.experiments.transfer.experiment.evaluate", 1, "before"),
+        "in the selection": ("msmeta.experiments.transfer.experiment.evaluate", 2, "after"),
+        "in the write": ("torch.save", 3, "before"),
+        "in the final evaluation": ("msmeta.experiments.transfer.experiment.evaluate", 3, "before"),
+    },
+}
+CASES = [(kind, place) for kind, places in PLACES.items() for place in places]
+
+
+@pytest.fixture
+def last_state(monkeypatch):
+    """The state that was saved last."""
+    found, save = {}, runs.Run.save_checkpoint
+
+    def saving(place, state):
+        save(place, state)
+        found.update(runs.Run.load_checkpoint(place))
+
+    monkeypatch.setattr(runs.Run, "save_checkpoint", saving)
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What uninterrupted runs give: result, and state at the end of the training."""
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        state = last_state.__wrapped__(patch)
+        for kind, config in SMALL.items():
+            result = TRAIN[kind](config, "cpu", results_root=tmp_path_factory.mktemp(kind))
+            found[kind] = result, dict(state)
+    return found
+
+
+def interrupt(monkeypatch, place, act):
+    """Calls `act` at a place, once."""
+    path, at, when = place
+    owner, _, name = path.rpartition(".")
+    function = getattr(pytest.importorskip(owner) if owner.islower() else torch.optim.Adam, name)
+    calls = []
+
+    def wrapped(*arguments, **options):
+        calls.append(name)
+        if when == "before" and len(calls) == at:
+            act()
+        found = function(*arguments, **options)
+        if when == "after" and len(calls) == at:
+            act()
+        return found
+
+    monkeypatch.setattr(path, wrapped)
+
+
+def raise_interrupt():
+    raise KeyboardInterrupt
+
+
+def flat(value):
+    """Tensors and plain values in a nested state, in order."""
+    if isinstance(value, dict):
+        value = [part for key in sorted(value, key=str) for part in (key, value[key]) if key != "seconds"]
+    if isinstance(value, (list, tuple)):
+        return [leaf for part in value for leaf in flat(part)]
+    return [value]
+
+
+def assert_same_run(result, state, whole):
+    for part in ("config", "data", "source"):
+        assert result[part] == whole[0][part]
+    timed = ("seconds", "per_second", "seconds_per_epoch", "seconds_per_iteration")
+    for part in ("metrics", "log", "curve", "selection"):
+        ours, theirs = ({k: v for k, v in r.get(part, {}).items() if not k.endswith(timed)} for r in (result, whole[0]))
+        assert ours == theirs
+    ours, theirs = flat(state), flat(whole[1])
+    assert len(ours) == len(theirs)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert torch.equal(mine, other) if isinstance(mine, torch.Tensor) else mine == other
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "seconds"),
+    [(*case, 0) for case in CASES] + [(kind, "between step and counter", 60) for kind in PLACES],
+)
+def test_an_exception_anywhere_loses_no_look_and_repeats_no_step(
+    kind, place, seconds, tmp_path, monkeypatch, last_state, whole
+):
+    """KeyboardInterrupt out of whatever runs at the time, with a checkpoint at each boundary, or none yet."""
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "CHECKPOINT_SECONDS", seconds)
+        interrupt(patch, PLACES[kind][place], raise_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            TRAIN[kind](SMALL[kind], "cpu", results_root=tmp_path)
+    resumed = TRAIN[kind](SMALL[kind], "cpu", resume=True, results_root=tmp_path)
+    assert_same_run(resumed, last_state, whole[kind])
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "number"),
+    [(*case, signal.SIGINT) for case in CASES] + [(kind, "inside a step", signal.SIGTERM) for kind in PLACES],
+)
+def test_a_signal_ends_at_the_next_boundary(kind, place, number, tmp_path, monkeypatch, last_state, whole):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command line has it
+    try:
+        with monkeypatch.context() as patch:
+            interrupt(patch, PLACES[kind][place], lambda: signal.raise_signal(number))
+            with pytest.raises(KeyboardInterrupt):
+                TRAIN[kind](SMALL[kind], "cpu", results_root=tmp_path)
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+        stopped = torch.load(checkpoint, weights_only=True)["iteration"]
+        assert stopped == last_state["iteration"] and stopped > 0
+        resumed = TRAIN[kind](SMALL[kind], "cpu", resume=True, results_root=tmp_path)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert resumed["provenance"]["resumed"]
+    assert_same_run(resumed, last_state, whole[kind])
