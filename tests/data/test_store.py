@@ -26,6 +26,7 @@ from msmeta.data import (
     names,
     prepare,
     status,
+    stored_hash,
     verify,
 )
 from msmeta.data.store import digest
@@ -127,6 +128,21 @@ def test_a_view_is_stored_once_and_reads_what_it_views(root):
     for call in (load_from, verify):
         with pytest.raises(DataError, match="pictures/images.npy is damaged.*`msmeta data prepare pictures`"):
             call("again", root)
+
+
+@pytest.mark.parametrize("name", [*STORED, "again"])
+def test_the_hash_is_known_without_the_images(root, name):
+    expected = load(name, root=root).hash
+    for file in root.rglob("images.npy") if name in STORED else ():
+        file.write_bytes(b"")
+    assert stored_hash(name, root) == expected
+
+
+def test_the_hash_of_what_is_generated_and_of_what_is_absent(tmp_path):
+    assert stored_hash("glyphs", tmp_path) == load("glyphs").hash
+    for name in ("omniglot", "cifar-fs"):
+        with pytest.raises(DataError, match="is not prepared in"):
+            stored_hash(name, tmp_path)
 
 
 @pytest.mark.parametrize("device", ["cpu"] + ["cuda"] * torch.cuda.is_available())
