@@ -7,6 +7,7 @@ found, unfinished ones go on from their checkpoints.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import signal
 import time
@@ -17,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+import yaml
 
 from msmeta import runs
 from msmeta.errors import ConfigError, UserError
@@ -34,6 +36,8 @@ EXPERIMENTS: dict[str, tuple[type[Config], ModuleType]] = {
 EXECUTORS = ("local", "slurm")
 POLL_SECONDS = 0.5
 DEFAULT_MINUTES = 24 * 60
+MOST_RUNS = 10_000
+"""Of one entry of a spec: more are a slip."""
 
 
 def read_spec(path: Path, preset: str | None = None) -> list[Config]:
@@ -61,6 +65,9 @@ def read_spec(path: Path, preset: str | None = None) -> list[Config]:
         entry = shared | entry | chosen
         if empty := [name for name, value in entry.items() if value == []]:
             raise ConfigError(f"{path}, run {number}: {empty[0]} is an empty list")
+        count = math.prod(len(value) for value in entry.values() if isinstance(value, list))
+        if count > MOST_RUNS:
+            raise ConfigError(f"{path}, run {number}: it asks for {count:,} runs, more than {MOST_RUNS:,}")
         for values in _combinations(entry):
             try:
                 configs[resolve(kind, module.presets.RULES, values)] = None
@@ -71,14 +78,12 @@ def read_spec(path: Path, preset: str | None = None) -> list[Config]:
 
 def _load_yaml(path: Path) -> Any:
     try:
-        import yaml
-    except ImportError as error:
-        raise UserError("a sweep needs PyYAML and submitit: pip install 'msmeta[sweep]'") from error
-    try:
         return yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise ConfigError(f"{path} is nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:  # the latter for text that is no UTF-8 and for endless numbers
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
 
 

@@ -109,6 +109,11 @@ def test_the_transfer_sweep_holds_each_run_once():
         (SPEC + "5: 3", "run 1: there is no field 5"),
         ("experiment: [few-shot]\nruns: [{preset: smoke}]", "experiment ['few-shot'] is unknown"),
         ("runs: [", "is not valid YAML"),
+        ("runs: " + "[" * 3000 + "]" * 3000, "is nested too deeply"),
+        (SPEC + "seed: " + "9" * 5000, "is not valid YAML"),
+        (SPEC + "steps: &a {b: *a}", "run 1: steps={'b': {'b': {"),
+        (SPEC + "lr: 2020-01-01", "run 1: lr=datetime.date(2020, 1, 1): it must be a number"),
+        (SPEC + f"seed: {list(range(101))}\nquery: {list(range(101))}", "run 1: it asks for 20,402 runs"),
         (None, "cannot read"),
     ],
 )
@@ -117,6 +122,17 @@ def test_a_wrong_spec_is_one_line(spec, text, message):
     with pytest.raises(ConfigError) as error:
         sweep.read_spec(spec)
     assert message in str(error.value) and str(spec) in str(error.value)
+
+
+def test_a_spec_is_utf_8_wherever_it_is_read(spec, monkeypatch):
+    """An old locale's encoding does not count: the committed specs have Greek letters in their comments."""
+    configs = sweep.read_spec(spec)
+    spec.write_bytes(b"# \xcf\x86\n" + spec.read_bytes())
+    monkeypatch.setattr("io.text_encoding", lambda encoding, level=2: encoding or "ascii")
+    assert sweep.read_spec(spec) == configs
+    spec.write_bytes(b"# \xff\n" + SPEC.encode())
+    with pytest.raises(ConfigError, match="is not valid YAML"):
+        sweep.read_spec(spec)
 
 
 def test_settings_of_the_command_line():
