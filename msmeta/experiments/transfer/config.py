@@ -54,6 +54,8 @@ class TransferConfig(Config):
         super().__post_init__()
         if self.width != 1 and self.target != "vgg9":
             raise ConfigError(f"width={self.width} has no meaning for {self.target}: leave it at 1")
+        if not self.steps and self.window != 1:
+            raise ConfigError(f"window={self.window} has no meaning without transfer steps: leave it at 1")
         transfer_windows(self.steps, self.window)
 
     def dynamics(self, epoch: int) -> SGD | Adam:

@@ -140,6 +140,7 @@ def test_paper_preset_is_the_papers():
     [
         {"estimator": "maml"}, {"optimizer": "rmsprop"}, {"source": "vgg"}, {"target": "vgg"}, {"epochs": 0},
         {"batch": 0}, {"steps": 3, "window": 2}, {"steps": -1}, {"estimator": "scratch", "window": 2}, {"lr": -1.0},
+        {"steps": 0, "window": 2},
         {"meta_lr": 0.0}, {"target": "resnet18", "width": 0.5}, {"evaluate_on": "train"},
     ],
 )  # fmt: skip
