@@ -29,8 +29,8 @@ $(STAMP): requirements.lock pyproject.toml | $(BIN)/pip
 	@touch $(STAMP)
 
 $(BIN)/pip:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
-		{ echo "make: PYTHON=$(PYTHON) is not Python 3.11 or newer: name one, as in make setup PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' 2>/dev/null || \
+		{ echo "make: PYTHON=$(PYTHON) is not Python 3.11.4 or newer: name one, as in make setup PYTHON=python3.12" >&2; exit 2; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 		{ echo "make: $(PYTHON) cannot make virtual environments: install its venv module (python3-venv on Debian)" >&2; exit 2; }
 	@$(PYTHON) -m venv --clear $(VENV)

@@ -106,7 +106,7 @@ def test_make_help_names_every_target():
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 @pytest.mark.parametrize(
     ("program", "message"),
-    [("exit 1", "is not Python 3.11 or newer"), ('case "$2" in *venv*) exit 1;; esac', "install its venv module")],
+    [("exit 1", "is not Python 3.11.4 or newer"), ('case "$2" in *venv*) exit 1;; esac', "install its venv module")],
 )
 def test_make_setup_says_in_one_line_what_is_wrong_with_the_python(tmp_path, program, message):
     python = tmp_path / "python"

@@ -9,8 +9,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -37,36 +36,6 @@ print(json.dumps([cell.item() for cell in cells.ravel()]))
 """
 
 
-@dataclass(frozen=True)
-class Raw:
-    """The raw files of a data set, each by the first group of the pattern that it matches."""
-
-    title: str
-    obtained: str
-    folder: Path
-    names: Mapping[str, str]
-    """What each is called in the folder."""
-
-    def path(self, name: str) -> Path:
-        """Where a list lies. Raises DataError in one line that says how to get it if it is not there."""
-        if name not in self.names:
-            raise DataError(f"no {name}: {self.title} is {self.obtained}")
-        return self.folder / self.names[name]
-
-    def lines(self, name: str) -> list[str]:
-        """The lines of a list that are not empty. Raises DataError as `path` does, and if it is not text."""
-        with readable(name):
-            lines = self.path(name).read_text("utf-8-sig").splitlines()
-        return [text for line in lines if (text := line.strip())]
-
-    def column(self, name: str) -> dict[str, str]:
-        """A list with lines `number value`, by number. Raises DataError as `lines` does, and if it is not that."""
-        pairs = [line.split(maxsplit=1) for line in self.lines(name)]
-        if any(len(pair) != 2 for pair in pairs) or len({pair[0] for pair in pairs}) < len(pairs):
-            raise DataError(f"{name} has a line that is not a number of its own and a value")
-        return dict(pairs)
-
-
 class Photograph(NamedTuple):
     """What the lists say of an image."""
 
@@ -76,12 +45,17 @@ class Photograph(NamedTuple):
     testing: bool
 
 
+Listed = Callable[[Mapping[str, Path]], Iterable[Photograph]]
+"""Reads the lists, given the raw files by the first group of the pattern that they match."""
+
+
 def build(
     title: str,
     obtained: str,
-    within: Iterable[str],
+    within: Sequence[str],
+    lists: Sequence[str],
     pattern: str,
-    listed: Callable[[Raw], Iterable[Photograph]],
+    listed: Listed,
     classes: int,
     counts: Mapping[str, int],
     folder: Path,
@@ -91,13 +65,19 @@ def build(
     """The photographs that are `listed`, resized to 256x256 without cropping, in the order of the splits.
 
     Validation images are a part of the training images. Resizing is Pillow's bilinear filter, which is antialiased.
-    Raises DataError in one line if the lists do not agree with `classes` and `counts`, or an image is missing or
-    damaged.
+    Raises DataError in one line if a list is missing, the lists do not agree with `classes` and `counts`, or an image
+    is missing or damaged.
     """
     names: dict[str, str] = {}
-    for match in matching(folder, pattern, set(within)):
+    for match in matching(folder, pattern, within):
         names.setdefault(match[1], match.string)
-    rows, again = sorted(listed(Raw(title, obtained, folder, names))), f"get {title} again"
+    for name in lists:
+        if name not in names:
+            raise DataError(f"no {name}: {title} is {obtained}")
+    rows = sorted(listed({name: folder / stored for name, stored in names.items()}))
+    if not rows:
+        raise DataError(f"no lists of images: {title} is {obtained}")
+    again = f"get {title} again"
     for file, times in Counter(row.file for row in rows).items():
         if times > 1:
             raise DataError(f"the lists name {file} {times} times: {again}")
@@ -126,96 +106,99 @@ def decode(data: bytes, name: str) -> np.ndarray:
 
 BIRD_LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt")
 INDOOR_LISTS = {"TrainImages.txt": False, "TestImages.txt": True}
+"""And in DOG_LISTS: whether the images are for the test."""
 DOG_LISTS = {"train_list.mat": False, "test_list.mat": True}
 ACTION_LIST = re.compile(r"ImageSplits/(.+)_(train|test)\.txt")
 
 
-def _class(path: str) -> str:
-    return PurePosixPath(path).parent.name
-
-
-def _birds(raw: Raw) -> list[Photograph]:
-    paths, numbers, training = (raw.column(name) for name in BIRD_LISTS)
+def _birds(files: Mapping[str, Path]) -> list[Photograph]:
+    paths, numbers, training = (_column(files[name]) for name in BIRD_LISTS)
     if not paths.keys() == numbers.keys() == training.keys():
         raise DataError(f"{', '.join(BIRD_LISTS)} do not number the same images: get Bird again")
     if not set(training.values()) <= {"0", "1"}:
         raise DataError("train_test_split.txt has a value that is neither 0 nor 1: get Bird again")
-    species = {(numbers[image], _class(path)) for image, path in paths.items()}
-    if not len(species) == len(dict(species)) == len({name for _, name in species}):
+    rows = {image: _in_folder("images", path, training[image] == "0") for image, path in paths.items()}
+    species = {(numbers[image], row.label) for image, row in rows.items()}
+    if not len(species) == len(dict(species)) == len({label for _, label in species}):
         raise DataError("images.txt and image_class_labels.txt do not agree: get Bird again")
-    return [Photograph(_class(path), f"images/{path}", training[image] == "0") for image, path in paths.items()]
+    return list(rows.values())
 
 
-def _rooms(raw: Raw) -> list[Photograph]:
-    return [
-        Photograph(_class(path), f"Images/{path}", testing)
-        for name, testing in INDOOR_LISTS.items()
-        for path in raw.lines(name)
-    ]
+def _rooms(files: Mapping[str, Path]) -> list[Photograph]:
+    lists = ((testing, _lines(files[name])) for name, testing in INDOOR_LISTS.items())
+    return [_in_folder("Images", path, testing) for testing, lines in lists for path in lines]
 
 
-def _dogs(raw: Raw) -> list[Photograph]:
-    return [
-        Photograph(_class(path), f"Images/{path}", testing)
-        for name, testing in DOG_LISTS.items()
-        for path in _matlab_texts(raw.path(name), name)
-    ]
+def _actions(files: Mapping[str, Path]) -> list[Photograph]:
+    """The classes are those of which there are lists."""
+    lists = [(*match.groups(), _lines(files[name])) for name in files if (match := ACTION_LIST.fullmatch(name))]
+    return [Photograph(action, f"JPEGImages/{line}", part == "test") for action, part, lines in lists for line in lines]
 
 
-def _matlab_texts(path: Path, name: str) -> list[str]:
-    """The texts of the cell array `file_list` of a MAT-file. Raises DataError in one line if there is no such thing."""
+def _dogs(files: Mapping[str, Path]) -> list[Photograph]:
+    lists = ((testing, _matlab_texts(files[name])) for name, testing in DOG_LISTS.items())
+    return [_in_folder("Images", path, testing) for testing, texts in lists for path in texts]
+
+
+def _in_folder(folder: str, path: str, testing: bool) -> Photograph:
+    """Of a path CLASS/FILE."""
+    return Photograph(PurePosixPath(path).parent.name, f"{folder}/{path}", testing)
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines that are not empty."""
+    with readable(path.name):
+        lines = path.read_text("utf-8-sig").splitlines()
+    return [text for line in lines if (text := line.strip())]
+
+
+def _column(path: Path) -> dict[str, str]:
+    """Lines `number value`, by number."""
+    pairs = [line.split(maxsplit=1) for line in _lines(path)]
+    if any(len(pair) != 2 for pair in pairs) or len({pair[0] for pair in pairs}) < len(pairs):
+        raise DataError(f"{path.name} has a line that is not a number of its own and a value")
+    return dict(pairs)
+
+
+def _matlab_texts(path: Path) -> list[str]:
+    """The texts of the cell array `file_list` of a MAT-file."""
     if path.stat().st_size > MAX_LIST_BYTES:
-        raise DataError(f"{name} has more than the {MAX_LIST_BYTES:,} bytes allowed")
+        raise DataError(f"{path.name} has more than the {MAX_LIST_BYTES:,} bytes allowed")
     # In a process of its own, since a single changed byte can make SciPy's reader end the process.
     run = subprocess.run([sys.executable, "-P", "-c", READ_TEXTS, path], capture_output=True)
     texts = json.loads(run.stdout) if run.returncode == 0 else [None]
     if not all(isinstance(text, str) for text in texts):
-        raise DataError(f"cannot read {name}: SciPy finds no list of texts `file_list` in it")
+        raise DataError(f"cannot read {path.name}: SciPy finds no list of texts `file_list` in it")
     return texts
-
-
-def _actions(raw: Raw) -> list[Photograph]:
-    """The classes are those of which there are lists."""
-    lists = [(name, *match.groups()) for name in raw.names if (match := ACTION_LIST.fullmatch(name))]
-    if not lists:
-        raise DataError(f"no ImageSplits/CLASS_train.txt: {raw.title} is {raw.obtained}")
-    return [
-        Photograph(action, f"JPEGImages/{line}", part == "test")
-        for name, action, part in lists
-        for line in raw.lines(name)
-    ]
 
 
 def _dataset(
     name: str,
     title: str,
     classes: int,
-    counts: dict[str, int],
+    counts: Mapping[str, int],
     within: tuple[str, ...],
-    pattern: str,
-    listed: Callable[[Raw], Iterable[Photograph]],
-    *,
-    licence: str,
-    source: str,
-    citation: str,
+    images: str,
+    lists: Iterable[str],
+    listed: Listed,
     given: str,
+    **about: str,
 ) -> Dataset:
-    """An entry, raw files and lists as for `build`."""
+    """An entry. `images`: pattern of the names of images, or of lists whose names are not fixed, which are `lists`."""
     obtained = f"given with `msmeta data prepare {name} --from DIR`, where DIR holds {given}"
+    pattern = rf"(?:.*/)?({'|'.join([images, *map(re.escape, lists)])})"
     return Dataset(
         name=name,
         title=title,
-        licence=licence,
-        source=source,
-        citation=citation,
         obtained=obtained,
         classes=classes,
         shape=(3, STORED, STORED),
         splits=splits_of_images(counts),
-        build=partial(build, title, obtained, within, pattern, listed, classes, counts),
+        build=partial(build, title, obtained, within, tuple(lists), pattern, listed, classes, counts),
         archives=within,
         wanted=pattern,
         crop=SIDE,
+        **about,
     )
 
 
@@ -225,13 +208,14 @@ BIRD = _dataset(
     200,
     {"train": 4_994, "validation": 1_000, "test": 5_794},
     ("CUB_200_2011", "images"),
-    rf"(?:.*/)?(images/[^/]+/[^/.][^/]*|{'|'.join(map(re.escape, BIRD_LISTS))})",
+    r"images/[^/]+/[^/.][^/]*",
+    BIRD_LISTS,
     _birds,
+    "CUB_200_2011.tgz (.tar.gz, .tar, .zip, or the folder) with " + ", ".join(BIRD_LISTS) + " and images/",
     licence="non-commercial research and education; the photographers keep the copyright of the images",
     source="CUB-200-2011: C. Wah, S. Branson, P. Welinder, P. Perona, S. Belongie: "
     "www.vision.caltech.edu/datasets/cub_200_2011",
     citation="wah2011cub",
-    given="CUB_200_2011.tgz (.tar.gz, .tar, .zip, or the folder) with " + ", ".join(BIRD_LISTS) + " and images/",
 )
 
 INDOOR = _dataset(
@@ -240,12 +224,13 @@ INDOOR = _dataset(
     67,
     {"train": 4_360, "validation": 1_000, "test": 1_340},
     ("indoorCVPR_09", "Images"),
-    rf"(?:.*/)?(Images/[^/]+/[^/.][^/]*|{'|'.join(map(re.escape, INDOOR_LISTS))})",
+    r"Images/[^/]+/[^/.][^/]*",
+    INDOOR_LISTS,
     _rooms,  # photographs that the lists do not name are left out
+    "indoorCVPR_09.tar (or the folder Images/), TrainImages.txt and TestImages.txt",
     licence="for research purposes only",
     source="MIT Indoor Scenes: A. Quattoni, A. Torralba: web.mit.edu/torralba/www/indoor.html",
     citation="quattoni2009indoor",
-    given="indoorCVPR_09.tar (or the folder Images/), TrainImages.txt and TestImages.txt",
 )
 
 ACTION = _dataset(
@@ -254,13 +239,14 @@ ACTION = _dataset(
     40,
     {"train": 3_600, "validation": 400, "test": 5_532},
     ("Stanford40_JPEGImages", "Stanford40_ImageSplits", "Stanford40", "JPEGImages", "ImageSplits"),
-    r"(?:.*/)?(JPEGImages/[^/.][^/]*|ImageSplits/[^/.][^/]*_(?:train|test)\.txt)",
+    r"JPEGImages/[^/.][^/]*|ImageSplits/[^/.][^/]*_(?:train|test)\.txt",
+    (),
     _actions,
+    "Stanford40_JPEGImages.zip and Stanford40_ImageSplits.zip (or the folders JPEGImages/ and ImageSplits/)",
     licence="none stated; its authors ask to be cited",
     source="Stanford 40 Actions: B. Yao, X. Jiang, A. Khosla, A. L. Lin, L. Guibas, L. Fei-Fei: "
     "vision.stanford.edu/Datasets/40actions.html",
     citation="yao2011action",
-    given="Stanford40_JPEGImages.zip and Stanford40_ImageSplits.zip (or the folders JPEGImages/ and ImageSplits/)",
 )
 
 DOG = _dataset(
@@ -269,11 +255,12 @@ DOG = _dataset(
     120,
     {"train": 10_800, "validation": 1_200, "test": 8_580},
     ("images", "Images", "lists"),
-    rf"(?:.*/)?(Images/[^/]+/[^/.][^/]*|{'|'.join(map(re.escape, DOG_LISTS))})",
+    r"Images/[^/]+/[^/.][^/]*",
+    DOG_LISTS,
     _dogs,
+    "images.tar (or the folder Images/) and lists.tar (or train_list.mat and test_list.mat)",
     licence="ImageNet's terms of access: non-commercial research and education; not to be passed on",
     source="Stanford Dogs: A. Khosla, N. Jayadevaprakash, B. Yao, L. Fei-Fei: "
     "vision.stanford.edu/aditya86/ImageNetDogs",
     citation="khosla2011dog",
-    given="images.tar (or the folder Images/) and lists.tar (or train_list.mat and test_list.mat)",
 )

@@ -145,16 +145,16 @@ def status(root: Path | None = None) -> list[Status]:
 
 def digest(arrays: Arrays) -> str:
     """SHA-256 of shape, type, class names, labels and images, in hexadecimal."""
-    header = [list(arrays.images.shape), str(arrays.images.dtype), digest_labels(arrays)]
+    header = [list(arrays.images.shape), str(arrays.images.dtype), digest_labels(arrays.labels, arrays.classes)]
     sha = hashlib.sha256(json.dumps(header).encode())
     sha.update(np.ascontiguousarray(arrays.images))
     return sha.hexdigest()
 
 
-def digest_labels(arrays: Arrays) -> str:
+def digest_labels(labels: np.ndarray, classes: list[str]) -> str:
     """SHA-256 of class names and labels, in hexadecimal."""
-    sha = hashlib.sha256(json.dumps(arrays.classes).encode())
-    sha.update(arrays.labels.astype("<i8"))
+    sha = hashlib.sha256(json.dumps(classes).encode())
+    sha.update(labels.astype("<i8"))
     return sha.hexdigest()
 
 
@@ -177,7 +177,7 @@ def _build(dataset: Dataset, source: Path, work: Path, progress: Progress) -> Pa
     meta = {
         "name": dataset.name,
         "hash": digest(arrays),
-        "labels_hash": digest_labels(arrays),
+        "labels_hash": digest_labels(arrays.labels, arrays.classes),
         "raw_md5": found,
         "official": found == published if published else None,
         "splits": _ranges(dataset),
@@ -215,7 +215,7 @@ def _read(dataset: Dataset, root: Path, whole: bool = False) -> tuple[Arrays, st
     classes, hashed, labels_hash, official = (meta[key] for key in NOTED)
     with _intact(dataset, folder / LABELS):
         labels = np.array(_mapped(folder / LABELS, (dataset.size,), np.int64))
-        if digest_labels(Arrays(labels, labels, classes)) != labels_hash:
+        if digest_labels(labels, classes) != labels_hash:
             raise ValueError("their hash is not the one noted when it was prepared")
     with _intact(dataset, folder / IMAGES):
         images = _mapped(folder / IMAGES, (dataset.size, *dataset.shape), np.uint8)
