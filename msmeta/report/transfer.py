@@ -73,7 +73,7 @@ def train(
     missing = f"the weights of the source network {source} are not in the data folder"
     dataset, why = live.choose_data(preset, dataset, "" if sources.available(source) else missing)
     source = transfer.preset_config(preset, dataset, "scratch").source
-    untrained = ", whose weights are random: it has nothing to teach" if source.startswith("random") else ""
+    untrained = ", whose weights are random: it has nothing to teach" if sources.SOURCES[source].file is None else ""
     changes = {} if epochs is None else {"epochs": epochs}
     configs = [
         transfer.preset_config(preset, dataset, optimizer=optimizer, seed=seed, **method, **changes)
@@ -121,7 +121,7 @@ def _is(config: transfer.TransferConfig, method: Values) -> bool:
 
 def difference(ours: pd.DataFrame, theirs: pd.DataFrame, bound: float = 0.0) -> Difference | None:
     """Test accuracy of our runs less that of theirs, in points: paired over seeds."""
-    return paired(*(dict(zip(each["seed"], each[["accuracy"]].values, strict=True)) for each in (ours, theirs)), bound)
+    return paired(*({run.seed: [run.accuracy] for run in each.itertuples()} for each in (ours, theirs)), bound)
 
 
 def claims(number: int, found: pd.DataFrame) -> str:

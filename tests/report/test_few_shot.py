@@ -4,6 +4,7 @@ import json
 import statistics
 
 import pytest
+from stored_runs import cell
 
 from msmeta import ConfigError, runs
 from msmeta.experiments import few_shot
@@ -35,12 +36,6 @@ def result(method_window=("multistep", 4), preset="cpu", way=5, seed=0, dataset=
 
 def of(*results):
     return frame(FEW_SHOT, results)
-
-
-def cell(table, method, column):
-    lines = [[part.strip() for part in line.strip("|").split("|")] for line in table.partition("\n\n")[0].splitlines()]
-    (row,) = [line for line in lines if line[0] == method]
-    return row[lines[0].index(column)]
 
 
 def test_papers_table_is_the_papers():
