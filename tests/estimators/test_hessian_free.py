@@ -81,10 +81,10 @@ def test_the_variance_of_evolution_strategies_is_that_of_their_definition():
     """On a linear F with gradient a, the estimate is (a·ε)ε: variance |a|² + aᵢ², over the samples."""
     a = torch.tensor([1.0, -2.0, 0.5], dtype=F64)
     problem = Bilevel(lambda th: th, lambda p, th, t: p["x"].sum(), lambda p, th: a @ p["x"])
-    method = EvolutionStrategies(SGD(0.1), 1, samples=4, generator=torch.Generator().manual_seed(1))
-    found = torch.stack([method(problem, {"x": torch.ones(3, dtype=F64)}).grad["x"] for _ in range(4000)])
-    # The relative error of a variance from 4000 draws with kurtosis < 12 is below sqrt(11 / 4000) = 5 %.
-    torch.testing.assert_close(found.var(0), (a @ a + a**2) / 4, rtol=0.2, atol=0)
+    method = EvolutionStrategies(SGD(0.1), 1, samples=2, generator=torch.Generator().manual_seed(1))
+    found = torch.stack([method(problem, {"x": torch.ones(3, dtype=F64)}).grad["x"] for _ in range(2000)])
+    # The relative error of a variance from 2000 draws with kurtosis < 12 is below sqrt(11 / 2000) = 7 %.
+    torch.testing.assert_close(found.var(0), (a @ a + a**2) / 2, rtol=0.2, atol=0)
 
 
 def test_smoothing_uses_the_curvature_of_each_task_alone():
