@@ -115,6 +115,8 @@ def begin(problem: Bilevel, theta: Params) -> tuple[Params, State]:
     the partial derivative. Where φ₁ does not depend on θ it is a leaf.
     Raises ConfigError for a theta or a state of another kind, and in inference mode.
     """
+    if not isinstance(problem, Bilevel):
+        raise ConfigError(f"the problem is a {type(problem).__name__}: it must be a Bilevel(init, inner, outer)")
     if torch.is_inference_mode_enabled():
         raise ConfigError("torch.inference_mode is on: nothing can be differentiated there, so use torch.no_grad")
 
@@ -244,7 +246,7 @@ def require_sound(trail: Trail, outer: Tensor, phi: Params, grad: Params | None 
     read = [outer, *(step.loss for step in trail), *pairs, *(value.isfinite().all() for value in grad.values())]
     values = iter(torch.stack([value.detach().to(outer.device) for value in read]).tolist())
     last = next(values)
-    low = [value.dtype for value in (outer, *phi.values()) if torch.finfo(value.dtype).bits < 32]
+    low = [value.dtype for value in (outer, *phi.values()) if value.is_floating_point() and value.itemsize < 4]
     advice = f"{low[0]} may over- or underflow, so try float32" if low else "lower the inner learning rate"
     for step in trail:
         if not math.isfinite(value := next(values)):

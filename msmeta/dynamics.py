@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -48,7 +49,9 @@ class SGD:
     weight_decay: Rate = 0.0
 
     def __post_init__(self) -> None:
-        _require_rates(lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        require_numbers("positive", lr=self.lr)
+        require_numbers("not negative", weight_decay=self.weight_decay)
+        require_numbers("in [0, 1)", momentum=self.momentum)
 
     def window(self, state: State, grad: Params, n: int) -> State:
         """n steps with one gradient as one linear map, s' = Aⁿs + (Σ_{i<n} Aⁱ) b g, which Eq. 13 differentiates.
@@ -103,8 +106,9 @@ class Adam:
     def __post_init__(self) -> None:
         if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
             raise ConfigError(f"betas={self.betas!r}: they must be two numbers in [0, 1)")
-        beta1, beta2 = self.betas
-        _require_rates(lr=self.lr, weight_decay=self.weight_decay, eps=self.eps, beta1=beta1, beta2=beta2)
+        require_numbers("positive", lr=self.lr, eps=self.eps)
+        require_numbers("not negative", weight_decay=self.weight_decay)
+        require_numbers("in [0, 1)", **dict(zip(("beta1", "beta2"), self.betas, strict=True)))
 
     def window(self, state: State, grad: Params, n: int) -> State:
         """n element-wise steps with one gradient; weight decay and moments move on at each of them."""
@@ -128,17 +132,19 @@ class Adam:
         return rate * mean / (_safe_sqrt(square) / correction + self.eps)
 
 
-def _require_rates(**rates: Rate) -> None:
-    """Raises ConfigError for a rate that is no number in its range; a tensor's value is not read."""
-    for name, value in rates.items():
-        bounds = {"lr": "positive", "eps": "positive", "weight_decay": "not negative"}.get(name, "in [0, 1)")
-        if isinstance(value, Tensor):
-            right = value.dim() == 0 and value.is_floating_point()
-        else:
-            right = isinstance(value, Real) and 0 <= value < (1 if "1" in bounds else math.inf)
-            right = right and (value > 0 or bounds != "positive")
-        if not right:
-            raise ConfigError(f"{name}={value!r}: it must be a number, {bounds}, or a 0-d tensor")
+def require_numbers(range_: str, **values: Rate) -> None:
+    """Raises ConfigError for what is no number in its range, a key of RANGES; a 0-d tensor's value is not read."""
+    for name, value in values.items():
+        number = isinstance(value, Real) and RANGES[range_](value)
+        if not number and not (isinstance(value, Tensor) and value.dim() == 0 and value.is_floating_point()):
+            raise ConfigError(f"{name}={value!r}: it must be a number, {range_}, or a 0-d tensor")
+
+
+RANGES = {
+    "positive": lambda value: 0 < value < math.inf,
+    "not negative": lambda value: 0 <= value < math.inf,
+    "in [0, 1)": lambda value: 0 <= value < 1,
+}
 
 
 def _is_zero(rate: Rate) -> bool:
@@ -176,7 +182,7 @@ class Steps:
     steps: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "steps", len(partition(self.steps, 1)))
+        object.__setattr__(self, "steps", whole(self.steps, "steps", 1))
         if isinstance(self.dynamics, type) or not callable(self.dynamics):
             _require_window(self.dynamics, "dynamics")
 
@@ -186,15 +192,13 @@ def partition(steps: int, window: int | Sequence[int]) -> tuple[int, ...]:
 
     Raises ConfigError where the windows do not add up to the steps.
     """
-    steps = _whole(steps, "steps")
-    if steps < 1:
-        raise ConfigError(f"steps={steps}: at least one inner step is needed")
+    steps = whole(steps, "steps", 1)
     if not isinstance(window, Sequence) and not getattr(window, "ndim", 0):
-        n = _whole(window, "window")
+        n = whole(window, "window")
         if n < 1 or steps % n:
             raise ConfigError(f"window={n} does not divide steps={steps}: choose a divisor or a partition as (2, 1)")
         return (n,) * (steps // n)
-    windows = tuple(_whole(n, "a length in window") for n in window)
+    windows = tuple(whole(n, "window") for n in window)
     if not windows:
         raise ConfigError("window=() is empty: name the length of each window, for example (2, 1)")
     if min(windows) < 1 or sum(windows) != steps:
@@ -202,14 +206,13 @@ def partition(steps: int, window: int | Sequence[int]) -> tuple[int, ...]:
     return windows
 
 
-def _whole(value: Any, what: str) -> int:
-    """As an int what is one, NumPy's too, or a float without a fraction."""
-    try:
-        return operator.index(value)
-    except TypeError:
-        if not getattr(value, "is_integer", bool)():
-            raise ConfigError(f"{what} is {value!r}: it must be a whole number") from None
-        return int(value)
+def whole(value: Any, what: str, least: float = -math.inf) -> int:
+    """As an int what is one, NumPy's too, or a float without a fraction. Raises ConfigError for others."""
+    with suppress(TypeError):
+        number = operator.index(int(value) if isinstance(value, Real) and value % 1 == 0 else value)
+        if number >= least:
+            return number
+    raise ConfigError(f"{what}={value!r}: it must be a whole number" + (", at least one" if least == 1 else ""))
 
 
 def _require_window(found: Any, what: str) -> None:
@@ -259,20 +262,18 @@ def advance(dynamics: Dynamics, state: State, grad: Params, n: int) -> State:
 
     Raises ConfigError where `window` does not return a State of what it was given.
     """
-    after = dynamics.window(part_of(state, grad), dict(grad), n)
-    what = f"window() of {type(dynamics).__name__}"
+    after, what = dynamics.window(part_of(state, grad), dict(grad), n), f"window() of {type(dynamics).__name__}"
     if not isinstance(after, State):
         raise ConfigError(f"{what} returned a {type(after).__name__}: it must return a State")
-    require_params(after.phi, f"phi as {what} returned it")
+    for name, values in {"phi": after.phi, **after.buffers}.items():
+        require_params(values, f"{name} as {what} returned it")
     if {k: v.shape for k, v in after.phi.items()} != {k: state.phi[k].shape for k in grad}:
         raise ConfigError(f"{what} returned a phi of other entries or shapes than it was given")
     zeros = {k: torch.zeros_like(v) for k, v in state.phi.items() if k not in grad}
-    buffers = {
-        name: {k: state.buffers.get(name, {}).get(k, zero) for k, zero in zeros.items()} | values
-        for name, values in after.buffers.items()
-    }
-    skipped = state.skipped | {k: state.skipped.get(k, 0) + n for k in zeros}
-    return State(state.phi | after.phi, buffers, after.step, skipped)
+    kept = {name: {k: state.buffers.get(name, {}).get(k, zero) for k, zero in zeros.items()} for name in after.buffers}
+    buffers = {name: {**kept[name], **values} for name, values in after.buffers.items()}
+    skipped = {**state.skipped, **{k: state.skipped.get(k, 0) + n for k in zeros}}
+    return State({**state.phi, **after.phi}, buffers, after.step, skipped)
 
 
 def part_of(state: State, names: Iterable[str]) -> State:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from msmeta.bilevel import Bilevel, MetaGradient, Params, begin, conclude, evaluate, require_sound
-from msmeta.dynamics import Steps, adapt
-from msmeta.errors import ConfigError
+from msmeta.dynamics import Steps, adapt, require_numbers, whole
 
 
 @dataclass(frozen=True)
@@ -24,9 +23,8 @@ class Sampled(Steps):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.samples < 1 or self.deviation <= 0:
-            found = f"samples={self.samples}, deviation={self.deviation}"
-            raise ConfigError(f"{found}: the first must be at least 1, the second positive")
+        require_numbers("positive", deviation=self.deviation)
+        object.__setattr__(self, "samples", whole(self.samples, "samples", 1))
 
     def direction(self, like: Params) -> Params:
         """Standard normal numbers with the keys, shapes and types of `like`, the same ones on every device."""

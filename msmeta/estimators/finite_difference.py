@@ -10,8 +10,7 @@ from torch import Tensor
 
 from msmeta.adjoint import adjoint
 from msmeta.bilevel import Bilevel, MetaGradient, Params, Part, detach, evaluate, gradients, leaves, task_dot
-from msmeta.dynamics import Steps, inner_gradient
-from msmeta.errors import ConfigError
+from msmeta.dynamics import Steps, inner_gradient, require_numbers
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,7 @@ class FiniteDifference(Steps):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.radius > 0:
-            raise ConfigError(f"radius={self.radius}: it must be positive")
+        require_numbers("positive", radius=self.radius)
 
     def __call__(self, problem: Bilevel, theta: Params) -> MetaGradient:
         """As `MultiStep.__call__`."""
@@ -41,7 +39,7 @@ class FiniteDifference(Steps):
 
 
 class Differences:
-    """`Curvature` by central differences at one place; a child says along which directions."""
+    """As `HessianVector`, by central differences; a child says along which directions."""
 
     def __init__(self, settings: Any, problem: Bilevel, phi: Params, theta: Params, t: int) -> None:
         self.settings, self.problem, self.phi, self.theta, self.t = settings, problem, phi, theta, t

@@ -24,7 +24,7 @@ from msmeta.bilevel import (
     task_dot,
     task_scale,
 )
-from msmeta.dynamics import SGD, Adam, Steps, adapt_and_judge, dynamics_at
+from msmeta.dynamics import SGD, Adam, Steps, adapt_and_judge, dynamics_at, require_numbers, whole
 from msmeta.errors import ConfigError
 from msmeta.estimators.first_order import constant_steps
 
@@ -50,9 +50,9 @@ class Implicit(Steps):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.proximal <= 0 or self.cg_steps < 1 or self.tolerance < 0:
-            found = f"proximal={self.proximal}, cg_steps={self.cg_steps}, tolerance={self.tolerance}"
-            raise ConfigError(f"{found}: the first must be positive, the second at least 1, the third not negative")
+        require_numbers("positive", proximal=self.proximal)
+        require_numbers("not negative", tolerance=self.tolerance)
+        object.__setattr__(self, "cg_steps", whole(self.cg_steps, "cg_steps", 1))
 
     @torch.enable_grad()
     def __call__(self, problem: Bilevel, theta: Params) -> MetaGradient:
@@ -62,32 +62,28 @@ class Implicit(Steps):
         has a direction of negative curvature, where conjugate gradients stop: λ is too small for them.
         """
         theta, first = begin(problem, theta)
-        why = "the proximal term ties the inner solution to theta"
-        watch = constant_steps(theta, first, set(), "Implicit", why)
-        state, trail, outer, by_phi, direct = adapt_and_judge(
-            self.regularised(problem, detach(first.phi)), first, theta, self.dynamics, (1,) * self.steps, watch=watch
-        )
-        last = trail[-1].t
-        curvature = HessianVector(problem, state.phi, theta, last)
-        decay = self._weight_decay(theta, last)
+        watch = constant_steps(theta, first, set(), "Implicit", "the proximal term ties the inner solution to theta")
+        pulled, windows = self.regularised(problem, detach(first.phi)), (1,) * self.steps
+        state, trail, outer, by_phi, direct = adapt_and_judge(pulled, first, theta, self.dynamics, windows, watch=watch)
+        place, decay = (state.phi, theta, self.steps - 1), self._weight_decay(theta)
+        curvature = HessianVector(problem, *place)
 
         def product(v: Params) -> Params:
             hessian_v = add_parts(v, curvature.times(v, again=True)[0])
             return {k: (1 + decay / self.proximal) * v[k] + hessian_v[k] / self.proximal for k in v}
 
-        right = {name: value for name, value in add_parts(state.phi, by_phi).items() if state.phi[name].requires_grad}
+        right = {k: value for k, value in add_parts(state.phi, by_phi).items() if state.phi[k].requires_grad}
         by_task = problem.tasks is not None
         solution, info = conjugate_gradients(product, right, self.cg_steps, self.tolerance, by_task)
         with torch.no_grad():
-            again = last, curvature.loss, evaluate(problem.inner, state.phi, theta, last)
+            again = self.steps - 1, curvature.loss, evaluate(problem.inner, *place)
         (through_init,) = pull_back(first, State(solution), theta)
         return conclude(theta, state, trail, outer, through_init, direct, again=[again], **info)
 
-    def _weight_decay(self, theta: Params, t: int) -> float:
-        dynamics = dynamics_at(self.dynamics, theta, t)
-        decay = getattr(dynamics, "weight_decay", 0.0)
-        own = getattr(dynamics.window, "__func__", None) in (SGD.window, Adam.window)
-        if not own and not (isinstance(decay, float | int) and decay == 0):
+    def _weight_decay(self, theta: Params) -> float:
+        dynamics = dynamics_at(self.dynamics, theta, self.steps - 1)
+        decay, own = getattr(dynamics, "weight_decay", 0.0), getattr(dynamics.window, "__func__", None)
+        if own not in (SGD.window, Adam.window) and not (isinstance(decay, float | int) and decay == 0):
             name = type(dynamics).__name__
             raise ConfigError(f"Implicit knows SGD's and Adam's weight decay, not {name}'s: put it into the inner loss")
         return decay
