@@ -1,16 +1,15 @@
 """The Lagrange-multiplier recursion (Eqs. 3-7 and 12-15): the meta-gradient without a graph of the whole trajectory.
 
 Forwards it keeps each window's first state; backwards it evaluates the window's gradient again, multiplies it by the
-multipliers once, and forgets it. Costs 2K gradient evaluations and K Hessian-vector products for K windows; holds K
-states and one gradient's graph, where automatic differentiation holds K graphs and evaluates K gradients.
-Of more than 16 windows it keeps every √K-th state and recomputes those between when their turn comes: 3K gradient
-evaluations, and 2√K states, at most 16 of them up to 64 windows.
+multipliers once, and forgets it: 2K gradient evaluations and K Hessian-vector products for K windows, with K states and
+one gradient's graph, where automatic differentiation holds K graphs and evaluates K gradients. Of more than 16 windows
+it keeps every √K-th state and recomputes those between: 3K evaluations, 2√K states, at most 16 of them up to K = 64.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,9 +29,8 @@ from msmeta.bilevel import (
     gradients,
     leaves,
     plus,
-    pull_back,
 )
-from msmeta.dynamics import SGD, adapt, adapt_and_judge, advance, dynamics_at, inner_gradient, part_of
+from msmeta.dynamics import SGD, adapt, adapt_and_judge, advance, dynamics_at, inner_gradient
 
 
 class HessianVector:
@@ -51,11 +49,7 @@ class HessianVector:
 
 @torch.enable_grad()
 def adjoint(
-    problem: Bilevel,
-    theta: Params,
-    dynamics: DynamicsLike,
-    windows: Sequence[int],
-    curvature: Callable[[Bilevel, Params, Params, int], Any] = HessianVector,
+    problem: Bilevel, theta: Params, dynamics: DynamicsLike, windows: Sequence[int], curvature: Any = HessianVector
 ) -> MetaGradient:
     """The meta-gradient of Eq. 12 for windows of these lengths; Eqs. 3 and 4 where all of them are 1.
 
@@ -67,13 +61,13 @@ def adjoint(
     adapted, trail, outer, by_phi, total = adapt_and_judge(problem, first, theta, dynamics, windows, keep=states.keep)
     multipliers, again = State(add_parts(adapted.phi, by_phi)), []  # Λ_T
     for k, n in reversed(list(enumerate(windows))):
-        (t, _, used), start = trail[k], states.take(k)
+        (t, loss, used), start = trail[k], states.take(k)
         product = curvature(problem, start.phi, theta, t)
         if curvature is HessianVector or not again:
-            again.append((t, trail[k].loss, product.loss))
+            again.append((t, loss, product.loss))
         now = dynamics_at(dynamics, theta, t)
         if _is_linear(now):
-            part, weights = now.pull_back(part_of(multipliers, used), n)
+            part, weights = now.pull_back(multipliers.part(used), n)
             buffers = {name: multipliers.buffers.get(name, {}) | values for name, values in part.buffers.items()}
             multipliers = State(multipliers.phi | part.phi, buffers)
         else:
@@ -82,7 +76,7 @@ def adjoint(
         by_phi, by_theta = product.times(weights)
         multipliers = State(plus(multipliers.phi, by_phi), multipliers.buffers)
         total = plus(total, by_theta)
-    (through_init,) = pull_back(first, multipliers, theta)
+    (through_init,) = first.pull_back(multipliers, theta)
     return conclude(theta, adapted, trail, outer, plus(total, through_init), again=again)
 
 
@@ -132,6 +126,6 @@ def _pull_back(
     after = advance(dynamics, state, grad, n)
     # Retained, since dynamics may read what `init` made of θ, whose graph all windows share.
     groups = state.phi, grad, theta, *buffers.values()
-    by_phi, by_grad, by_theta, *parts = pull_back(after, multipliers, *groups, retain_graph=True)
+    by_phi, by_grad, by_theta, *parts = after.pull_back(multipliers, *groups, retain_graph=True)
     parts = {name: add_parts(buffers[name], part) for name, part in zip(buffers, parts, strict=True)}
     return State(add_parts(state.phi, by_phi), parts), add_parts(grad, by_grad), by_theta

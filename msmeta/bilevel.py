@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -27,16 +27,34 @@ Part = dict[str, Tensor | None]
 class State:
     """The inner optimiser's state s = [φ, v, ...] (Eq. 2).
 
-    phi: task-parameters.
-    buffers: the optimiser's own variables by name, each with phi's keys and shapes; a missing one is zero.
-    step: how many steps the optimiser has taken (Adam's bias correction looks at it).
-    skipped: how many of them left an entry of phi alone, since the inner loss did not use it; 0 where it is missing.
+    phi: task-parameters. buffers: the optimiser's own variables by name, each with phi's keys and shapes; a missing one
+    is zero. step: how many steps the optimiser has taken (Adam's bias correction looks at it). skipped: how many of
+    them left an entry of phi alone, since the inner loss did not use it.
     """
 
     phi: Params
     buffers: dict[str, Params] = field(default_factory=dict)
     step: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
+
+    def detach(self) -> State:
+        """The same state without its history."""
+        buffers = {name: detach(values) for name, values in self.buffers.items()}
+        return replace(self, phi=detach(self.phi), buffers=buffers)
+
+    def part(self, names: Iterable[str]) -> State:
+        """The state of these entries of φ alone, in dictionaries of its own."""
+        phi = {name: self.phi[name] for name in names}
+        others = self.phi.keys() - phi.keys()
+        buffers = {name: {k: v for k, v in values.items() if k not in others} for name, values in self.buffers.items()}
+        return State(phi, buffers, self.step, dict(self.skipped))
+
+    def pull_back(self, multipliers: State, *groups: Params, **options: bool) -> list[Part]:
+        """Λᵀ∂s by each entry of each group, as `gradients`; a multiplier that is missing or None stands for zero."""
+        pairs = [(self.phi, multipliers.phi)]
+        pairs += [(values, multipliers.buffers.get(name, {})) for name, values in self.buffers.items()]
+        outputs = [(value, weights.get(name)) for values, weights in pairs for name, value in values.items()]
+        return gradients([(value, weight) for value, weight in outputs if weight is not None], *groups, **options)
 
 
 class Dynamics(Protocol):
@@ -91,20 +109,11 @@ class MetaGradient:
 
     @property
     def phi(self) -> Params:
-        """Adapted task-parameters φ_{T+1}."""
         return self.state.phi
 
 
-class Evaluation(NamedTuple):
-    """One evaluation of the inner loss: its step, its value without a graph, and the entries of φ that it uses."""
-
-    t: int
-    loss: Tensor
-    used: tuple[str, ...] = ()
-
-
-Trail = Sequence[Evaluation]
-Again = Sequence[tuple[int, Tensor, Tensor]]
+Trail = Sequence[tuple[int, Tensor, tuple[str, ...]]]
+"""Evaluations of the inner loss on the way: step, value without a graph, and the entries of φ that it uses."""
 
 
 @torch.enable_grad()
@@ -132,15 +141,11 @@ def begin(problem: Bilevel, theta: Params) -> tuple[Params, State]:
     for name, values in {"phi": state.phi, **state.buffers}.items():
         require_params(values, f"{name} as init returned it", problem.tasks)
     still = {value.untyped_storage().data_ptr() for value in theta.values() if not value.requires_grad}
-
-    def own(value: Tensor) -> Tensor:
-        if value.requires_grad:
-            return value.clone()
-        frozen = is_frozen(value) or value.untyped_storage().data_ptr() in still
-        return value.detach().clone().requires_grad_(not frozen)
-
-    buffers = {name: {k: v.clone() for k, v in values.items()} for name, values in state.buffers.items()}
-    return theta, State({k: own(v) for k, v in state.phi.items()}, buffers, state.step, dict(state.skipped))
+    phi, buffers = {}, {name: {k: v.clone() for k, v in values.items()} for name, values in state.buffers.items()}
+    for name, value in state.phi.items():
+        stays = is_frozen(value) or value.untyped_storage().data_ptr() in still
+        phi[name] = value.clone() if value.requires_grad else value.detach().clone().requires_grad_(not stays)
+    return theta, State(phi, buffers, state.step, dict(state.skipped))
 
 
 def require_params(params: Any, what: str, tasks: int | None = None) -> None:
@@ -168,10 +173,7 @@ def evaluate(loss: Callable[..., Tensor], phi: Params, theta: Params, *t: int) -
 
 
 def gradients(outputs: Iterable[tuple[Tensor, Tensor | None]], *groups: Params, **options: bool) -> list[Part]:
-    """Σ wᵀ∂y over the outputs (y, w), by each entry of each group; None where no y depends on it.
-
-    w is None for a scalar y. options: of torch.autograd.grad.
-    """
+    """Σ wᵀ∂y over the outputs (y, w) by each entry of each group, None where no y depends on it; w is None for 1."""
     outputs = [pair for pair in outputs if pair[0].requires_grad]
     wanted = [value for group in groups for value in group.values() if value.requires_grad]
     grads = iter(())
@@ -179,17 +181,6 @@ def gradients(outputs: Iterable[tuple[Tensor, Tensor | None]], *groups: Params, 
         values, weights = zip(*outputs, strict=True)
         grads = iter(torch.autograd.grad(values, wanted, weights, allow_unused=True, **options))
     return [{name: next(grads, None) if v.requires_grad else None for name, v in group.items()} for group in groups]
-
-
-def pull_back(state: State, multipliers: State, *groups: Params, **options: bool) -> list[Part]:
-    """Λᵀ∂s by each entry of each group, as `gradients`; a multiplier that is missing or None stands for zero.
-
-    With s₁ as `begin` gave it, and θ, it is the part of the meta-gradient that goes through `init` (Eq. 10).
-    """
-    pairs = [(state.phi, multipliers.phi)]
-    pairs += [(values, multipliers.buffers.get(name, {})) for name, values in state.buffers.items()]
-    outputs = [(value, weights.get(name)) for values, weights in pairs for name, value in values.items()]
-    return gradients([(value, weight) for value, weight in outputs if weight is not None], *groups, **options)
 
 
 def reached(outputs: Iterable[Tensor], params: Params) -> set[str]:
@@ -217,41 +208,35 @@ def require_dependence(*parts: Part) -> None:
 
 
 def conclude(
-    theta: Params,
-    state: State,
-    trail: Sequence[Evaluation],
-    loss: Tensor,
-    *parts: Part,
-    again: Again = (),
-    **info: float,
+    theta: Params, state: State, trail: Trail, loss: Tensor, *parts: Part, again: Any = (), **info: float
 ) -> MetaGradient:
     """The result, its meta-gradient the sum of the parts. Raises as `require_dependence` and `require_sound`."""
     require_dependence(*parts)
-    out = MetaGradient(loss.detach(), add_parts(theta, *parts), detach_state(state), info)
+    out = MetaGradient(loss.detach(), add_parts(theta, *parts), state.detach(), info)
     require_sound(trail, out.loss, out.phi, out.grad, again)
     return out
 
 
-def require_sound(trail: Trail, outer: Tensor, phi: Params, grad: Params | None = None, again: Again = ()) -> None:
-    """Raises DivergedError that names the first step whose loss, or the entry of `grad` that, is NaN or infinite.
+def require_sound(trail: Trail, outer: Tensor, phi: Params, grad: Params | None = None, again: Any = ()) -> None:
+    """Raises DivergedError that names the first step whose loss is NaN or infinite, or the entry of `grad` that is.
 
-    phi: whose precision may be to blame. again: step, loss, and the loss at the same place again; raises ConfigError
-    where they differ. All is read at once, after the work is done, so that a GPU is waited for once. While a CUDA graph
-    is captured nothing can be read: there the caller looks at the loss after each replay.
+    phi: whose precision may be to blame. again: (step, loss, the loss at the same place again), with ConfigError where
+    they differ. All is read at once, after the work is done, so that a GPU is waited for once. While a CUDA graph is
+    captured nothing can be read: there the caller looks at the loss after each replay.
     """
     if outer.is_cuda and torch.cuda.is_current_stream_capturing():
         return
     grad = grad or {}
     pairs = [loss for _, *both in again for loss in both]
-    read = [outer, *(step.loss for step in trail), *pairs, *(value.isfinite().all() for value in grad.values())]
+    read = [outer, *(loss for _, loss, _ in trail), *pairs, *(value.isfinite().all() for value in grad.values())]
     values = iter(torch.stack([value.detach().to(outer.device) for value in read]).tolist())
     last = next(values)
     low = [value.dtype for value in (outer, *phi.values()) if value.is_floating_point() and value.itemsize < 4]
     advice = f"{low[0]} may over- or underflow, so try float32" if low else "lower the inner learning rate"
-    for step in trail:
+    for t, _, _ in trail:
         if not math.isfinite(value := next(values)):
-            advice = advice if step.t or low else "no step was taken yet, so look at theta and at the data"
-            raise DivergedError(f"inner loss is {value} at step {step.t}: {advice}")
+            advice = advice if t or low else "no step was taken yet, so look at theta and at the data"
+            raise DivergedError(f"inner loss is {value} at step {t}: {advice}")
     if not math.isfinite(last):
         raise DivergedError(f"outer loss is {last} after the last inner step: {advice}")
     # Sums taken in another order agree in half of the digits and more; other random numbers show in the first ones.
@@ -288,12 +273,6 @@ def leaves(params: Params, like: Params | None = None) -> Params:
 def detach(params: Params) -> Params:
     """The same values without their history."""
     return {name: value.detach() for name, value in params.items()}
-
-
-def detach_state(state: State) -> State:
-    """The same state without its history."""
-    buffers = {name: detach(values) for name, values in state.buffers.items()}
-    return State(detach(state.phi), buffers, state.step, state.skipped)
 
 
 def task_dot(a: Params, b: Params, by_task: bool) -> Tensor:

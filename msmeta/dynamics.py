@@ -11,7 +11,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -22,11 +22,10 @@ from msmeta.bilevel import (
     Bilevel,
     Dynamics,
     DynamicsLike,
-    Evaluation,
     Params,
     State,
+    Trail,
     detach,
-    detach_state,
     evaluate,
     gradients,
     graph,
@@ -73,7 +72,8 @@ class SGD:
         The first leaves out what acts through g (Eq. 12 is their sum once g's part is multiplied by ∂g/∂φ).
         """
         power, total = self.coefficients(n)
-        velocity, buffers = multipliers.buffers.get("velocity", {}), dict(multipliers.buffers)
+        buffers = dict(multipliers.buffers)
+        velocity = {} if _is_zero(self.momentum) else buffers.get("velocity", {})
         parts = {name: (value, velocity.get(name)) for name, value in multipliers.phi.items()}
         first, second = zip(*power, strict=True)  # columns
         if not _is_zero(self.momentum):
@@ -133,23 +133,16 @@ class Adam:
 
 
 def require_numbers(range_: str, **values: Rate) -> None:
-    """Raises ConfigError for what is no number in its range, a key of RANGES; a 0-d tensor's value is not read."""
+    """Raises ConfigError for what is no number in its range; a 0-d tensor's value is not read."""
     for name, value in values.items():
-        number = isinstance(value, Real) and RANGES[range_](value)
+        top = 1 if range_ == "in [0, 1)" else math.inf
+        number = isinstance(value, Real) and 0 <= value < top and (value > 0 or range_ != "positive")
         if not number and not (isinstance(value, Tensor) and value.dim() == 0 and value.is_floating_point()):
             raise ConfigError(f"{name}={value!r}: it must be a number, {range_}, or a 0-d tensor")
 
 
-RANGES = {
-    "positive": lambda value: 0 < value < math.inf,
-    "not negative": lambda value: 0 <= value < math.inf,
-    "in [0, 1)": lambda value: 0 <= value < 1,
-}
-
-
 def _is_zero(rate: Rate) -> bool:
-    """Whether it is the number 0; a tensor's derivative counts even there."""
-    return not isinstance(rate, Tensor) and rate == 0
+    return not isinstance(rate, Tensor) and rate == 0  # a tensor's derivative counts even there
 
 
 def _combine(coefficients: tuple[Rate, ...], values: tuple[Tensor | None, ...]) -> Tensor:
@@ -188,10 +181,7 @@ class Steps:
 
 
 def partition(steps: int, window: int | Sequence[int]) -> tuple[int, ...]:
-    """The lengths of the windows that `steps` inner steps fall into: T = N + N + ... + N, or any partition of T.
-
-    Raises ConfigError where the windows do not add up to the steps.
-    """
+    """The windows' lengths: T = N + N + ... + N, or any partition of T. Raises ConfigError where they are none of T."""
     steps = whole(steps, "steps", 1)
     if not isinstance(window, Sequence) and not getattr(window, "ndim", 0):
         n = whole(window, "window")
@@ -223,10 +213,7 @@ def _require_window(found: Any, what: str) -> None:
 
 
 def dynamics_at(dynamics: DynamicsLike, theta: Params, t: int) -> Dynamics:
-    """The dynamics of the window that begins at step t.
-
-    Raises ConfigError where they are none, or hold a tensor that requires gradients by other than θ.
-    """
+    """Those of the window from step t. Raises ConfigError where they hold a tensor with gradients by other than θ."""
     if not hasattr(dynamics, "window"):
         dynamics = dynamics(dict(theta), t)
         _require_window(dynamics, f"what dynamics(theta, {t}) returned")
@@ -247,9 +234,7 @@ def inner_gradient(problem: Bilevel, phi: Params, theta: Params, t: int, create_
     loss = evaluate(problem.inner, phi, theta, t)
     # The backward pass of compiled code has no derivative, and torch does not always say so: it may leave it out.
     if create_graph and any(node.name() == "CompiledFunctionBackward" for node in graph([loss])):
-        raise ConfigError(
-            f"inner loss at step {t} is compiled, and torch.compile loses second derivatives: leave it out"
-        )
+        raise ConfigError(f"inner loss at step {t} is compiled: torch.compile loses second derivatives, so do without")
     (grads,) = gradients([(loss, None)], phi, create_graph=create_graph)
     used = {name: grad for name, grad in grads.items() if grad is not None}
     if not used:
@@ -258,11 +243,11 @@ def inner_gradient(problem: Bilevel, phi: Params, theta: Params, t: int, create_
 
 
 def advance(dynamics: Dynamics, state: State, grad: Params, n: int) -> State:
-    """The state after a window. The dynamics see the entries of `grad` alone; others stay, and so do their buffers.
+    """The state after a window; entries of φ that have no gradient stay, and so do their buffers.
 
-    Raises ConfigError where `window` does not return a State of what it was given.
+    Raises ConfigError where `window` does not return a State of the entries that it was given.
     """
-    after, what = dynamics.window(part_of(state, grad), dict(grad), n), f"window() of {type(dynamics).__name__}"
+    after, what = dynamics.window(state.part(grad), dict(grad), n), f"window() of {type(dynamics).__name__}"
     if not isinstance(after, State):
         raise ConfigError(f"{what} returned a {type(after).__name__}: it must return a State")
     for name, values in {"phi": after.phi, **after.buffers}.items():
@@ -276,14 +261,6 @@ def advance(dynamics: Dynamics, state: State, grad: Params, n: int) -> State:
     return State({**state.phi, **after.phi}, buffers, after.step, skipped)
 
 
-def part_of(state: State, names: Iterable[str]) -> State:
-    """The state of these entries of φ, in dictionaries of its own."""
-    phi = {name: state.phi[name] for name in names}
-    others = state.phi.keys() - phi.keys()
-    buffers = {name: {k: v for k, v in values.items() if k not in others} for name, values in state.buffers.items()}
-    return State(phi, buffers, state.step, dict(state.skipped))
-
-
 @torch.enable_grad()
 def adapt(
     problem: Bilevel,
@@ -294,7 +271,7 @@ def adapt(
     t: int = 0,
     keep: Callable[[int, State], None] = lambda k, state: None,
     watch: Callable[[Iterable[Tensor]], None] | None = None,
-) -> tuple[State, list[Evaluation]]:
+) -> tuple[State, Trail]:
     """The state after the windows without a graph, as at test time, and the evaluations of the inner loss.
 
     state: as `begin` gives it. t: index of the first step. keep: is given the number of each window, from 0, and its
@@ -302,16 +279,16 @@ def adapt(
     Costs one gradient evaluation a window and holds one state.
     """
     theta, trail = theta if watch else detach(theta), []
-    phi, state = leaves(state.phi, state.phi), detach_state(state)
+    phi, state = leaves(state.phi, state.phi), state.detach()
     for k, n in enumerate(windows):
-        keep(k, State(phi, state.buffers, state.step, state.skipped))
+        keep(k, replace(state, phi=phi))
         loss, grad = inner_gradient(problem, phi, theta, t, create_graph=False)
         after = advance(dynamics_at(dynamics, theta, t), state, grad, n)
         if watch:
             watch([loss, *after.phi.values(), *(v for values in after.buffers.values() for v in values.values())])
-        trail.append(Evaluation(t, loss.detach(), tuple(grad)))
-        phi, state, t = leaves(after.phi, phi), detach_state(after), t + n
-    return State(phi, state.buffers, state.step, state.skipped), trail
+        trail.append((t, loss.detach(), tuple(grad)))
+        phi, state, t = leaves(after.phi, phi), after.detach(), t + n
+    return replace(state, phi=phi), trail
 
 
 @torch.enable_grad()

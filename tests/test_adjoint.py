@@ -6,7 +6,16 @@ import pytest
 import torch
 from problems import DYNAMICS, F64, finite_differences, maml, meta_network, relative_error
 
-from msmeta import SGD, Adam, Bilevel, MultiStep, State
+from msmeta import (
+    SGD,
+    Adam,
+    Bilevel,
+    EvolutionStrategies,
+    FiniteDifference,
+    GaussianSmoothing,
+    MultiStep,
+    State,
+)
 from msmeta.bilevel import Params
 from msmeta.experiments.few_shot.costs import SavedBytes
 
@@ -104,3 +113,117 @@ def test_what_autograd_keeps_does_not_grow_with_the_steps(dynamics, window):
             peaks[backward, steps] = saved.peak
     assert peaks["adjoint", 32] == peaks["adjoint", 2] > 0
     assert peaks["autograd", 32] > 8 * peaks["autograd", 2]
+
+
+KEPT = {}
+
+
+class _Keeping:
+    """An optimiser that reads a rate which `init` made of θ and left lying about."""
+
+    def window(self, state, grad, n):
+        return State({k: v - n * KEPT["rate"] * grad[k] for k, v in state.phi.items()}, state.buffers, state.step + n)
+
+
+class _Clipped(SGD):
+    """A subclass whose map is not SGD's."""
+
+    def window(self, state, grad, n):
+        return super().window(state, {name: torch.tanh(g) for name, g in grad.items()}, n)
+
+
+class _Slowing(SGD):
+    """A subclass that keeps SGD's window, with other coefficients."""
+
+    def coefficients(self, n):
+        return SGD(KEPT["rate"], self.momentum, self.weight_decay).coefficients(n)
+
+
+class _Leap:
+    """Its window is not n steps: it goes n² times as far."""
+
+    def window(self, state, grad, n):
+        trace = state.buffers.get("trace", {k: torch.zeros_like(v) for k, v in grad.items()})
+        trace = {k: trace[k] + torch.sin(grad[k]) for k in grad}
+        phi = {k: v - 0.01 * n**2 * trace[k] * (1 + v**2) for k, v in state.phi.items()}
+        return State(phi, {"trace": trace}, state.step + n)
+
+
+class _Module(torch.nn.Module):
+    """Learned elsewhere, and no longer."""
+
+    def __init__(self):
+        super().__init__()
+        self.rate = torch.nn.Parameter(torch.tensor(0.1, dtype=F64), requires_grad=False)
+
+    def window(self, state, grad, n):
+        return State({k: v - n * self.rate * grad[k] for k, v in state.phi.items()}, {}, state.step + n)
+
+
+def _scheduled(theta, t):
+    """Every parameter moves with t, the optimiser too, and momentum pauses; nothing depends on θ."""
+    return Adam(0.02, eps=1e-2) if t == 3 else SGD(0.1 / (1 + t), 0.0 if t % 2 else 0.9, 0.01 * t)
+
+
+def _learned(theta, t):
+    """Rates, momentum and weight decay that θ makes, in three ways, one of them where momentum is 0."""
+    rate, momentum = theta["rate"].exp(), theta["momentum"] * (t > 1)
+    return Adam(rate, (momentum, 0.99), 1e-2, momentum) if t == 2 else SGD(rate / (1 + t), momentum, momentum * 0.1)
+
+
+RATES = {"rate": torch.tensor(-2.0, dtype=F64), "momentum": torch.tensor(0.5, dtype=F64)}
+
+
+def _with_rates(make):
+    """The problem with rates in θ besides; its `init` keeps one of them."""
+    problem, theta = make()
+
+    def init(th):
+        KEPT["rate"] = th["rate"].exp()
+        return {name: value for name, value in problem.init(th).items() if name not in RATES}
+
+    return Bilevel(init, problem.inner, problem.outer), {**theta, **RATES}
+
+
+@pytest.mark.parametrize("windows", [(1,) * 5, (1, 2, 2), (2, 1, 2), (1,) * 20], ids=["steps", "122", "212", "many"])
+@pytest.mark.parametrize("make", [maml, meta_network])
+@pytest.mark.parametrize(
+    "dynamics",
+    [_Keeping(), _Clipped(0.1, 0.9), _Slowing(0.1, 0.9, 0.1), _Leap(), _Module(), _scheduled, _learned],
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
+)
+def test_whatever_the_dynamics_are_they_are_differentiated_through_their_own_window(dynamics, make, windows):
+    problem, theta = _with_rates(make)
+    out = _compare(dynamics, sum(windows), windows, problem, theta)
+    learns = {_Keeping: ["rate"], _Slowing: ["rate"]}.get(type(dynamics), ["rate", "momentum"] * (dynamics is _learned))
+    assert [name for name in RATES if out.grad[name] != 0] == learns
+    if len(windows) == 3:
+        loss = MultiStep(dynamics, 5, windows)
+        assert relative_error(out.grad, finite_differences(lambda moved: loss(problem, moved).loss, theta)) < 1e-6
+
+
+def test_rates_are_taken_at_the_first_step_of_each_window():
+    seen = []
+
+    def dynamics(theta, t):
+        seen.append((t, theta["w"].item()))
+        theta.clear()
+        return SGD(0.1 * (1 + t))
+
+    problem = Bilevel(lambda th: th, lambda p, th, t: p["w"].square() / 2, lambda p, th: p["w"])
+    for backward in ("autograd", "adjoint"):
+        out = MultiStep(dynamics, 4, (1, 2, 1), backward)(problem, {"w": torch.tensor(1.0, dtype=F64)})
+        assert out.phi["w"].item() == pytest.approx(0.9 * (1 - 2 * 0.2) * (1 - 0.4))
+        assert out.grad["w"].item() == pytest.approx(0.9 * 0.6 * 0.6)
+    assert seen == [(0, 1.0), (1, 1.0), (3, 1.0)] * 2 + [(3, 1.0), (1, 1.0), (0, 1.0)]
+
+
+@pytest.mark.parametrize("make", [maml, meta_network])
+def test_estimators_without_second_derivatives_learn_rates_too(make):
+    problem, theta = _with_rates(make)
+    exact = MultiStep(_learned, 4)(problem, theta).grad
+    assert relative_error(FiniteDifference(_learned, 4, 1e-5)(problem, theta).grad, exact) < 1e-8
+    generator = torch.Generator().manual_seed(0)
+    for kind in (EvolutionStrategies, GaussianSmoothing):
+        found = kind(_learned, 4, 300, 1e-3, generator)(problem, theta).grad
+        assert found["rate"].item() == pytest.approx(exact["rate"].item(), rel=0.5)

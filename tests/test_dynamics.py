@@ -1,10 +1,12 @@
 """Inner optimisers against torch.optim, and their windows against single steps."""
 
+import math
+
 import pytest
 import torch
-from problems import F64
+from problems import F64, maml
 
-from msmeta import SGD, Adam, ConfigError, State
+from msmeta import SGD, Adam, ConfigError, EvolutionStrategies, FirstOrder, MultiStep, State
 
 OPTIMISERS = [
     (SGD(0.1), lambda p: torch.optim.SGD(p, lr=0.1)),
@@ -103,8 +105,103 @@ def test_adam_is_differentiable_where_a_gradient_is_exactly_zero():
         lambda: Adam(-1.0),
         lambda: Adam(betas=(0.9, 1.0)),
         lambda: Adam(eps=0.0),
+        lambda: SGD("0.1"),
+        lambda: SGD({"w": 0.1}),
+        lambda: SGD(math.nan),
+        lambda: SGD(0.1, math.nan),
+        lambda: SGD(0.1, weight_decay=math.inf),
+        lambda: SGD(torch.ones(2)),
+        lambda: SGD(torch.tensor(1)),
+        lambda: Adam(0.1, 0.9),
+        lambda: Adam(0.1, (0.9,)),
+        lambda: Adam(0.1, ("0.9", 0.9)),
     ],
 )
 def test_impossible_rates_are_refused(make):
     with pytest.raises(ConfigError, match="must"):
         make()
+
+
+def test_derivatives_flow_through_rates_also_where_they_are_zero():
+    for kind, names in ((SGD, ("lr", "momentum", "weight_decay")), (Adam, ("lr", "weight_decay"))):
+        for value in (0.0, 0.3):
+            rates = {name: torch.tensor(value, dtype=F64, requires_grad=True) for name in names}
+            state = State({"x": _tensors(0, 4)})
+            for seed in (1, 2):
+                state = kind(**rates).window(state, {"x": _tensors(seed, 4)}, 2)
+            found = torch.autograd.grad(state.phi["x"].sum(), list(rates.values()))
+            for name, slope in zip(names, found, strict=True):
+                sides = []
+                for h in (1e-6, -1e-6):
+                    moved = {k: v.detach() + h * (k == name) for k, v in rates.items()}
+                    state = State({"x": _tensors(0, 4)})
+                    for seed in (1, 2):
+                        state = kind(**moved).window(state, {"x": _tensors(seed, 4)}, 2)
+                    sides.append(state.phi["x"].sum())
+                assert slope.item() == pytest.approx(((sides[0] - sides[1]) / 2e-6).item(), rel=1e-6, abs=1e-8)
+                assert value == 0 or slope != 0
+
+
+class _Holding:
+    """A learned optimiser of a user's own."""
+
+    def __init__(self, rate):
+        self.rate = rate
+
+    def window(self, state, grad, n):
+        return State({k: v - n * self.rate * grad[k] for k, v in state.phi.items()}, {}, state.step + n)
+
+
+class _Module(torch.nn.Module):
+    def __init__(self, rate):
+        super().__init__()
+        self.rate = torch.nn.Parameter(rate.detach())
+
+    window = _Holding.window
+
+
+@pytest.mark.parametrize("backward", ["autograd", "adjoint"])
+@pytest.mark.parametrize("kind", [SGD, Adam, _Holding, _Module])
+def test_a_rate_whose_gradient_would_be_lost_is_refused(kind, backward):
+    """It requires gradients and is no function of θ, whether the dynamics are given or returned."""
+    problem, theta = maml()
+    rate = torch.tensor(0.1, dtype=F64, requires_grad=True)
+    for dynamics in (kind(rate), lambda theta, t: kind(rate * 1.0)):
+        for estimator in (
+            MultiStep(dynamics, 2, 1, backward),
+            FirstOrder(dynamics, 2),
+            EvolutionStrategies(dynamics, 2),
+        ):
+            with pytest.raises(ConfigError, match=f"of {kind.__name__} requires gradients but.* lambda theta, t: SGD"):
+                estimator(problem, theta)
+    assert MultiStep(kind(rate.detach()).requires_grad_(False) if kind is _Module else kind(rate.detach()), 2)(
+        problem, theta
+    ).loss.isfinite()
+
+
+def _returning(result):
+    class Returning:
+        def window(self, state, grad, n):
+            return result(state)
+
+    return Returning()
+
+
+@pytest.mark.parametrize("backward", ["autograd", "adjoint"])
+@pytest.mark.parametrize(
+    ("dynamics", "match"),
+    [
+        (_returning(lambda state: state.phi), r"window\(\) of Returning returned a dict: it must return a State"),
+        (_returning(lambda state: None), "returned a NoneType"),
+        (_returning(lambda state: State({"w1": state.phi["w1"]})), "other entries or shapes"),
+        (_returning(lambda state: State({k: v[:1] for k, v in state.phi.items()})), "other entries or shapes"),
+        (_returning(lambda state: State({k: 1.0 for k in state.phi})), "phi as window.* has a float under"),
+        (_returning(lambda state: State(state.phi, {"count": {"w1": torch.tensor(1)}})), "count as .* torch.int64"),
+        (lambda theta, t: None, r"what dynamics\(theta, 0\) returned is a NoneType: it must be an object with window"),
+        (lambda theta, t: SGD, r"what dynamics\(theta, 0\) returned is SGD: it must be"),
+    ],
+)
+def test_dynamics_of_another_kind_are_refused_in_one_line(dynamics, match, backward):
+    with pytest.raises(ConfigError, match=match) as caught:
+        MultiStep(dynamics, 2, 1, backward)(*maml())
+    assert "\n" not in str(caught.value)

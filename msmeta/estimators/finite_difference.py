@@ -21,8 +21,7 @@ class FiniteDifference(Steps):
     rounding of order 1/radius. The default is for float32 and a network such as Conv4, where shorter ones drown in
     rounding; in float64 take 1e-5.
 
-    Valid for every θ, also a meta-network: the same difference of ∂L_t/∂θ is wᵀ∂g/∂θ. The paper counts this method
-    among those that cannot have this mixed derivative.
+    Valid for every θ, also a meta-network: the same difference of ∂L_t/∂θ is wᵀ∂g/∂θ, which the paper denies.
 
     Costs 3T gradient evaluations (another T for dynamics other than SGD) and no Hessian-vector product; holds T states.
     """
@@ -51,9 +50,7 @@ class Differences:
 
     @property
     def grad(self) -> Params:
-        return inner_gradient(self.problem, leaves(self.phi, self.phi), detach(self.theta), self.t, create_graph=False)[
-            1
-        ]
+        return inner_gradient(self.problem, leaves(self.phi, self.phi), detach(self.theta), self.t, False)[1]
 
     def along(self, direction: Params, step: float) -> tuple[Part, Part]:
         """Derivatives of ∂L_t/∂φ and of ∂L_t/∂θ along a direction of φ, by two gradient evaluations."""

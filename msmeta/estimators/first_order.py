@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from msmeta.bilevel import Bilevel, MetaGradient, Params, State, begin, conclude, pull_back, reached
+from msmeta.bilevel import Bilevel, MetaGradient, Params, State, begin, conclude, reached
 from msmeta.dynamics import Steps, adapt_and_judge
 from msmeta.errors import ConfigError
 
@@ -30,7 +30,7 @@ class FirstOrder(Steps):
         state, trail, outer, by_phi, direct = adapt_and_judge(
             problem, first, theta, self.dynamics, (1,) * self.steps, watch=watch
         )
-        return conclude(theta, state, trail, outer, *pull_back(first, State(by_phi), theta), direct)
+        return conclude(theta, state, trail, outer, *first.pull_back(State(by_phi), theta), direct)
 
 
 def constant_steps(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from msmeta.adjoint import adjoint
-from msmeta.bilevel import Bilevel, MetaGradient, Params, Part, add_parts, task_dot, task_scale
+from msmeta.bilevel import Bilevel, MetaGradient, Params, Part, add_parts, plus, task_dot, task_scale
 from msmeta.estimators.evolution_strategies import Sampled
 from msmeta.estimators.finite_difference import Differences
 
@@ -32,12 +32,11 @@ class GaussianSmoothing(Sampled):
 
 class _Smoothed(Differences):
     def times(self, w: Params) -> tuple[Part, Part]:
-        by_phi, by_theta = [], []
+        by_phi, by_theta = dict.fromkeys(w), dict.fromkeys(self.theta)
         for _ in range(self.settings.samples):
             u = self.settings.direction(w)
             along, mixed = self.along(u, self.settings.deviation)
             share = task_dot(u, w, self.problem.tasks is not None) / self.settings.samples
-            by_phi.append(task_scale(share, add_parts(w, along)))
-            by_theta.append({k: share.sum() * part for k, part in mixed.items() if part is not None})
-        used = {k: v for k, v in self.theta.items() if any(k in parts for parts in by_theta)}
-        return add_parts(w, *by_phi), add_parts(used, *by_theta)
+            by_phi = plus(by_phi, task_scale(share, add_parts(w, along)))
+            by_theta = plus(by_theta, {k: share.sum() * part for k, part in mixed.items() if part is not None})
+        return by_phi, by_theta

@@ -20,7 +20,6 @@ from msmeta.bilevel import (
     detach,
     evaluate,
     plus,
-    pull_back,
     task_dot,
     task_scale,
 )
@@ -36,12 +35,11 @@ class Implicit(Steps):
     proximal: λ; the inner steps minimise L_t(φ) + λ/2 |φ - φ₁|². cg_steps, tolerance: conjugate gradients end after
     so many products, or once each task's residual is so small relative to its right-hand side.
 
-    Valid where θ initialises φ and acts in the inner steps not at all, and where these come near a stationary point:
-    Eq. 18 holds there, however the steps got there. L_t is that of the last step. The weight decay ω of SGD and Adam
-    counts as part of the inner loss (H + ωI).
+    Valid where θ acts on φ₁ alone and the steps come near a stationary point: Eq. 18 holds there, however they got
+    there. L_t is that of the last step. SGD's or Adam's weight decay ω counts as part of the inner loss (H + ωI).
 
-    Costs T + 1 gradient evaluations, one of the inner loss, and one Hessian-vector product for each conjugate-gradient
-    step; holds one state and one gradient's graph.
+    Costs T + 1 gradient evaluations, an inner loss, and a Hessian-vector product for each conjugate-gradient step;
+    holds one state and one gradient's graph.
     """
 
     proximal: float = 1.0
@@ -77,15 +75,14 @@ class Implicit(Steps):
         solution, info = conjugate_gradients(product, right, self.cg_steps, self.tolerance, by_task)
         with torch.no_grad():
             again = self.steps - 1, curvature.loss, evaluate(problem.inner, *place)
-        (through_init,) = pull_back(first, State(solution), theta)
+        (through_init,) = first.pull_back(State(solution), theta)
         return conclude(theta, state, trail, outer, through_init, direct, again=[again], **info)
 
     def _weight_decay(self, theta: Params) -> float:
         dynamics = dynamics_at(self.dynamics, theta, self.steps - 1)
         decay, own = getattr(dynamics, "weight_decay", 0.0), getattr(dynamics.window, "__func__", None)
         if own not in (SGD.window, Adam.window) and not (isinstance(decay, float | int) and decay == 0):
-            name = type(dynamics).__name__
-            raise ConfigError(f"Implicit knows SGD's and Adam's weight decay, not {name}'s: put it into the inner loss")
+            raise ConfigError("Implicit knows the weight decay of SGD and Adam alone: put yours into the inner loss")
         return decay
 
     def regularised(self, problem: Bilevel, centre: Params) -> Bilevel:

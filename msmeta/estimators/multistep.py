@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from msmeta.adjoint import adjoint
-from msmeta.bilevel import Bilevel, Evaluation, MetaGradient, Params, begin, conclude, evaluate, gradients
+from msmeta.bilevel import Bilevel, MetaGradient, Params, begin, conclude, evaluate, gradients
 from msmeta.dynamics import Steps, advance, dynamics_at, inner_gradient, partition
 from msmeta.errors import ConfigError
 
@@ -18,15 +18,14 @@ from msmeta.errors import ConfigError
 class MultiStep(Steps):
     """The meta-gradient through T inner steps of which each window of N shares its first gradient (Eqs. 11-15).
 
-    dynamics: inner optimiser, or a function `(theta, t) -> dynamics`. steps: T. window: N, which divides T; or any
-    partition of T, such as (2, 1). `window=1` is exact back-propagation through the steps (Eqs. 3-7).
-    backward: the same meta-gradient in two ways.
+    dynamics, steps: as for `Steps`. window: N, which divides T; or any partition of T, such as (2, 1). `window=1` is
+    exact back-propagation through the steps (Eqs. 3-7). backward: the same meta-gradient in two ways.
 
     Costs, for K windows:
     `autograd`: K gradient evaluations and K Hessian-vector products; holds K states and K gradients' graphs.
     `adjoint`: 2K gradient evaluations and K Hessian-vector products; holds K states and one gradient's graph (3K and
-    2√K for more than 16 windows, so that memory hardly grows with T: `msmeta.adjoint`). The inner loss must be a
-    function of its arguments alone, since each window's gradient is evaluated a second time.
+    2√K for more than 16 windows: `msmeta.adjoint`). The inner loss must be a function of its arguments alone, since
+    each window's gradient is evaluated a second time.
     """
 
     window: int | Sequence[int] = 1
@@ -53,7 +52,7 @@ class MultiStep(Steps):
         trail, t = [], 0
         for n in windows:  # one graph of all windows, and one backward pass through it
             loss, grad = inner_gradient(problem, state.phi, theta, t, create_graph=True)
-            trail.append(Evaluation(t, loss.detach()))
+            trail.append((t, loss.detach(), tuple(grad)))
             state = advance(dynamics_at(self.dynamics, theta, t), state, grad, n)
             t += n
         outer = evaluate(problem.outer, state.phi, theta)

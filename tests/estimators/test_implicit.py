@@ -1,10 +1,12 @@
 """Implicit MAML against closed forms and dense solves in float64."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from problems import F64, maml, meta_network, network, relative_error, start
 
-from msmeta import SGD, Bilevel, ConfigError, DivergedError, Implicit, MultiStep
+from msmeta import SGD, Adam, Bilevel, ConfigError, DivergedError, Implicit, MultiStep, State
 from msmeta.estimators.implicit import conjugate_gradients
 
 
@@ -132,3 +134,48 @@ def test_a_loss_that_is_not_finite_is_named():
     diverging = Bilevel(lambda th: th, lambda p, th, t: p["x"].sum() / (t - 1), lambda p, th: p["x"].sum())
     with pytest.raises(DivergedError, match="inf at step 1"):
         Implicit(SGD(0.1), 3)(diverging, {"x": torch.ones(2)})
+
+
+@pytest.mark.parametrize(
+    "init",
+    [
+        lambda th: {"x": th["x"] * th["y"]},
+        lambda th: {"x": th["x"].tanh() + th["y"]},
+        lambda th: {"x": th["x"] / th["y"].norm()},
+    ],
+)
+def test_any_init_that_can_be_differentiated_will_do(init):
+    """At the stationary point of the proximal problem, against back-propagation through very many steps of it."""
+    problem, theta, *_ = _bowl()
+    theta = {**theta, "y": 1 + theta["x"].abs()}
+    started = Bilevel(init, problem.inner, problem.outer)
+    pulled = Bilevel(
+        init, lambda p, th, t: problem.inner(p, th, t) + (p["x"] - init(th)["x"]).square().sum(), problem.outer
+    )
+    implicit = Implicit(SGD(0.3), 60, 2.0, cg_steps=10, tolerance=1e-14)(started, theta)
+    assert relative_error(implicit.grad, MultiStep(SGD(0.3), 60)(pulled, theta).grad) < 1e-9
+
+
+@dataclass(frozen=True)
+class _Decoupled:
+    """Weight decay beside the gradient, as in AdamW: no part of the inner loss."""
+
+    weight_decay: float = 0.0
+
+    def window(self, state, grad, n):
+        after = SGD(0.1).window(state, grad, n)
+        return State({k: v - 0.1 * self.weight_decay * v for k, v in after.phi.items()}, {}, after.step)
+
+
+def test_the_weight_decay_of_dynamics_that_are_not_known_is_refused():
+    problem, theta, *_ = _bowl()
+    with pytest.raises(ConfigError, match="Implicit knows the weight decay of SGD and Adam alone"):
+        Implicit(_Decoupled(0.1), 4)(problem, theta)
+    none = Implicit(_Decoupled(), 4)(problem, theta)
+    assert relative_error(none.grad, Implicit(SGD(0.1), 4)(problem, theta).grad) < 1e-12
+    decay = [
+        Implicit(lambda theta, t, kind=kind: kind(0.1, weight_decay=0.5), 4)(problem, theta).grad
+        for kind in (SGD, Adam)
+    ]
+    for kind, found in zip((SGD, Adam), decay, strict=True):
+        assert relative_error(found, Implicit(kind(0.1, weight_decay=0.5), 4)(problem, theta).grad) < 1e-12

@@ -18,7 +18,6 @@ from msmeta.bilevel import (
     begin,
     conclude,
     detach,
-    detach_state,
     gradients,
     leaves,
     require_sound,
@@ -135,7 +134,7 @@ def transfer_iteration(
     elif transfer_steps:
         meta = MultiStep(inner, transfer_steps + 1, windows)(bilevel, theta)
     elif not rollback:
-        after = detach_state(adapt(bilevel, begin(bilevel, theta)[1], theta, inner, windows)[0])
+        after = adapt(bilevel, begin(bilevel, theta)[1], theta, inner, windows)[0].detach()
     change = _change(seen[0], seen[1]) if transfer_steps > 1 and window == 1 else None
     return Iteration(state if rollback else meta.state if meta else after, total, meta, change)
 

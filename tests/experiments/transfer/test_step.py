@@ -1,11 +1,13 @@
 """Algorithm 1 on small networks in float64: its meta-gradient three ways, and what it leaves behind."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from problems import F64, relative_error
 
-from msmeta import SGD, Adam, ConfigError, State
+from msmeta import SGD, Adam, ConfigError, MultiStep, State
 from msmeta.experiments.transfer.step import TransferProblem, transfer_iteration, transfer_windows
 from msmeta.models.l2t import L2T
 from msmeta.models.vgg9 import VGG9
@@ -182,3 +184,19 @@ def test_bf16_rounds_the_convolutions_alone(problem, state, theta):
     assert all(value.dtype == F64 for value in found.grad.values())
     flat = [torch.cat([value.flatten() for value in part.grad.values()]) for part in (exact, found)]
     assert 0.9 < torch.nn.functional.cosine_similarity(*flat, dim=0) < 1 - 1e-9
+
+
+@pytest.mark.parametrize("dynamics", [SGD_, Adam(1e-2, weight_decay=1e-2)], ids=["sgd", "adam"])
+def test_rates_of_transfer_steps_go_by_the_step_and_not_by_how_often_they_are_asked_for(
+    problem, state, theta, dynamics
+):
+    """`transfer_rate` scales the steps on the transfer loss alone; by the adjoint, which asks again, it is the same."""
+    state = state if dynamics is SGD_ else State(state.phi)
+    found = transfer_iteration(problem, state, theta, dynamics, 3, 1, transfer_rate=3.0, rollback=False)
+    after = transfer_iteration(problem, state, theta, dynamics, 0)
+    fast = replace(dynamics, lr=3 * dynamics.lr)
+    bilevel = problem.bilevel(after.state, 3)
+    again = MultiStep(lambda theta, t: fast if t < 3 else dynamics, 4, 1, "adjoint")(bilevel, theta)
+    assert relative_error(again.grad, found.meta.grad) < 1e-9
+    assert all(torch.equal(found.state.phi[name], again.phi[name]) for name in again.phi)
+    assert found.state.step == after.state.step + 4
