@@ -13,7 +13,6 @@ from msmeta.report import (
     live,
     paper,
     speed,
-    style,
     transfer,
     transfer_figures,
     transfer_time,
@@ -23,5 +22,5 @@ from msmeta.report.style import origin, show
 
 __all__ = [
     "check_parameters", "costs", "exploration", "few_shot", "gradients", "live", "origin", "paper", "show", "speed",
-    "style", "transfer", "transfer_figures", "transfer_time",
+    "transfer", "transfer_figures", "transfer_time",
 ]  # fmt: skip

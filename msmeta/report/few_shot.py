@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -14,7 +15,7 @@ from msmeta.report import frame, live, paper, tables
 from msmeta.report.claims import Claim, claims_table
 from msmeta.report.frame import FEW_SHOT
 from msmeta.report.parameters import converted
-from msmeta.report.style import METHODS, drawn, markdown, panels, styled
+from msmeta.report.style import METHODS, drawn, panels, styled
 from msmeta.report.tables import (
     Columns,
     Values,
@@ -104,28 +105,25 @@ def comparison(found: pd.DataFrame) -> str:
     Differences are paired over the common test episodes, and over seeds where there are several. Equal iterations are
     the last point of the learning curves that both MAML and the method have reached.
     """
-    rows = []
-    for seeds in cells(found):
+
+    def maml(seeds: pd.DataFrame) -> pd.DataFrame:
         config = seeds["config"].iloc[0]
-        maml = seeds_of(found, few_shot.preset_config(config.preset, config.dataset, config.way, config.shot, **MAML))
-        if len(maml):
-            own = seeds["cell"].iloc[0] == maml["cell"].iloc[0]
-            by_time, (by_iterations, at) = difference(seeds, maml), equal_iterations(seeds, maml)
-            rows.append(
-                [
-                    few_shot.setting(config),
-                    few_shot.label(config),
-                    listed(seeds["seed"]),
-                    listed(seeds["iterations"]),
-                    accuracy_text(seeds),
-                    *(["-"] * 3 if own else [difference_text(by_time), difference_text(by_iterations), at or "-"]),
-                ]
-            )
-    head = [
-        "Setting", "Method", "seeds", "iterations", "at equal time (%)", "less MAML's (points)",
-        "at equal iterations, less MAML's (points)", "these iterations",
-    ]  # fmt: skip
-    return markdown(head, rows)
+        own = few_shot.preset_config(config.preset, config.dataset, config.way, config.shot, **MAML)
+        return found.iloc[:0] if seeds["cell"].iloc[0] == replace(own, seed=0) else seeds_of(found, own)
+
+    columns = {
+        "Setting": first("setting"),
+        "Method": first("label"),
+        "seeds": lambda seeds: listed(seeds["seed"]),
+        "iterations": lambda seeds: listed(seeds["iterations"]),
+        "at equal time (%)": accuracy_text,
+        "less MAML's (points)": lambda seeds: difference_text(difference(seeds, maml(seeds))),
+        "at equal iterations, less MAML's (points)": (
+            lambda seeds: difference_text(equal_iterations(seeds, maml(seeds))[0])
+        ),
+        "these iterations": lambda seeds: equal_iterations(seeds, maml(seeds))[1] or "-",
+    }
+    return tables.table(cells(found), columns)
 
 
 def difference(ours: pd.DataFrame, theirs: pd.DataFrame, bound: float = 0.0) -> Difference | None:

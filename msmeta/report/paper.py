@@ -38,11 +38,11 @@ class PaperTable:
         return markdown(["Method", *self.columns], rows)
 
 
-def table(number: int) -> PaperTable:
-    """Table 1-5 of the paper. Raises ConfigError for another number."""
-    if number not in range(1, 6):
+def table(number: int | str) -> PaperTable:
+    """Table 1-5 of the paper, or `text`: what the text alone gives, on Bird. Raises ConfigError for another."""
+    raw = _results().get(str(number))
+    if raw is None:
         raise ConfigError(f"the paper has no table {number} of results: choose 1 to 5")
-    raw = _results()[f"table_{number}"]
     columns = tuple(column["title"] for column in raw["columns"])
     values = {row["method"]: [value and Cell(*value) for value in row["values"]] for row in raw["rows"]}
     cells = {method: dict(zip(columns, own, strict=True)) for method, own in values.items()}
@@ -54,22 +54,12 @@ def cell(number: int, config: Mapping[str, Any]) -> Cell | None:
 
     The paper's own measurement where it has one, else the one that it quotes.
     """
-    raw = _results()[f"table_{number}"]
+    raw = _results()[str(number)]
     for row in sorted(raw["rows"], key=lambda row: row.get("quoted", False)):
         for column, value in zip(raw["columns"], row["values"], strict=True):
             if value and (row["config"] | column["config"]).items() <= config.items():
                 return Cell(*value)
     return None
-
-
-def without_transfer_steps() -> dict[str, Cell]:
-    """`accuracy` (%) and `seconds_per_epoch` of T = 0 on Bird with Adam, from the text of Appendix H."""
-    return {name: Cell(*_results()["appendix_H_T0"][name]) for name in ("accuracy", "seconds_per_epoch")}
-
-
-def first_order_accuracy() -> Cell:
-    """Accuracy (%) of the first-order variant on Bird, from the text of Section 5.1."""
-    return Cell(*_results()["section_5_1_first_order"]["values"][0])
 
 
 @cache

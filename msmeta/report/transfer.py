@@ -240,10 +240,3 @@ _CONDITIONS: Columns = {
     "their validation accuracy (%)": lambda seeds: mean_text(seeds["validation_accuracy"]),
     "last epoch's test accuracy (%)": lambda seeds: mean_text(seeds["last_accuracy"]),
 }
-
-
-def text_numbers() -> str:
-    """What the paper gives in its text alone, on Bird: accuracy and time without inner steps, and first-order."""
-    accuracy, seconds = paper.without_transfer_steps().values()
-    rows = [["T = 0, Adam", accuracy, seconds], ["First-order", paper.first_order_accuracy(), "-"]]
-    return markdown(["Method", "Accuracy (%)", "Seconds an epoch"], rows)
