@@ -17,10 +17,10 @@ from msmeta.report import (
     transfer_figures,
     transfer_time,
 )
-from msmeta.report.parameters import check_parameters
+from msmeta.report.parameters import check_parameters, run_by_papermill
 from msmeta.report.style import origin, show
 
 __all__ = [
-    "check_parameters", "costs", "exploration", "few_shot", "gradients", "live", "origin", "paper", "show", "speed",
-    "transfer", "transfer_figures", "transfer_time",
+    "check_parameters", "costs", "exploration", "few_shot", "gradients", "live", "origin", "paper", "run_by_papermill",
+    "show", "speed", "transfer", "transfer_figures", "transfer_time",
 ]  # fmt: skip

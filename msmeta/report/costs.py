@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from msmeta import runs
 from msmeta.experiments.few_shot import costs
+from msmeta.report import style
 from msmeta.report.style import METHODS, Result, drawn, legend_below, markdown, panels, stored_benchmark, styled
 
 Rows = list[tuple[dict[str, Any], costs.Cell]]  # what was measured, and of what
@@ -95,10 +96,21 @@ def constants(result: Result, way: int, shot: int) -> str:
     )
 
 
-def ratio(result: Result, method: str, way: int, shot: int, steps: int) -> tuple[float, float]:
-    """(time, memory) of MAML as multiples of the method's, at this T."""
-    cells = {cell.label: row for row, cell in _rows(result, way, shot)[0] if cell.steps == steps}
-    return tuple(cells["MAML"][column] / cells[method][column] for column in ("seconds", "bytes"))
+def origin(result: Result) -> str:
+    """Where and with what it was measured, in words."""
+    config = result["config"]
+    return f"Measured with: {style.origin(result)}; {config['filters']} filters, {config['tasks']} tasks."
+
+
+def saving(result: Result, way: int, shot: int) -> str:
+    """What windows of four save of MAML with eight steps, in words."""
+    rows = {(cell.estimator, cell.window): row for row, cell in _rows(result, way, shot)[0] if cell.steps == 8}
+    exact, windows = rows["multistep", 1], rows["multistep", 4]
+    faster, smaller = (exact[name] / windows[name] for name in ("seconds", "bytes"))
+    return (
+        f"{way}-way {shot}-shot, T = 8: Multi-step (4) is **{faster:.2f} times as fast** as MAML and takes "
+        f"1/{smaller:.2f} of its memory."
+    )
 
 
 def _rows(result: Result, way: int, shot: int) -> tuple[Rows, costs.CostModel | None]:

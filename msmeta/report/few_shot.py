@@ -270,8 +270,13 @@ def learning_curves(found: pd.DataFrame, title: str) -> Figure | str:
 
 
 @styled
-def accuracy_over_time(groups: dict[str, pd.DataFrame]) -> Figure:
-    """Test accuracy against training time for every method, one panel a setting: what a user's time buys."""
+def accuracy_over_time(groups: dict[str, pd.DataFrame]) -> Figure | str:
+    """Test accuracy against training time for every method, one panel a setting: what a user's time buys.
+
+    In words where no run has a point before its end, which makes no curve.
+    """
+    if not any(curve["seconds"] for found in groups.values() for curve in found["curve"]):
+        return "No curve: no run was looked at before its end."
     rows = -(-len(groups) // 2)
     figure, axes = panels(min(2, len(groups)), rows, height=3.2 * rows + 0.5, sharex=True)
     for axis, (title, found) in zip(axes.flat, groups.items(), strict=False):

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from msmeta import data, runs
+from msmeta.errors import ConfigError
 from msmeta.report.frame import Experiment, frame
 from msmeta.report.tables import accuracy_text
 
@@ -15,12 +16,23 @@ from msmeta.report.tables import accuracy_text
 def train(
     experiment: Experiment, configs: Iterable[Any], device: str, force: bool, say: Callable[[str], None]
 ) -> pd.DataFrame:
-    """Trains each config and says how it ended. Finished runs with the same config are reused unless `force`."""
+    """Trains each config and says how it ended. Finished runs with the same config are reused unless `force`.
+
+    Raises ConfigError where there is none.
+    """
     results = []
     for config in configs:
         results.append(experiment.module.train(config, device, resume=not force, force=force))
         say(describe(frame(experiment, results[-1:])))
+    if not results:
+        raise ConfigError("nothing to run: an empty list was given where a method, a seed or a setting is needed")
     return frame(experiment, results)
+
+
+def title(found: pd.DataFrame) -> str:
+    """What a figure of live runs is of, by the first of them."""
+    first = found.iloc[0]
+    return f"Live run ({first['preset']}), {first['title']}, {first['setting']}"
 
 
 def describe(found: pd.DataFrame) -> str:

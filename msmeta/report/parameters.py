@@ -14,17 +14,22 @@ _INJECTED = "# Parameters\n"
 """How papermill's own cell begins."""
 
 
-def check_parameters(notebook: dict[str, Any]) -> bool:
+def run_by_papermill(notebook: dict[str, Any]) -> bool:
+    """Whether papermill set parameters; else somebody sits before the notebook, whose `globals()` these are."""
+    return any(source.startswith(_INJECTED) for source in notebook["In"])
+
+
+def check_parameters(notebook: dict[str, Any]) -> None:
     """Refuses parameters that the notebook does not have, and turns the others into what their annotations say.
 
     Papermill only warns of an unknown name, and hands over a list as text where it was given with `-p`.
     notebook: its `globals()`. Papermill's cell follows the cell of parameters, whose names are the known ones.
-    Returns whether there is a cell of papermill's; else somebody sits before the notebook. Raises ConfigError.
+    Raises ConfigError.
     """
+    if not run_by_papermill(notebook):
+        return
     history = notebook["In"]
-    at = next((i for i, source in enumerate(history) if source.startswith(_INJECTED)), None)
-    if at is None:
-        return False
+    at = next(i for i, source in enumerate(history) if source.startswith(_INJECTED))
     lines = [line for line in ast.parse(history[at - 1]).body if isinstance(line, ast.AnnAssign)]
     known = {line.target.id: line for line in lines if isinstance(line.target, ast.Name)}
     given = [
@@ -43,7 +48,6 @@ def check_parameters(notebook: dict[str, Any]) -> bool:
             notebook[name] = None
         else:
             notebook[name] = converted(name, notebook[name], kind, default)
-    return True
 
 
 def converted(name: str, value: Any, kind: Any, example: Any = None) -> Any:

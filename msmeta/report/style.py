@@ -76,7 +76,7 @@ def show(*parts: Figure | str) -> None:
     """Shows figures, and text as Markdown, in a notebook."""
     from IPython.display import Markdown, display
 
-    for part in parts:
+    for part in filter(None, parts):
         display(Markdown(part) if isinstance(part, str) else part)
 
 

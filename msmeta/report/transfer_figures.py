@@ -135,10 +135,10 @@ def _trend(first: Sequence[float], last: Sequence[float]) -> str:
 def curves(found: pd.DataFrame, title: str) -> Figure | str:
     """Validation accuracy against epochs, as far as all rows reach, and against training time: one line a row.
 
-    Points are means over seeds, bars their 95 % confidence intervals. In words where a run was looked at once.
+    Points are means over seeds, bars their 95 % confidence intervals. In words where a run has no two looks.
     """
     if found.empty or min(len(curve["epoch"]) for curve in found["curve"]) < 2:
-        return f"{title}: no curve, for a run was looked at once. The table has the accuracies."
+        return f"{title}: no curve, which takes two looks at the validation images in each run."
     figure, ((by_epoch, by_time),) = panels(2, height=3.8, sharey=True)
     common = usual(found)["epochs"].iloc[0]
     for seeds in cells(found):

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from msmeta import data, runs
 from msmeta.experiments import transfer
-from msmeta.report import paper
+from msmeta.report import paper, style
 from msmeta.report.frame import TRANSFER
 from msmeta.report.style import COLOURS, Result, legend_below, markdown, panels, stored_benchmark, styled
 from msmeta.report.tables import cells, listed, table
@@ -34,6 +34,11 @@ def measured() -> Result | None:
         if (runs.results_root() / name).exists():
             return stored_benchmark(name, "transfer_step.py")
     return None
+
+
+def origin(result: Result | None) -> str:
+    """Where it was measured, in words; nothing where it was not."""
+    return f"Measured with: {style.origin(result)}." if result else ""
 
 
 def paper_table() -> str:

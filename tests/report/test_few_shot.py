@@ -166,6 +166,8 @@ def test_a_run_without_a_curve_is_told_in_words():
     short = result()
     short["curve"] = {name: [] for name in short["curve"]}
     assert report.learning_curves(of(short), "Live").startswith("Live: no curve")
+    assert report.accuracy_over_time({"5-way 1-shot": of(short)}).startswith("No curve")
+    assert report.accuracy_over_time({}).startswith("No curve")
 
 
 def test_comparison_is_paired_at_equal_time_and_aligned_at_equal_iterations():

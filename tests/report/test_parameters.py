@@ -27,12 +27,14 @@ def given(**values):
 def test_unknown_parameters_are_refused():
     with pytest.raises(ConfigError, match="unknown parameter wyas: this notebook has preset, ways, others, settings"):
         report.check_parameters(given(preset="smoke", wyas=[20]))
-    assert report.check_parameters(given(preset="smoke"))
+    report.check_parameters(given(preset="smoke"))
+    assert report.run_by_papermill(given(preset="smoke"))
 
 
 def test_without_papermill_nothing_is_touched():
     notebook = {"In": ["", CELL, "report.check_parameters(globals())"], "ways": [5]}
-    assert not report.check_parameters(notebook) and notebook["ways"] == [5]
+    report.check_parameters(notebook)
+    assert notebook["ways"] == [5] and not report.run_by_papermill(notebook)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +79,10 @@ def test_the_methods_of_a_table_take_windows_as_papermill_gives_them():
     assert few_shot.methods("[1, 4]", ["first-order"]) == [few_shot.MAML, few_shot.multi_step(4), few_shot.FO_MAML]
     assert few_shot.methods(4, "reptile") == [few_shot.multi_step(4), {"estimator": "reptile"}]
     assert few_shot.methods([[4, 4], 2], []) == [few_shot.multi_step((4, 4)), few_shot.multi_step(2)]
+    with pytest.raises(ConfigError, match="nothing to run: an empty list was given"):
+        few_shot.train("smoke", "omniglot", [5], [1], [], None, 0, "cpu", False)
+    with pytest.raises(ConfigError, match="unknown data set 'cifar': choose one of omniglot"):
+        few_shot.train("quick", "cifar", [5], [1], [few_shot.MAML], None, 0, "cpu", False)
     with pytest.raises(ConfigError, match="windows='four'"):
-        report.few_shot.methods("four")
+        few_shot.methods("four")
     assert converted("windows", (1, 2), list[int]) == [1, 2]
