@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy import stats
+from scipy import special  # stats would take most of a second to import, in every process
 
 
 def mean_ci(values: Sequence[float]) -> tuple[float, float | None]:
@@ -23,7 +23,7 @@ def mean_ci(values: Sequence[float]) -> tuple[float, float | None]:
 def half_width(deviation: float, count: int) -> float:
     """Of the 95 % confidence interval of the mean of `count` independent values, two or more, with this standard
     deviation."""
-    return float(stats.t.ppf(0.975, count - 1)) * deviation / count**0.5
+    return float(special.stdtrit(count - 1, 0.975)) * deviation / count**0.5
 
 
 def plus_minus(mean: float, half: float | None, form: str = ".2f") -> str:
@@ -73,5 +73,5 @@ def paired(
         return Difference(*mean_ci(differences[0]), "episodes", len(differences[0]), bound)
     means = [statistics.fmean(each) for each in differences]
     (mean, half), error = mean_ci(means), statistics.stdev(means) / len(means) ** 0.5
-    p = 2 * float(stats.t.sf(abs(mean - bound) / error, len(means) - 1)) if error else float(mean == bound)
+    p = 2 * float(special.stdtr(len(means) - 1, -abs(mean - bound) / error)) if error else float(mean == bound)
     return Difference(mean, half, "seeds", len(means), bound, p)
