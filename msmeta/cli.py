@@ -174,7 +174,7 @@ def bench(
         return
     if name not in scripts:
         raise ConfigError(f"benchmark {name!r} is unknown: choose from {', '.join(scripts)}")
-    environment = {**os.environ, "PYTHONIOENCODING": f"{sys.stdout.encoding}:replace"}
+    environment = {**os.environ, "PYTHONIOENCODING": f"{sys.stdout.encoding or 'utf-8'}:replace"}
     if status := subprocess.run([sys.executable, scripts[name], *context.args], env=environment).returncode:
         raise UserError(f"benchmark {name} ended with status {status}")
 
