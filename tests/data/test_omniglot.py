@@ -16,7 +16,8 @@ from msmeta.data import omniglot as module
 from msmeta.data.dataset import splits_of_classes
 from msmeta.errors import DataError
 
-REAL = Path(os.environ.get("MSMETA_OMNIGLOT_RAW", Path(__file__).parents[3] / "shared/data/raw/omniglot"))
+REAL = os.environ.get("MSMETA_OMNIGLOT_RAW")
+"""A folder with both archives, where there is one: to read them takes long."""
 HASH = "1c20c6461665cac32ff57ded770d6db78475388e7f51ee5cc3ea505eda62cd78"
 FIRST_FIVE = [1261, 404, 476, 1172, 1212]
 PARTS = ("images_background", "images_evaluation")
@@ -103,12 +104,11 @@ def test_the_real_counts(monkeypatch):
     assert module.DATASET.rotations == 4
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"{REAL} is not there")
+@pytest.mark.skipif(REAL is None, reason="MSMETA_OMNIGLOT_RAW is not set")
 def test_the_real_archives(tmp_path, monkeypatch):
     monkeypatch.undo()
-    prepare("omniglot", REAL / "images_evaluation.zip", tmp_path)
-    found = verify("omniglot", tmp_path)
-    assert (found.hash, found.official) == (HASH, True)
+    prepare("omniglot", Path(REAL), tmp_path)
+    assert verify("omniglot", tmp_path).hash == HASH
 
 
 def test_the_split_is_fixed_for_ever():
