@@ -11,6 +11,7 @@ import torch
 from problems import F64, relative_error
 
 from msmeta import SGD, State
+from msmeta.errors import script
 from msmeta.experiments.transfer import TransferProblem, transfer_iteration
 from msmeta.models.l2t import L2T
 from msmeta.models.vgg9 import VGG9
@@ -18,6 +19,7 @@ from msmeta.models.vgg9 import VGG9
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import few_shot_costs  # noqa: E402
 import few_shot_graph  # noqa: E402
 import few_shot_step  # noqa: E402
 import meta_gradients  # noqa: E402
@@ -103,11 +105,11 @@ def test_estimators_are_compared_with_the_exact_meta_gradient(run):
     assert -1 < random["cosine"] < windows["cosine"] < 1
 
 
-def test_a_mistake_ends_in_one_line():
-    command = [sys.executable, BENCHMARKS / "few_shot_costs.py", "--tasks", "0"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.endswith("few_shot_costs.py: tasks=0: it must be at least 1\n") and done.stderr.count("\n") == 1
+def test_a_mistake_ends_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["few_shot_costs.py", "--tasks", "0"])
+    with pytest.raises(SystemExit, match="2"):
+        script(few_shot_costs.main)
+    assert capsys.readouterr() == ("", "few_shot_costs.py: tasks=0: it must be at least 1\n")
 
 
 def test_the_replayed_reverse_is_the_same_meta_gradient():

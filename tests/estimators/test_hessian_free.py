@@ -65,7 +65,7 @@ def _weighted_bowl():
 @pytest.mark.parametrize("make", [_bowl, _weighted_bowl])
 def test_random_directions_have_no_bias_on_a_bowl(estimator, make):
     problem, theta = make()
-    inner, runs = SGD(0.2, 0.5, 1e-2), 1500
+    inner, runs = SGD(0.2, 0.5, 1e-2), 500
     exact = MultiStep(inner, 2)(problem, theta).grad
     (name,) = theta
     generator = torch.Generator().manual_seed(0)
