@@ -16,19 +16,7 @@ from msmeta.report.claims import Claim, claims_table
 from msmeta.report.frame import FEW_SHOT
 from msmeta.report.parameters import converted
 from msmeta.report.style import METHODS, drawn, panels, styled
-from msmeta.report.tables import (
-    Columns,
-    Values,
-    accuracy_text,
-    cells,
-    difference_text,
-    first,
-    listed,
-    mean_text,
-    of_config,
-    seeds_of,
-    tested_text,
-)
+from msmeta.report.tables import Columns, Values, accuracy_text, cells, first, listed, mean_text, of_config
 from msmeta.statistics import Difference, paired
 
 PAPER_DATA = {4: "omniglot", 5: "miniimagenet"}
@@ -109,7 +97,7 @@ def comparison(found: pd.DataFrame) -> str:
     def maml(seeds: pd.DataFrame) -> pd.DataFrame:
         config = seeds["config"].iloc[0]
         own = few_shot.preset_config(config.preset, config.dataset, config.way, config.shot, **MAML)
-        return found.iloc[:0] if seeds["cell"].iloc[0] == replace(own, seed=0) else seeds_of(found, own)
+        return found.iloc[:0] if seeds["cell"].iloc[0] == replace(own, seed=0) else tables.seeds_of(found, own)
 
     columns = {
         "Setting": first("setting"),
@@ -117,9 +105,9 @@ def comparison(found: pd.DataFrame) -> str:
         "seeds": lambda seeds: listed(seeds["seed"]),
         "iterations": lambda seeds: listed(seeds["iterations"]),
         "at equal time (%)": accuracy_text,
-        "less MAML's (points)": lambda seeds: difference_text(difference(seeds, maml(seeds))),
+        "less MAML's (points)": lambda seeds: tables.difference_text(difference(seeds, maml(seeds))),
         "at equal iterations, less MAML's (points)": (
-            lambda seeds: difference_text(equal_iterations(seeds, maml(seeds))[0])
+            lambda seeds: tables.difference_text(equal_iterations(seeds, maml(seeds))[0])
         ),
         "these iterations": lambda seeds: equal_iterations(seeds, maml(seeds))[1] or "-",
     }
@@ -163,7 +151,7 @@ def claims(number: int, found: pd.DataFrame, only: tuple[Values, Values, tuple[i
         if only in (None, (method, base, (way, shot)))
     ]
     tests = {
-        "Ours, equal time": lambda *sides: tested_text(difference(*sides)),
+        "Ours, equal time": lambda *sides: tables.tested_text(difference(*sides)),
         "Ours, equal iterations": _tested_at_equal_iterations,
     }
     return claims_table(FEW_SHOT, number, found, own, few_shot.setting, tests)
@@ -171,9 +159,9 @@ def claims(number: int, found: pd.DataFrame, only: tuple[Values, Values, tuple[i
 
 def _tested_at_equal_iterations(ours: pd.DataFrame, theirs: pd.DataFrame, bound: float) -> str:
     if ours.empty:
-        return tested_text(None)
+        return tables.tested_text(None)
     found, at = equal_iterations(ours, theirs, bound)
-    return f"{tested_text(found)} (at {at})" if at else "too few iterations to compare"
+    return f"{tables.tested_text(found)} (at {at})" if at else "too few iterations to compare"
 
 
 _CLAIMS = {

@@ -10,7 +10,6 @@ import pandas as pd
 from msmeta import data, runs
 from msmeta.errors import ConfigError
 from msmeta.report.frame import Experiment, frame
-from msmeta.report.tables import accuracy_text
 
 
 def train(
@@ -23,7 +22,11 @@ def train(
     results = []
     for config in configs:
         results.append(experiment.module.train(config, device, resume=not force, force=force))
-        say(describe(frame(experiment, results[-1:])))
+        (run,) = frame(experiment, results[-1:]).itertuples()
+        say(
+            f"{run.row}, {run.title}, {run.setting}, seed {run.seed}: {run.accuracy:.2f} % after {run.iterations:,} "
+            f"iterations in {run.train_seconds:.0f} s on {run.device}"
+        )
     if not results:
         raise ConfigError("nothing to run: an empty list was given where a method, a seed or a setting is needed")
     return frame(experiment, results)
@@ -33,15 +36,6 @@ def title(found: pd.DataFrame) -> str:
     """What a figure of live runs is of, by the first of them."""
     first = found.iloc[0]
     return f"Live run ({first['preset']}), {first['title']}, {first['setting']}"
-
-
-def describe(found: pd.DataFrame) -> str:
-    """One line on the first run."""
-    (run, *_) = found.itertuples()
-    return (
-        f"{run.row}, {run.title}, {run.setting}, seed {run.seed}: {accuracy_text(found[:1])} % after "
-        f"{run.iterations:,} iterations in {run.train_seconds:.0f} s on {run.device}"
-    )
 
 
 def choose_data(preset: str, dataset: str, missing: str = "") -> tuple[str, str]:
