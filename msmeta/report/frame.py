@@ -41,7 +41,11 @@ def committed(experiment: Experiment, **wanted: Any) -> pd.DataFrame:
 
 def stored(experiment: Experiment, kind: str, **wanted: Any) -> pd.DataFrame:
     """All committed runs of a kind, such as `few-shot-tuning`; `wanted`: values of columns."""
-    found = frame(experiment, runs.read_results(kind))
+    return where(frame(experiment, runs.read_results(kind)), **wanted)
+
+
+def where(found: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
+    """The rows with these values of columns."""
     for name, value in wanted.items():
         found = found[found[name] == value]
     return found

@@ -94,11 +94,8 @@ def by_cost(results: dict[str, Result]) -> Figure:
             own = [row for row in others if row["estimator"] == key and "cosine" in row]
             groups.append((name, own, {"linestyle": "none", "markersize": 6, **style}))
         for name, own, style in groups:
-            x, y, spread = ([value(row) for row in own] for value in (
-                lambda row, cost=cost, exact=exact: row[cost] / exact, lambda row: row["cosine"],
-                lambda row: _half(row, "cosine"),
-            ))  # fmt: skip
-            axis.errorbar(x, y, spread, elinewidth=0.8, label=name, **style)
+            x, y = [row[cost] / exact for row in own], [row["cosine"] for row in own]
+            axis.errorbar(x, y, [_half(row, "cosine") for row in own], elinewidth=0.8, label=name, **style)
         axis.set(xscale="log", xlabel=f"{what} / exact {what}", title=GRADIENT_PROBLEMS[problem])
         plain_ticks(axis.xaxis, [1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16] if cost == "seconds" else [0.4, 0.6, 0.8, 1])
     axes[0][0].set_ylabel("cosine with exact")

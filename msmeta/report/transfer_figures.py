@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,9 +15,9 @@ from matplotlib.figure import Figure
 
 from msmeta.errors import ConfigError
 from msmeta.experiments import transfer
-from msmeta.report.frame import TRANSFER
+from msmeta.report.frame import TRANSFER, where
 from msmeta.report.style import COLOURS, drawn, legend_below, markdown, panels, styled
-from msmeta.report.tables import accuracy_text, cells, difference_text, mean_text, seeds_of, table
+from msmeta.report.tables import accuracy_text, cells, difference_text, first, mean_text, of_config, seeds_of, table
 from msmeta.report.transfer import difference, pairs_off
 from msmeta.statistics import mean_ci
 
@@ -34,18 +33,10 @@ def usual(found: pd.DataFrame) -> pd.DataFrame:
     return own if len(own) else found
 
 
-def select(found: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
-    """The usual runs with these values of columns."""
-    found = usual(found)
-    for name, value in wanted.items():
-        found = found[found[name] == value]
-    return found
-
-
 def change_runs(found: pd.DataFrame) -> pd.DataFrame:
     """The Baseline runs of the `paper` preset where there are any, else of the `cpu` preset."""
-    own = select(found, **BASELINE)
-    of_paper = own[own["preset"] == "paper"]
+    own = where(usual(found), **BASELINE)
+    of_paper = where(own, preset="paper")
     return of_paper if len(of_paper) else own
 
 
@@ -95,17 +86,17 @@ def change_words(found: pd.DataFrame) -> str:
     lines = []
     for setting, own in found.groupby("setting", sort=False):
         tenths = [_in_tenth(own, tenth) for tenth in range(1, 11)]
-        first, last = tenths[0], tenths[-1]
+        early, late = tenths[0], tenths[-1]
         line = f"- {own['title'].iloc[0]}, {setting}: "
-        if not (first and last):
+        if not (early and late):
             lines.append(line + "too few points to compare the first tenth of the training with the last.")
             continue
         means = [sum(tenth) / len(tenth) if tenth else 0.0 for tenth in tenths]
-        ratios = [b / a for a, b in zip(first, last, strict=True) if a]
-        times = f", {mean_text(ratios)} times as much" if len(ratios) == len(first) else ""
+        ratios = [b / a for a, b in zip(early, late, strict=True) if a]
+        times = f", {mean_text(ratios)} times as much" if len(ratios) == len(early) else ""
         lines.append(
-            f"{line}the change **{_trend(first, last)}**, from {mean_text(first, 3)} in the first tenth of the "
-            f"training to {mean_text(last, 3)} in the last{times} (n = {len(own)}). It is largest, {max(means):.3f}, "
+            f"{line}the change **{_trend(early, late)}**, from {mean_text(early, 3)} in the first tenth of the "
+            f"training to {mean_text(late, 3)} in the last{times} (n = {len(own)}). It is largest, {max(means):.3f}, "
             f"in tenth {1 + means.index(max(means))} of 10."
         )
     return "\n".join(lines)
@@ -124,8 +115,8 @@ def _in_tenth(found: pd.DataFrame, tenth: int) -> list[float]:
     return means
 
 
-def _trend(first: Sequence[float], last: Sequence[float]) -> str:
-    signs = {np.sign(b - a) for a, b in zip(first, last, strict=True)}
+def _trend(early: Sequence[float], late: Sequence[float]) -> str:
+    signs = {np.sign(b - a) for a, b in zip(early, late, strict=True)}
     if len(signs) > 1:
         return "falls with some seeds, not with others"
     return {-1: "falls", 0: "stays the same", 1: "rises"}[signs.pop()]
@@ -161,8 +152,8 @@ def comparison(found: pd.DataFrame) -> str:
 
     Equal time is when the last look of Multi-step with the same seed was taken: the best look up to then counts.
     """
-    baseline = select(found, **BASELINE)
-    ends = {run.seed: run.curve["seconds"][-1] for run in select(found, **MULTI_STEP).itertuples()}
+    baseline = where(usual(found), **BASELINE)
+    ends = {run.seed: run.curve["seconds"][-1] for run in where(usual(found), **MULTI_STEP).itertuples()}
 
     def in_time(seeds: pd.DataFrame) -> str:
         best = [_best_by(run.curve, ends[run.seed]) for run in seeds.itertuples() if run.seed in ends]
@@ -170,9 +161,9 @@ def comparison(found: pd.DataFrame) -> str:
         return mean_text(reached) if reached else "-"
 
     columns = {
-        "Method": lambda seeds: seeds["row"].iloc[0],
+        "Method": first("row"),
         "seeds": len,
-        "epochs": lambda seeds: seeds["epochs"].iloc[0],
+        "epochs": first("epochs"),
         "training (s)": lambda seeds: mean_text(seeds["train_seconds"], 0),
         "ms an iteration": lambda seeds: mean_text(1000 * seeds["seconds_per_iteration"], 0),
         "test accuracy (%)": accuracy_text,
@@ -197,7 +188,7 @@ def _less(seeds: pd.DataFrame, base: pd.DataFrame) -> str:
 def movement_table(found: pd.DataFrame) -> str:
     """How far the meta-networks of each row are from their start, and the weights λ of the pairs, in Markdown."""
     columns = {
-        "Method": lambda seeds: seeds["row"].iloc[0],
+        "Method": first("row"),
         "seeds": len,
         "‖θ - θ₀‖, what": lambda seeds: mean_text(moved["what"] for moved in seeds["meta_movement"]),
         "‖θ - θ₀‖, where": lambda seeds: mean_text(moved["where"] for moved in seeds["meta_movement"]),
@@ -267,7 +258,7 @@ def several_steps(points: Points) -> bool:
 def draw_by_steps(axis: Axes, points: Points) -> None:
     """Each method's values at its T: the exact ones joined by a line, the estimates beside them, Scratch as a level."""
     exact = sorted((config.steps, mean_ci(own)[0]) for config, own in points if _exact(config))
-    axis.plot(*zip(*exact, strict=True), color=COLOURS["Baseline"], linewidth=1) if exact else None
+    axis.plot([steps for steps, _ in exact], [mean for _, mean in exact], color=COLOURS["Baseline"], linewidth=1)
     for config, own in points:
         (mean, half), style = mean_ci(own), drawn(transfer.label(config))
         if config.estimator == "scratch":
@@ -278,7 +269,7 @@ def draw_by_steps(axis: Axes, points: Points) -> None:
             axis.plot([x + 0.04] * len(own), own, linestyle="none", marker=".", markersize=3, color=style["color"])
         style |= {"markersize": 7, "linestyle": "none", "elinewidth": 1, "label": transfer.label(config)}
         axis.errorbar([x], [mean], [half or 0.0], **style)
-    axis.set(xlabel="transfer steps T", xticks=sorted({config.steps for config, _ in points}))
+    axis.set(xlabel="transfer steps T", xticks=sorted({c.steps for c, _ in points if c.estimator != "scratch"}))
 
 
 def _exact(config: transfer.TransferConfig) -> bool:
@@ -287,24 +278,25 @@ def _exact(config: transfer.TransferConfig) -> bool:
 
 def _stands_for(config: transfer.TransferConfig) -> transfer.TransferConfig | None:
     """The config whose steps an estimate replaces: exact ones for a window, a window for a multiple of the rate."""
+    steps = config.steps * config.transfer_rate
     if config.transfer_rate != 1:
-        steps = round(config.steps * config.transfer_rate)
-        return replace(config, steps=steps, window=steps, transfer_rate=1.0)
+        window = int(steps)
+        return replace(config, steps=window, window=window, transfer_rate=1.0) if window == steps else None
     return replace(config, window=1) if config.window != 1 else None
 
 
 def accuracy_by_steps_table(found: pd.DataFrame) -> str:
     """The numbers of Figure 4a, each beside the Baseline's and an estimate beside its own exact method, in Markdown."""
     found = usual(found)
-    baseline = select(found, **BASELINE)
+    baseline = where(found, **BASELINE)
 
     def stands_for(seeds: pd.DataFrame) -> str:
         other = _stands_for(seeds["cell"].iloc[0])
         return "-" if other is None else f"{transfer.label(other)}: {_less(seeds, seeds_of(found, other))}"
 
     columns = {
-        "Method": lambda seeds: seeds["row"].iloc[0],
-        "T / N": lambda seeds: steps_text(seeds["cell"].iloc[0]),
+        "Method": first("row"),
+        "T / N": of_config(steps_text),
         "seeds": len,
         "test accuracy (%)": accuracy_text,
         "less the Baseline's (points)": lambda seeds: _less(seeds, baseline),

@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from msmeta import data, runs
 from msmeta.experiments import transfer
 from msmeta.report import paper, style
-from msmeta.report.frame import TRANSFER
+from msmeta.report.frame import TRANSFER, where
 from msmeta.report.style import COLOURS, Result, legend_below, markdown, panels, stored_benchmark, styled
-from msmeta.report.tables import cells, listed, table
+from msmeta.report.tables import cells, first, listed, table
 from msmeta.report.transfer import DATASETS
-from msmeta.report.transfer_figures import draw_by_steps, select, several_steps, steps_text, usual
+from msmeta.report.transfer_figures import draw_by_steps, several_steps, steps_text, usual
 
 Row = dict[str, Any]
 
@@ -244,8 +244,8 @@ def run_times_table(found: pd.DataFrame) -> str:
     """
     columns = {
         "Setting": lambda seeds: f"{seeds['title'].iloc[0]}, {seeds['setting'].iloc[0]}",
-        "preset": lambda seeds: seeds["preset"].iloc[0],
-        "Method": lambda seeds: seeds["row"].iloc[0],
+        "preset": first("preset"),
+        "Method": first("row"),
         "seeds": len,
         "ms an iteration": lambda seeds: f"{1000 * seeds['seconds_per_iteration'].mean():.0f}",
         "s an epoch": lambda seeds: f"{seeds['seconds_per_epoch'].mean():.1f}",
@@ -257,6 +257,6 @@ def run_times_table(found: pd.DataFrame) -> str:
 
 def _ratio(seeds: pd.DataFrame, found: pd.DataFrame) -> str:
     """Of an epoch's time to that of the exact method of the same data, optimiser and preset."""
-    where = {name: seeds[name].iloc[0] for name in ("dataset", "optimizer", "preset")}
-    exact = select(found, estimator="multistep", window=1, **where)
+    own = {name: seeds[name].iloc[0] for name in ("dataset", "optimizer", "preset")}
+    exact = where(usual(found), estimator="multistep", window=1, **own)
     return f"{seeds['seconds_per_epoch'].mean() / exact['seconds_per_epoch'].mean():.2f}" if len(exact) else "-"
