@@ -41,10 +41,11 @@ class HessianVector:
         loss, self.grad = inner_gradient(problem, self._phi, theta, t, create_graph=True)
         self.loss = loss.detach()
 
-    def times(self, w: Params, again: bool = False) -> tuple[Part, Part]:
-        """wᵀ ∂g/∂φ and wᵀ ∂g/∂θ; None is zero. The graph is freed unless a product is wanted `again`."""
+    def times(self, w: Params) -> tuple[Part, Part]:
+        """wᵀ ∂g/∂φ and wᵀ ∂g/∂θ; None is zero."""
+        # Retained, since the loss may read what `init` made of θ, whose graph all windows share.
         outputs = [(g, w[name]) for name, g in self.grad.items()]
-        return tuple(gradients(outputs, self._phi, self._theta, retain_graph=again))
+        return tuple(gradients(outputs, self._phi, self._theta, retain_graph=True))
 
 
 @torch.enable_grad()
@@ -74,6 +75,7 @@ def adjoint(
             multipliers, weights, by_theta = _pull_back(now, start, product.grad, n, multipliers, theta)
             total = plus(total, by_theta)
         by_phi, by_theta = product.times(weights)
+        del product  # and its graph, before there is another one
         multipliers = State(plus(multipliers.phi, by_phi), multipliers.buffers)
         total = plus(total, by_theta)
     (through_init,) = first.pull_back(multipliers, theta)
@@ -124,7 +126,6 @@ def _pull_back(
     buffers = {name: leaves(values) for name, values in start.buffers.items()}
     state, grad = State(leaves(start.phi), buffers, start.step, start.skipped), leaves(grad)
     after = advance(dynamics, state, grad, n)
-    # Retained, since dynamics may read what `init` made of θ, whose graph all windows share.
     groups = state.phi, grad, theta, *buffers.values()
     by_phi, by_grad, by_theta, *parts = after.pull_back(multipliers, *groups, retain_graph=True)
     parts = {name: add_parts(buffers[name], part) for name, part in zip(buffers, parts, strict=True)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -37,6 +37,8 @@ from msmeta.bilevel import (
 from msmeta.errors import ConfigError
 
 Rate = float | Tensor
+Watch = tuple[Params, Callable[[set[str]], None]]
+"""Entries of θ as leaves, and what is to be told which of them a window depends on."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,9 @@ def dynamics_at(dynamics: DynamicsLike, theta: Params, t: int) -> Dynamics:
     return dynamics
 
 
-def inner_gradient(problem: Bilevel, phi: Params, theta: Params, t: int, create_graph: bool) -> tuple[Tensor, Params]:
+def inner_gradient(
+    problem: Bilevel, phi: Params, theta: Params, t: int, create_graph: bool, tell: Callable | None = None
+) -> tuple[Tensor, Params]:
     """The inner loss L_t(φ; θ) and g_t = ∂L_t/∂φ of what it uses; with `create_graph` g_t can be differentiated again.
 
     Raises ConfigError for a loss that is not a scalar, does not depend on φ, or has no second derivative.
@@ -235,7 +239,9 @@ def inner_gradient(problem: Bilevel, phi: Params, theta: Params, t: int, create_
     # The backward pass of compiled code has no derivative, and torch does not always say so: it may leave it out.
     if create_graph and any(node.name() == "CompiledFunctionBackward" for node in graph([loss])):
         raise ConfigError(f"inner loss at step {t} is compiled: torch.compile loses second derivatives, so do without")
-    (grads,) = gradients([(loss, None)], phi, create_graph=create_graph)
+    grads, by_theta = gradients([(loss, None)], phi, theta if tell else {}, create_graph=create_graph)
+    if tell:
+        tell({name for name, part in by_theta.items() if part is not None})
     used = {name: grad for name, grad in grads.items() if grad is not None}
     if not used:
         raise ConfigError(f"inner loss at step {t} does not depend on phi: there is nothing to adapt")
@@ -270,22 +276,22 @@ def adapt(
     windows: Sequence[int],
     t: int = 0,
     keep: Callable[[int, State], None] = lambda k, state: None,
-    watch: Callable[[Iterable[Tensor]], None] | None = None,
+    watch: Watch | None = None,
 ) -> tuple[State, Trail]:
     """The state after the windows without a graph, as at test time, and the evaluations of the inner loss.
 
     state: as `begin` gives it. t: index of the first step. keep: is given the number of each window, from 0, and its
-    first state. watch: is given what each window computes, with its graph by θ; without it θ is a constant.
+    first state. watch: θ as the steps see it and what is told that they depend on it; without it θ is a constant.
     Costs one gradient evaluation a window and holds one state.
     """
-    theta, trail = theta if watch else detach(theta), []
+    (theta, tell), trail = watch or (detach(theta), None), []
     phi, state = leaves(state.phi, state.phi), state.detach()
     for k, n in enumerate(windows):
         keep(k, replace(state, phi=phi))
-        loss, grad = inner_gradient(problem, phi, theta, t, create_graph=False)
+        loss, grad = inner_gradient(problem, phi, theta, t, create_graph=False, tell=tell)
         after = advance(dynamics_at(dynamics, theta, t), state, grad, n)
-        if watch:
-            watch([loss, *after.phi.values(), *(v for values in after.buffers.values() for v in values.values())])
+        if tell:
+            tell(reached([v for values in (after.phi, *after.buffers.values()) for v in values.values()], theta))
         trail.append((t, loss.detach(), tuple(grad)))
         phi, state, t = leaves(after.phi, phi), after.detach(), t + n
     return replace(state, phi=phi), trail

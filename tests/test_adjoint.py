@@ -12,6 +12,7 @@ from msmeta import (
     Bilevel,
     EvolutionStrategies,
     FiniteDifference,
+    FirstOrder,
     GaussianSmoothing,
     MultiStep,
     State,
@@ -227,3 +228,19 @@ def test_estimators_without_second_derivatives_learn_rates_too(make):
     for kind in (EvolutionStrategies, GaussianSmoothing):
         found = kind(_learned, 4, 300, 1e-3, generator)(problem, theta).grad
         assert found["rate"].item() == pytest.approx(exact["rate"].item(), rel=0.5)
+
+
+def test_an_inner_loss_may_read_what_init_made_of_theta():
+    """Features that are computed once, say; also where the entry starts φ besides, all that FirstOrder sees."""
+    problem, theta = maml()
+
+    def init(th):
+        KEPT["features"] = th["w2"].exp()
+        return th
+
+    reading = Bilevel(init, lambda p, th, t: (p["w2"] - KEPT["features"]).square().sum(), problem.outer)
+    out = _compare(SGD(0.1, 0.9), 4, 1, reading, theta)
+    plain = Bilevel(problem.init, lambda p, th, t: (p["w2"] - th["w2"].exp()).square().sum(), problem.outer)
+    assert relative_error(out.grad, MultiStep(SGD(0.1, 0.9), 4)(plain, theta).grad) < 1e-12
+    first, expected = (FirstOrder(SGD(0.1), 4)(each, theta).grad for each in (reading, plain))
+    assert relative_error(first, expected) < 1e-12

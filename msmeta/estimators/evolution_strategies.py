@@ -39,10 +39,9 @@ class Sampled(Steps):
 class EvolutionStrategies(Sampled):
     """∂F/∂θ ≈ mean over ε of (F(θ + σε) - F(θ - σε)) ε / 2σ, ε ~ N(0, I) (ES-MAML; Song et al., 2020).
 
-    F(θ) is the outer loss after the inner steps that start from θ; σ is `deviation`, and there are `samples` ε.
-
-    Valid for every θ, also a meta-network: nothing is differentiated by it. Without bias where F is at most quadratic;
-    the variance grows with the number of meta-parameters and falls with 1 / samples.
+    F(θ) is the outer loss after the inner steps; σ is `deviation`, and there are `samples` ε. Valid for every θ, also a
+    meta-network: nothing is differentiated by it. Without bias where F is at most quadratic; the variance grows with
+    the number of meta-parameters and falls with 1 / samples.
 
     Costs (1 + 2 samples) T gradient evaluations and no Hessian-vector product; holds one state.
     """

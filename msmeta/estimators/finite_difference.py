@@ -19,9 +19,7 @@ class FiniteDifference(Steps):
 
     radius: length of the perturbation rw, the longest one of the problem's `tasks`; the error is of order radius², plus
     rounding of order 1/radius. The default is for float32 and a network such as Conv4, where shorter ones drown in
-    rounding; in float64 take 1e-5.
-
-    Valid for every θ, also a meta-network: the same difference of ∂L_t/∂θ is wᵀ∂g/∂θ, which the paper denies.
+    rounding; in float64 take 1e-5. Valid for every θ, also a meta-network: for wᵀ∂g/∂θ it differences ∂L_t/∂θ.
 
     Costs 3T gradient evaluations (another T for dynamics other than SGD) and no Hessian-vector product; holds T states.
     """

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from msmeta.bilevel import Bilevel, MetaGradient, Params, State, begin, conclude, reached
-from msmeta.dynamics import Steps, adapt_and_judge
+from msmeta.dynamics import Steps, Watch, adapt_and_judge
 from msmeta.errors import ConfigError
 
 
@@ -33,9 +30,7 @@ class FirstOrder(Steps):
         return conclude(theta, state, trail, outer, *first.pull_back(State(by_phi), theta), direct)
 
 
-def constant_steps(
-    theta: Params, first: State, allowed: set[str], estimator: str, why: str
-) -> Callable[[Iterable[Tensor]], None]:
+def constant_steps(theta: Params, first: State, allowed: set[str], estimator: str, why: str) -> Watch:
     """For `adapt`: raises ConfigError where the inner steps depend on θ, but for the entries that are allowed.
 
     why: what the estimator assumes of θ. Raises ConfigError at once where φ₁ depends on no θ, as for a meta-network.
@@ -44,10 +39,11 @@ def constant_steps(
         inside = "a theta that acts only inside the inner loss (a meta-network) would not learn"
         raise ConfigError(f"{estimator} needs a theta that initialises phi: {why}, so {inside}; use MultiStep")
 
-    def watch(tensors: Iterable[Tensor]) -> None:
-        for name in sorted(reached(tensors, theta) - allowed):
-            what = f"{estimator} has no gradient for theta[{name!r}], which acts in the inner steps"
-            raise ConfigError(f"{what}: {why}; use MultiStep")
+    def refuse(names: set[str]) -> None:
+        for name in sorted(names):
+            inside = f"theta[{name!r}], which acts in the inner steps"
+            raise ConfigError(f"{estimator} has no gradient for {inside}: {why}; use MultiStep")
 
-    watch([value for values in first.buffers.values() for value in values.values()])
-    return watch
+    seen = {name: value.detach() if name in allowed else value for name, value in theta.items()}
+    refuse(reached([value for values in first.buffers.values() for value in values.values()], seen))
+    return seen, refuse

@@ -14,12 +14,10 @@ from msmeta.estimators.finite_difference import Differences
 class GaussianSmoothing(Sampled):
     """Eqs. 3 and 4 with ∂g/∂φ ≈ mean over u of (g(φ + σu) - g(φ - σu)) uᵀ / 2σ, u ~ N(0, I) (Ji et al., 2020).
 
-    There are `samples` directions u at each step, drawn anew; σ is `deviation`. Where the problem has `tasks`, each
-    uses its own part of u alone.
-
-    Valid for every θ, also a meta-network: the same differences of ∂L_t/∂θ give ∂g/∂θ. Where the gradients are linear
-    in φ the mean is exact; the variance of a product grows with the number of parameters a task and falls with
-    1 / samples. Products of steps draw independent directions, so the meta-gradient has no bias there either.
+    There are `samples` directions u at each step, drawn anew, of which each of a problem's `tasks` uses its own part; σ
+    is `deviation`. Valid for every θ, also a meta-network: the same differences of ∂L_t/∂θ give ∂g/∂θ. Where gradients
+    are linear in φ the mean is exact; the variance of a product grows with the number of parameters a task and falls
+    with 1 / samples. Products of steps draw independent directions, so the meta-gradient has no bias there either.
 
     Costs (1 + 2 samples) T gradient evaluations (another T for dynamics other than SGD) and no Hessian-vector product;
     holds T states.

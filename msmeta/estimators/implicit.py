@@ -67,7 +67,7 @@ class Implicit(Steps):
         curvature = HessianVector(problem, *place)
 
         def product(v: Params) -> Params:
-            hessian_v = add_parts(v, curvature.times(v, again=True)[0])
+            hessian_v = add_parts(v, curvature.times(v)[0])
             return {k: (1 + decay / self.proximal) * v[k] + hessian_v[k] / self.proximal for k in v}
 
         right = {k: value for k, value in add_parts(state.phi, by_phi).items() if state.phi[k].requires_grad}
