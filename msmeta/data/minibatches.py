@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 
 import numpy as np
@@ -28,7 +28,8 @@ class MinibatchSampler:
     """Minibatches of a split in a random order, a new one each epoch, cropped and flipped at random if `augment`.
 
     32x32 images are padded with black, cropped to 32x32 and flipped; of 256x256 images, 224x224 are cropped and
-    flipped. Without `augment` the middle is cropped. An epoch leaves out what does not fill a batch.
+    flipped. Without `augment` the middle is cropped. An epoch leaves out what does not fill a batch. share: what is
+    given of each batch, for one of several processes.
     Raises ConfigError in one line if the split cannot give such a batch.
     """
 
@@ -37,6 +38,7 @@ class MinibatchSampler:
     seed: int = 0
     split: str = "train"
     augment: bool = True
+    share: slice = field(default_factory=lambda: slice(None))
 
     def __post_init__(self) -> None:
         _check(self.data, self.split, self.batch)
@@ -99,14 +101,14 @@ class MinibatchSampler:
         epoch, within = divmod(step, self.batches)
         order = _permutation(len(images), self.seed, self.split, epoch)
         room = images.shape[-1] - side if self._mapped else 2 * PADDING
-        plan = np.empty((4, self.batch), np.int64)
+        plan = np.empty((4, self.batch), np.int64)  # of the whole batch, so that a share is a part of the same
         plan[0] = order[within * self.batch : (within + 1) * self.batch]
         if self.augment:
             bits = _stream(self.seed, self.split, step, _AUGMENTATION).random_raw(3 * self.batch).reshape(3, -1)
             plan[1:3], plan[3] = bits[:2] % np.uint64(room + 1), bits[2] % np.uint64(2)
         else:
             plan[1:3], plan[3] = room // 2, 0
-        return plan
+        return plan[:, self.share]
 
     def _cut(self, plan: np.ndarray) -> Tensor:
         """The images of a plan, uint8 (batch, 3, side, side), where the images of the split are."""

@@ -1,4 +1,4 @@
-"""Several processes on one meta-batch, as torchrun starts them: each takes a share of the tasks."""
+"""Several processes on one batch, as torchrun starts them: each takes a share of its tasks or of its images."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd import Function
 
 from msmeta.errors import ConfigError
 
@@ -26,9 +27,25 @@ class World:
         """Whether this is the process that evaluates, writes and prints."""
         return self.rank == 0
 
-    def share(self, tasks: int) -> slice:
-        """This process's tasks of a meta-batch; shares differ by one task at the most."""
-        return slice(tasks * self.rank // self.size, tasks * (self.rank + 1) // self.size)
+    def share(self, count: int) -> slice:
+        """This process's tasks of a meta-batch, or images of a batch; shares differ by one at the most."""
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """Its sum over the processes, which can be differentiated, and that again.
+
+        Each process differentiates its part of a loss; what it gets is the derivative of the whole loss by its own
+        tensors, since what the others' parts owe to them comes back through the sum.
+        """
+        return tensor if self.size == 1 else _Total.apply(tensor)
+
+    def totals(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The same of each, in one message."""
+        if self.size == 1:
+            return params
+        flat = self.total(torch.cat([value.flatten() for value in params.values()]))
+        parts = flat.split([value.numel() for value in params.values()])
+        return {name: part.view_as(value) for (name, value), part in zip(params.items(), parts, strict=True)}
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:
         """Replaces each tensor by its sum over the processes, in one message."""
@@ -54,6 +71,18 @@ class World:
         box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
+
+
+class _Total(Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _Total.apply(grad)
 
 
 def is_first() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -90,6 +91,7 @@ def batch_norm(
     bias: Tensor,
     running: tuple[Tensor, Tensor] | None = None,
     training: bool = True,
+    total: Callable[[Tensor], Tensor] | None = None,
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
@@ -97,11 +99,34 @@ def batch_norm(
 
     If `training` by the batch's statistics, and `running` (mean, variance) is moved in place where it is given; else by
     `running`. In training, the second derivatives take a few passes over the batch, where torch's take some thirty;
-    there are no third derivatives.
+    there are no third derivatives. total: the sum over the processes that have a part of the batch each, which can be
+    differentiated; the statistics are then those of the whole batch.
     """
     if not training:
         return F.batch_norm(x, *running, weight, bias, False, momentum, eps)
+    if total is not None:
+        return _norm_of_parts(x, weight, bias, running, total, momentum, eps)
     return _Norm.apply(x, weight, bias, *(running or (None, None)), momentum, eps)
+
+
+def _norm_of_parts(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running: tuple[Tensor, Tensor] | None,
+    total: Callable[[Tensor], Tensor],
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    count = total(x.new_tensor(x.numel() / len(weight)))
+    mean = total(x.sum((0, 2, 3))) / count
+    centred = x - _wide(mean)
+    variance = total(centred.square().sum((0, 2, 3))) / count
+    if running is not None:
+        with torch.no_grad():
+            running[0].lerp_(mean, momentum)
+            running[1].lerp_(variance * (count / (count - 1)), momentum)
+    return centred * _wide(weight * (variance + eps).rsqrt()) + _wide(bias)
 
 
 class _Norm(Function):

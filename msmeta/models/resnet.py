@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,13 +23,15 @@ STATISTICS = ("running_mean", "running_var")
 class ResNet:
     """Four stages of basic blocks (He et al., 2016); parameters and statistics have torchvision's names.
 
-    depth: 18 or 34. way: classes. precision: of the convolutions, one of PRECISIONS. Raises ConfigError for another
+    depth: 18 or 34. way: classes. precision: of the convolutions, one of PRECISIONS. total: as for
+    `batch_norm`. Raises ConfigError for another
     depth.
     """
 
     depth: int
     way: int
     precision: str = "float32"
+    total: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if self.depth not in STAGES:
@@ -66,7 +69,7 @@ class ResNet:
 
         def norm(name: str, x: Tensor) -> Tensor:
             known = None if statistics is None else tuple(statistics[f"{name}.{part}"] for part in STATISTICS)
-            return batch_norm(x, params[f"{name}.weight"], params[f"{name}.bias"], known, training)
+            return batch_norm(x, params[f"{name}.weight"], params[f"{name}.bias"], known, training, self.total)
 
         def block(name: str, x: Tensor, stride: int) -> Tensor:
             y = F.relu(norm(f"{name}.bn1", conv(f"{name}.conv1", x, stride, 1)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,12 +20,14 @@ BLOCKS = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 class VGG9:
     """Five blocks of [3x3 convolution, batch norm, ReLU], each followed by 2x2 max-pooling, and a linear head.
 
-    way: classes. width: factor on the channels. precision: of the convolutions, one of PRECISIONS.
+    way: classes. width: factor on the channels. precision: of the convolutions, one of PRECISIONS. total: as for
+    `batch_norm`.
     """
 
     way: int
     width: float = 1.0
     precision: str = "float32"
+    total: Callable[[Tensor], Tensor] | None = None
 
     @property
     def blocks(self) -> tuple[tuple[int, ...], ...]:
@@ -70,7 +73,7 @@ class VGG9:
                 known = None
                 if statistics is not None:
                     known = statistics[f"{name}.mean"], statistics[f"{name}.variance"]
-                x = batch_norm(x, params[f"{name}.scale"], params[f"{name}.shift"], known, training)
+                x = batch_norm(x, params[f"{name}.scale"], params[f"{name}.shift"], known, training, self.total)
                 x = F.relu(x)
             features.append(x)
             x = F.max_pool2d(x, 2)

@@ -1,9 +1,11 @@
-"""Two processes on one meta-batch, started by torchrun, with gloo: the meta-gradient and the result of one process."""
+"""Two processes on one batch, started by torchrun, with gloo: the meta-gradient and the result of one process."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,38 +15,101 @@ from problems import relative_error
 from msmeta import data
 from msmeta.data import EpisodeSampler
 from msmeta.errors import ConfigError
-from msmeta.experiments import few_shot
+from msmeta.experiments import few_shot, transfer
 from msmeta.experiments.distributed import World, join
 from msmeta.experiments.few_shot.step import MetaStepper
+from msmeta.experiments.transfer.experiment import Transfer
 
-CONFIG = few_shot.preset_config("smoke", "glyphs", 5, 1, "multistep", 4, filters=8, tasks=3)
+FEW_SHOT = few_shot.preset_config(
+    "smoke", "glyphs", 5, 1, "multistep", 4, filters=8, tasks=3, iterations=4, log_every=1, curve_every=2,
+    curve_episodes=2, test_episodes=4,
+)  # fmt: skip
+SMALL = {"train_images": 40, "batch": 5, "log_every": 1}
+TRANSFER = {
+    name: transfer.preset_config("smoke", "glyphs-rgb", *own, **SMALL, **options)
+    for name, own, options in (
+        ("exact", ("multistep", "sgd"), {}),
+        ("windows", ("multistep", "adam"), {"window": 2}),
+        ("first-order", ("first-order", "sgd"), {}),
+        ("no rollback", ("multistep", "sgd"), {"rollback": False}),
+        ("scratch", ("scratch", "sgd"), {}),
+    )
+}
 SMOKE = ["train", "few-shot", "--dataset", "glyphs", "--preset", "smoke", "--device", "cpu", "--tasks", "3"]
 
 
-def first_meta_gradient(world: World) -> dict[str, torch.Tensor]:
+def few_shot_gradient(world: World) -> dict[str, torch.Tensor]:
+    """Of the first meta-iteration, with its loss and accuracy."""
     images = data.load("glyphs")
-    model = few_shot.build_model(CONFIG, images)
+    model = few_shot.build_model(FEW_SHOT, images)
     theta = {name: torch.nn.Parameter(value) for name, value in model.init(0).items()}
     sampler = EpisodeSampler(images, "train", 5, 1, 15, 0)
-    steps = MetaStepper(CONFIG, model, theta, torch.optim.SGD(theta.values(), lr=0.0), sampler, 1, world)
-    ((loss, accuracy),) = steps.run(0, 1, 1.0)
+    steps = MetaStepper(FEW_SHOT, model, theta, torch.optim.SGD(theta.values(), lr=0.0), sampler, 1, world)
+    ((loss, accuracy),) = steps.run(0, 1, 0.0)
     return {**{name: value.grad for name, value in theta.items()}, "loss": torch.tensor([loss, accuracy])}
+
+
+def double(params: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value.double() for name, value in params.items()}
+
+
+def transfer_iterations(config: transfer.TransferConfig, world: World) -> dict[str, dict[str, torch.Tensor]]:
+    """Two iterations in float64, the second with the first's buffers: meta-gradients, numbers, φ, batch statistics."""
+    run, draw = Transfer(config, torch.device("cpu"), world), torch.Generator().manual_seed(0)
+    run.begin(0, None)
+    run.inner, run.statistics = replace(run.inner, phi=double(run.inner.phi)), double(run.statistics)
+    run.theta = {
+        name: value.detach() + 0.3 * torch.randn(value.shape, generator=draw, dtype=torch.float64)
+        for name, value in run.theta.items()
+    }
+    source, found = run.source, {}
+    for i in range(2):
+        x, y = next(run.batches)
+        if source:
+            features = [feature.double() for feature in source.features(x)]
+            run.source = replace(source, features=lambda _, features=features: features)
+        done = run._iteration(x.double(), y, 0, run.statistics)
+        run.inner = done.state
+        found[f"total loss {i}"] = {"": done.total}
+        if done.meta:
+            found |= {f"meta-gradient {i}": done.meta.grad, f"outer loss {i}": {"": done.meta.loss}}
+        if done.gradient_change is not None:
+            found[f"gradient change {i}"] = {"": done.gradient_change}
+    return found | {"phi": run.inner.phi, "statistics": run.statistics}
 
 
 def torchrun(*command, **environment):
     """Two processes on one thread each; their address is found by torchrun."""
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *command],
-        capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *map(str, command)],
+        capture_output=True, text=True, timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **environment},
     )  # fmt: skip
 
 
-def test_meta_gradient_of_two_processes_is_that_of_one(tmp_path):
-    """3 tasks on 2 processes, so that their shares differ; float32, so equal up to the order of a sum."""
-    done = torchrun(__file__, str(tmp_path / "grad.pt"), PYTHONPATH=str(Path(__file__).parents[1]))
+@pytest.fixture(scope="module")
+def gradients(tmp_path_factory):
+    """What two processes found, by name."""
+    path = tmp_path_factory.mktemp("gradients") / "found.pt"
+    done = torchrun(__file__, "gradients", path)
     assert done.returncode == 0, done.stderr
-    found = torch.load(tmp_path / "grad.pt", weights_only=True)
-    assert relative_error(found, first_meta_gradient(World())) < 1e-6
+    return torch.load(path, weights_only=True)
+
+
+def test_few_shot_meta_gradient_of_two_processes_is_that_of_one(gradients):
+    """3 tasks on 2 processes, so that their shares differ; float32, so equal up to the order of a sum."""
+    assert relative_error(gradients["few-shot"], few_shot_gradient(World())) < 1e-6
+
+
+@pytest.mark.parametrize("name", TRANSFER)
+def test_transfer_meta_gradient_of_two_processes_is_that_of_one(gradients, name):
+    """2 and 3 images of a batch, batch norm's statistics those of all 5. One process has its own batch norm, with
+    hand-written derivatives."""
+    alone = transfer_iterations(TRANSFER[name], World())
+    assert gradients[name].keys() == alone.keys()
+    for part, values in alone.items():
+        assert relative_error(gradients[name][part], values) < 1e-8, part
 
 
 def test_one_run_with_one_result(tmp_path):
@@ -57,24 +122,32 @@ def test_one_run_with_one_result(tmp_path):
         few_shot.preset_config("smoke", "glyphs", 5, 1, "multistep", tasks=3), "cpu", results_root=tmp_path / "alone"
     )
     assert result["provenance"]["processes"] == 2 and result["config"] == alone["config"]
-    assert result["log"]["loss"] == pytest.approx(alone["log"]["loss"], abs=2e-4)  # stored with four decimals
+    assert result["log"]["loss"] == pytest.approx(alone["log"]["loss"], abs=2e-4)
     assert result["metrics"]["accuracy"] == pytest.approx(alone["metrics"]["accuracy"], abs=1)
 
 
-def test_time_budget_and_resume_of_two_processes(tmp_path):
-    endless = ["-m", "msmeta", *SMOKE, "--iterations", "1000000", "--time-budget", "15s"]
-    first = torchrun(*endless, MSMETA_RESULTS=str(tmp_path))
-    assert first.returncode == 0 and first.stdout.count("stopped at the time budget") == 1, first.stderr
-    (checkpoint,) = tmp_path.rglob("*.pt")
-    before = torch.load(checkpoint, weights_only=True)["iteration"]
-    assert torchrun(*endless, "--resume", MSMETA_RESULTS=str(tmp_path)).returncode == 0
-    assert torch.load(checkpoint, weights_only=True)["iteration"] > before
+def test_what_ends_one_process_ends_both_and_they_go_on(tmp_path):
+    """A time budget that is over, then a signal to the second process alone; the same as never having stopped."""
+    done = torchrun(__file__, "stops", tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name, (_, train) in RUNS.items():
+        (path,) = (tmp_path / name).rglob("*.json")
+        result, alone = json.loads(path.read_text()), train("cpu", results_root=tmp_path / "alone" / name)
+        assert result["provenance"]["processes"] == 2 and result["provenance"]["resumed"]
+        assert result["log"]["iteration"] == alone["log"]["iteration"]
+        loss = "loss" if name == "few-shot" else "total_loss"
+        assert result["log"][loss] == pytest.approx(alone["log"][loss], rel=1e-3)
 
 
 def test_a_mistake_is_said_once(tmp_path):
     done = torchrun("-m", "msmeta", *SMOKE, "--tasks", "1", MSMETA_RESULTS=str(tmp_path))
     assert done.returncode != 0
     assert done.stderr.count("msmeta: 2 processes for 1 tasks: each needs at least one") == 1
+
+
+def test_more_processes_than_images_of_a_batch_are_refused():
+    with pytest.raises(ConfigError, match="6 processes for a batch of 5 images"):
+        Transfer(TRANSFER["exact"], torch.device("cpu"), World(0, 6))
 
 
 def test_a_process_without_a_gpu_is_refused(monkeypatch):
@@ -85,8 +158,44 @@ def test_a_process_without_a_gpu_is_refused(monkeypatch):
         join("cuda")
 
 
+def _train(module, config):
+    return lambda *arguments, **options: module.train(config, *arguments, **options)
+
+
+RUNS = {
+    "few-shot": (few_shot, _train(few_shot, FEW_SHOT)),
+    "transfer": (transfer, _train(transfer, replace(TRANSFER["windows"], batch=10))),
+}
+
+
+def stops(world: World, root: Path) -> None:
+    """One process of `test_what_ends_one_process_ends_both_and_they_go_on`."""
+    for name, (_, train) in RUNS.items():
+
+        def cut(progress):
+            if world.rank == 1 and progress.iteration == 2:
+                signal.raise_signal(signal.SIGTERM)
+
+        def saved(name=name):
+            (path,) = (root / name).rglob("*.pt")
+            return torch.load(path, weights_only=True)["iteration"]
+
+        assert train("cpu", time_budget=0.0, results_root=root / name) is None
+        assert not world.first or saved() == 0
+        try:
+            train("cpu", resume=True, on_step=cut, results_root=root / name)
+            raise AssertionError("it went on")
+        except KeyboardInterrupt:
+            assert not world.first or saved() == 2
+        assert (train("cpu", resume=True, results_root=root / name) is not None) == world.first
+
+
 if __name__ == "__main__":
     world, _ = join("cpu")
-    gradient = first_meta_gradient(world)
-    if world.first:
-        torch.save(gradient, sys.argv[1])
+    if sys.argv[1] == "stops":
+        stops(world, Path(sys.argv[2]))
+    else:
+        found = {name: transfer_iterations(config, world) for name, config in TRANSFER.items()}
+        found["few-shot"] = few_shot_gradient(world)
+        if world.first:
+            torch.save(found, sys.argv[2])

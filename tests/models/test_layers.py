@@ -16,9 +16,10 @@ def inputs():
     return [value.requires_grad_() for value in (x, torch.randn(3, dtype=F64), torch.randn(3, dtype=F64))]
 
 
-def test_batch_norm_is_torchs_with_its_running_statistics(inputs):
+@pytest.mark.parametrize("total", [None, lambda tensor: tensor], ids=["one", "shared"])
+def test_batch_norm_is_torchs_with_its_running_statistics(inputs, total):
     own, expected = ((torch.zeros(3, dtype=F64), torch.ones(3, dtype=F64)) for _ in range(2))
-    found = batch_norm(*inputs, own, momentum=0.3)
+    found = batch_norm(*inputs, own, total=total, momentum=0.3)
     torch.testing.assert_close(
         found, F.batch_norm(inputs[0], *expected, *inputs[1:], True, 0.3), rtol=1e-12, atol=1e-12
     )

@@ -8,6 +8,7 @@ on the cross-entropy.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,10 @@ def run(config: TransferConfig, root: Path | None = None) -> runs.Run:
 
 
 class Transfer:
-    """A training by Algorithm 1 (`training.Experiment`).
+    """A training by Algorithm 1 (`training.Experiment`), whose processes share the images of each batch.
+
+    Gradients are sums over the processes, at each inner step as well, and batch norm has the statistics of the whole
+    batch: the meta-gradient is that of one process. Each process holds all of φ, θ and the source network.
 
     An iteration gives the total loss, the outer loss and the change of the gradient (Figure 1), None where there is
     none. The learning curve has the accuracy (%) on the validation images after each epoch; the φ that does best on
@@ -60,19 +64,23 @@ class Transfer:
     out_of_memory = "out of memory: lower --batch or --width"
 
     def __init__(self, config: TransferConfig, device: torch.device, world: World) -> None:
+        if world.size > config.batch:
+            raise ConfigError(f"{world.size} processes for a batch of {config.batch} images: each needs at least one")
         images, side = data.load(config.dataset, device), SOURCES[config.source].side
         self.images = images if config.train_images is None else images.subset(config.train_images)
         if images.side != side:
             raise ConfigError(
                 f"{config.source} takes {side}x{side} images, {images.title} has {images.side}x{images.side}"
             )
-        self.config, self.device, self.how = config, device, {}
+        self.config, self.device, self.world, self.how = config, device, world, {}
         self.target = TARGETS[config.target](config, images.classes)
+        if world.size > 1:
+            self.target = replace(self.target, total=world.total)
         self.sizes, self.source, self.l2t = self.target.sizes(side), None, None
         if config.estimator != "scratch":
             self.source = sources.load(config.source, device)
             self.l2t = L2T(self.source.channels, self.target.channels)
-        self.sampler = MinibatchSampler(self.images, config.batch, config.seed)
+        self.sampler = MinibatchSampler(self.images, config.batch, config.seed, share=world.share(config.batch))
 
     def begin(self, iteration: int, state: dict[str, Any] | None) -> None:
         config = self.config
@@ -148,11 +156,11 @@ class Transfer:
         return {name: value.to(self.device) for name, value in params.items()}
 
     def _iteration(self, x: Tensor, y: Tensor, epoch: int, statistics: Params) -> Iteration:
-        config, dynamics = self.config, self.config.dynamics(epoch)
+        config, dynamics, share = self.config, self.config.dynamics(epoch), len(y) / self.config.batch
         if self.l2t is None:
-            return scratch_iteration(self.target, x, y, self.inner, dynamics, statistics)
+            return scratch_iteration(self.target, x, y, self.inner, dynamics, statistics, self.world, share)
         batch = self.l2t.source_batch(self.source.features(x), self.sizes)
-        problem = TransferProblem(self.target, self.l2t, x, y, batch, config.beta)
+        problem = TransferProblem(self.target, self.l2t, x, y, batch, config.beta, self.world, share)
         return transfer_iteration(
             problem, self.inner, self.theta, dynamics, config.steps, config.window, statistics,
             first_order=config.estimator == "first-order", transfer_rate=config.transfer_rate,

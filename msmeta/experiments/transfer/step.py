@@ -26,6 +26,7 @@ from msmeta.bilevel import (
 from msmeta.dynamics import SGD, Adam, adapt, advance, partition
 from msmeta.errors import ConfigError
 from msmeta.estimators import MultiStep
+from msmeta.experiments.distributed import World
 from msmeta.models.l2t import L2T, SourceBatch
 
 Network = Callable[[Params, Tensor, Params | None], tuple[Tensor, list[Tensor]]]
@@ -38,6 +39,9 @@ class TransferProblem:
 
     network: the target. x, y: images (n, 3, H, W) and labels (n,). source: what the transfer loss needs of the frozen
     source network. beta: β, the weight of the transfer loss in the total loss (Eq. 19).
+    world, share: where several processes have a part of the batch each, its share: the losses are then this process's
+    parts of the batch's, which are their sums, and so are the gradients. The network has batch norm's statistics of
+    the whole batch.
     """
 
     network: Network
@@ -46,19 +50,22 @@ class TransferProblem:
     y: Tensor
     source: SourceBatch
     beta: float = 0.5
+    world: World = World()
+    share: float = 1.0
 
     def total(self, phi: Params, theta: Params, statistics: Params | None = None) -> Tensor:
         """L_total = L_acc + β L_tfr (Eq. 19), 0-d; moves the running statistics where they are given."""
         logits, features = self.network(phi, self.x, statistics)
-        return F.cross_entropy(logits, self.y) + self.beta * self.l2t.loss(phi, theta, self.source, features)
+        transfer = self.l2t.loss(phi, theta, self.source, features)
+        return self.share * (F.cross_entropy(logits, self.y) + self.beta * transfer)
 
     def classification(self, phi: Params) -> Tensor:
         """L_acc, the cross-entropy, 0-d."""
-        return F.cross_entropy(self.network(phi, self.x, None)[0], self.y)
+        return self.share * F.cross_entropy(self.network(phi, self.x, None)[0], self.y)
 
     def transfer(self, phi: Params, theta: Params) -> Tensor:
         """L_tfr, 0-d."""
-        return self.l2t.loss(phi, theta, self.source, self.network(phi, self.x, None)[1])
+        return self.share * self.l2t.loss(phi, theta, self.source, self.network(phi, self.x, None)[1])
 
     def bilevel(self, start: State, transfer_steps: int) -> Bilevel:
         """T steps on L_tfr and one on L_acc from `start`, judged by L_acc: lines 6 to 14. θ acts in L_tfr alone.
@@ -122,11 +129,12 @@ def transfer_iteration(
     Hessian: its state does not depend on θ. Raises DivergedError for a loss that is not finite.
     """
     windows = transfer_windows(transfer_steps, window)
-    total, state = _step(lambda phi: problem.total(phi, detach(theta), statistics), state, dynamics)
+    world = problem.world
+    total, state = _step(lambda phi: problem.total(phi, detach(theta), statistics), state, dynamics, world)
     fast, seen = replace(dynamics, lr=transfer_rate * dynamics.lr), {}
 
     def inner(theta: Params, t: int) -> Dynamics:
-        return _Noting(fast if t < transfer_steps else dynamics, seen, t)
+        return _Noting(fast if t < transfer_steps else dynamics, seen, t, world)
 
     bilevel, meta, after = problem.bilevel(state, transfer_steps), None, state
     if first_order:
@@ -135,27 +143,48 @@ def transfer_iteration(
         meta = MultiStep(inner, transfer_steps + 1, windows)(bilevel, theta)
     elif not rollback:
         after = adapt(bilevel, begin(bilevel, theta)[1], theta, inner, windows)[0].detach()
+    if meta:
+        world.sum_([meta.loss, *meta.grad.values()])
     change = _change(seen[0], seen[1]) if transfer_steps > 1 and window == 1 else None
     return Iteration(state if rollback else meta.state if meta else after, total, meta, change)
 
 
 def scratch_iteration(
-    network: Network, x: Tensor, y: Tensor, state: State, dynamics: SGD | Adam, statistics: Params | None = None
+    network: Network,
+    x: Tensor,
+    y: Tensor,
+    state: State,
+    dynamics: SGD | Adam,
+    statistics: Params | None = None,
+    world: World = World(),  # noqa: B008 - frozen
+    share: float = 1.0,
 ) -> Iteration:
-    """A step on the cross-entropy alone: training without transfer. Raises DivergedError."""
-    loss, state = _step(lambda phi: F.cross_entropy(network(phi, x, statistics)[0], y), state, dynamics)
+    """A step on the cross-entropy alone: training without transfer. Raises DivergedError.
+
+    world, share: as in TransferProblem.
+    """
+
+    def loss_of(phi: Params) -> Tensor:
+        return share * F.cross_entropy(network(phi, x, statistics)[0], y)
+
+    loss, state = _step(loss_of, state, dynamics, world)
     return Iteration(state, loss)
 
 
 @dataclass(frozen=True)
 class _Noting:
-    """The dynamics of step t, which note in `seen` what gradient they are given, without its graph."""
+    """The dynamics of step t, which note in `seen` what gradient they are given, without its graph.
+
+    They are given a process's part of it.
+    """
 
     dynamics: SGD | Adam
     seen: dict[int, Params]
     t: int
+    world: World
 
     def window(self, state: State, grad: Params, n: int) -> State:
+        grad = self.world.totals(grad)
         self.seen[self.t] = detach(grad)
         return self.dynamics.window(state, grad, n)
 
@@ -167,14 +196,15 @@ def _change(first: Params, second: Params) -> Tensor:
     return (apart / size).sqrt().where(apart > 0, 0.0)
 
 
-def _step(loss: Callable[[Params], Tensor], state: State, dynamics: SGD | Adam) -> tuple[Tensor, State]:
-    """The loss at φ, and the state after a step on it."""
+def _step(loss: Callable[[Params], Tensor], state: State, dynamics: SGD | Adam, world: World) -> tuple[Tensor, State]:
+    """The loss at φ, of which each process has a part, and the state after a step on it."""
     phi = leaves(state.phi)
     value = loss(phi)
     require_sound([], value, phi)
     (grad,) = gradients([(value, None)], phi)
     with torch.no_grad():
-        return value.detach(), advance(dynamics, state, {k: g for k, g in grad.items() if g is not None}, 1)
+        grad = world.totals({name: value for name, value in grad.items() if value is not None})
+        return world.total(value.detach()), advance(dynamics, state, grad, 1)
 
 
 def _first_order(
