@@ -14,7 +14,7 @@ SMALL = {
         select_every=2, curve_episodes=2, test_episodes=4,
     ),
     "transfer": transfer.preset_config(
-        "smoke", "glyphs-rgb", "multistep", "adam", window=2, train_images=40, batch=20, epochs=2, log_every=2
+        "smoke", "glyphs-rgb", "multistep", "adam", window=2, train_images=20, batch=10, epochs=2, log_every=2
     ),
 }  # fmt: skip
 TRAIN = {"few_shot": few_shot.train, "transfer": transfer.train}
