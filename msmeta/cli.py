@@ -192,10 +192,10 @@ def list_results(
     )
     for kind, (config_of, module) in EXPERIMENTS.items():
         for result in runs.read_results(kind, live=live):
-            config, origin = config_of(**result["config"]), result["provenance"]
+            config, metrics, origin = config_of(**result["config"]), result["metrics"], result["provenance"]
             table.add_row(
                 result["data"]["title"], module.setting(config), module.label(config), config.preset, str(config.seed),
-                terminal.accuracy(result), f"{result['metrics']['iterations']:,}", f"{origin['train_seconds']:.0f}",
+                f"{metrics['accuracy']:.2f}", f"{metrics['iterations']:,}", f"{origin['train_seconds']:.0f}",
                 origin["device"],
             )  # fmt: skip
     Console().print(table)

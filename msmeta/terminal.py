@@ -1,4 +1,4 @@
-"""What the commands share: the fields of a config as options, a progress bar, and words on a result."""
+"""What the commands share: the fields of a config as options, and a progress bar."""
 
 from __future__ import annotations
 
@@ -65,13 +65,3 @@ def _bounds(field: dict[str, Any]) -> str:
 def bar(text: str) -> Progress:
     """A progress bar on standard error, which vanishes at its end. text: beside it, by rich's format."""
     return Progress(BarColumn(), TextColumn(text), TimeRemainingColumn(), console=Console(stderr=True), transient=True)
-
-
-def accuracy(result: dict[str, Any]) -> str:
-    """Accuracy (%), with its interval if it is a mean over episodes."""
-    from msmeta.statistics import plus_minus
-
-    metrics = result["metrics"]
-    if "accuracy_ci95" not in metrics:
-        return f"{metrics['accuracy']:.2f}"
-    return plus_minus(metrics["accuracy"], metrics["accuracy_ci95"])

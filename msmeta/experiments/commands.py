@@ -28,12 +28,12 @@ TRAIN = {
         "Meta-train on few-shot tasks, evaluate on new classes and store one JSON result. Under torchrun the processes "
         "share each meta-batch, and the first one writes the result.",
         {"preset": "quick", "dataset": "omniglot", "way": "5", "shot": "1", "estimator": "multistep"},
-        "{label}, {title} {setting}: {accuracy} % on {config.test_episodes} {config.evaluate_on} episodes",
+        "{label}, {title} {setting}: {accuracy:.2f} % on {config.test_episodes} {config.evaluate_on} episodes",
     ),
     "transfer": (
         "Train a target network with meta-transfer (Algorithm 1), evaluate it and store one JSON result.",
         {"preset": "quick", "dataset": "cifar-100", "estimator": "multistep"},
-        "{label} ({setting}), {title}: {accuracy} % of the {config.evaluate_on} images",
+        "{label} ({setting}), {title}: {accuracy:.2f} % of the {config.evaluate_on} images",
     ),
 }
 """Of each experiment: help, the fields' values where neither is given, and what is said of a result."""
@@ -84,8 +84,9 @@ def _train(
     if known:
         print("this run has finished before (--force repeats it)")
     names = {"label": module.label(config), "setting": module.setting(config), "title": result["data"]["title"]}
-    said = TRAIN[experiment][2].format(config=config, accuracy=terminal.accuracy(result), **names)
-    iterations, seconds = result["metrics"]["iterations"], result["provenance"]["train_seconds"]
+    metrics = result["metrics"]
+    said = TRAIN[experiment][2].format(config=config, accuracy=metrics["accuracy"], **names)
+    iterations, seconds = metrics["iterations"], result["provenance"]["train_seconds"]
     print(f"{said}, after {iterations:,} iterations in {seconds:.0f} s\nresult: {place.result_path}")
 
 
@@ -101,10 +102,10 @@ def _tune_few_shot(
     checked = [replace(config, lr=rate).lr for rate in rates.split(",")]
 
     def say(result: dict[str, Any]) -> None:
-        iterations = result["metrics"]["iterations"]
+        metrics = result["metrics"]
         print(
-            f"inner rate {result['config']['lr']:g}: {terminal.accuracy(result)} % on validation classes "
-            f"after {iterations:,} iterations"
+            f"inner rate {result['config']['lr']:g}: {metrics['accuracy']:.2f} % on validation classes "
+            f"after {metrics['iterations']:,} iterations"
         )
 
     best = few_shot.tune(config, checked, say, device=device, resume=not force, force=force)[0]

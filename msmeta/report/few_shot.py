@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from msmeta.experiments import few_shot
@@ -15,9 +14,9 @@ from msmeta.report import frame, live, paper, tables
 from msmeta.report.claims import Claim, claims_table
 from msmeta.report.frame import FEW_SHOT
 from msmeta.report.parameters import converted
-from msmeta.report.style import METHODS, drawn, panels, styled
+from msmeta.report.statistics import Difference, paired
+from msmeta.report.style import drawn, panels, styled
 from msmeta.report.tables import Columns, Values, accuracy_text, cells, first, listed, mean_text, of_config
-from msmeta.statistics import Difference, paired
 
 PAPER_DATA = {4: "omniglot", 5: "miniimagenet"}
 """Data set of each of the paper's tables."""
@@ -243,47 +242,18 @@ def learning_curves(found: pd.DataFrame, title: str) -> Figure | str:
     if not points:
         return f"{title}: no curve, for no run was looked at before its end. The table has their accuracies."
     figure, axes = panels(2, sharey=True)
-    by_iteration, by_time = axes[0]
+    (by_iteration, by_time), lines = axes[0], {}
     for run in found.itertuples():
-        accuracy, style = [*run.curve["accuracy"], run.accuracy], {"label": run.label, **drawn(run.label)}
+        accuracy, style = [*run.curve["accuracy"], run.accuracy], drawn(run.label)
         by_iteration.plot([*run.curve["iteration"], run.iterations], accuracy, **style)
-        by_time.plot([*run.curve["seconds"], run.train_seconds], accuracy, **style)
+        (lines[run.label],) = by_time.plot([*run.curve["seconds"], run.train_seconds], accuracy, **style)
     by_iteration.set(xscale="log", xlabel="meta-iterations", ylabel="test accuracy (%)")
     by_iteration.set_xticks(points, [f"{point:,}" for point in points])
     by_iteration.minorticks_off()
     by_time.set(xlabel="training time (s)")
-    _legend(figure, by_time)
+    figure.legend(lines.values(), lines, ncols=4, loc="outside lower center")
     figure.suptitle(title)
     return figure
-
-
-@styled
-def accuracy_over_time(groups: dict[str, pd.DataFrame]) -> Figure | str:
-    """Test accuracy against training time for every method, one panel a setting: what a user's time buys.
-
-    In words where no run has a point before its end, which makes no curve.
-    """
-    if not any(curve["seconds"] for found in groups.values() for curve in found["curve"]):
-        return "No curve: no run was looked at before its end."
-    rows = -(-len(groups) // 2)
-    figure, axes = panels(min(2, len(groups)), rows, height=3.2 * rows + 0.5, sharex=True)
-    for axis, (title, found) in zip(axes.flat, groups.items(), strict=False):
-        for run in found.itertuples():
-            x, y = [*run.curve["seconds"], run.train_seconds], [*run.curve["accuracy"], run.accuracy]
-            spread = [half or 0.0 for half in (*run.curve["accuracy_ci95"], run.accuracy_ci95)]
-            axis.errorbar(x, y, spread, label=run.label, **drawn(run.label))
-        axis.set(title=title, xlabel="training time (s)", ylabel="test accuracy (%)")
-    for axis in axes.flat[len(groups) :]:
-        axis.axis("off")
-    _legend(figure, *axes.flat)
-    return figure
-
-
-def _legend(figure: Figure, *axes: Axes) -> None:
-    """Each method once, in the order of the tables."""
-    shown = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    names = sorted(shown, key=lambda name: METHODS.index(name) if name in METHODS else len(METHODS))
-    figure.legend([shown[name] for name in names], names, ncols=4, loc="outside lower center")
 
 
 def readme_picture(path: str, way: int = 20, shot: int = 1) -> None:

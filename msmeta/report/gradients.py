@@ -7,7 +7,7 @@ from typing import Any
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from msmeta import statistics
+from msmeta.report import statistics
 from msmeta.report.style import (
     BLIND_SAFE,
     COLOURS,

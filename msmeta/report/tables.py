@@ -11,8 +11,8 @@ import pandas as pd
 from msmeta import data, runs
 from msmeta.report import paper
 from msmeta.report.frame import Experiment, commit_in_words, stored
+from msmeta.report.statistics import Difference, mean_ci, plus_minus
 from msmeta.report.style import markdown
-from msmeta.statistics import Difference, mean_ci, plus_minus
 
 Columns = dict[str, Callable[[Any], Any]]  # what stands in each column, by its head
 Values = dict[str, Any]  # fields of a config: what `preset_config` takes beside the preset

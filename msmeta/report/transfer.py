@@ -14,9 +14,9 @@ from msmeta.experiments.transfer import sources
 from msmeta.report import frame, live, paper, tables
 from msmeta.report.claims import Claim, claims_table
 from msmeta.report.frame import TRANSFER
+from msmeta.report.statistics import Difference, paired
 from msmeta.report.style import markdown
 from msmeta.report.tables import Columns, Values, first, mean_text, of_config, tested_text
-from msmeta.statistics import Difference, paired
 
 SCRATCH, BASELINE = {"estimator": "scratch"}, {"estimator": "multistep"}
 MULTI_STEP = BASELINE | {"window": 2}

@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from msmeta.errors import ConfigError
 from msmeta.experiments import transfer
 from msmeta.report.frame import TRANSFER, where
+from msmeta.report.statistics import mean_ci
 from msmeta.report.style import COLOURS, drawn, legend_below, markdown, panels, styled
 from msmeta.report.tables import accuracy_text, cells, difference_text, first, mean_text, of_config, seeds_of, table
 from msmeta.report.transfer import difference, pairs_off
-from msmeta.statistics import mean_ci
 
 BASELINE = {"estimator": "multistep", "steps": 2, "window": 1, "transfer_rate": 1.0}
 MULTI_STEP = BASELINE | {"window": 2}

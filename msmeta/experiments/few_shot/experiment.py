@@ -8,6 +8,7 @@ meta-gradient of the query images' loss.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -33,7 +34,6 @@ from msmeta.experiments.few_shot.config import (
 from msmeta.experiments.few_shot.step import episode_problem, in_threads, stepper, task_chunk
 from msmeta.experiments.training import Row, Training
 from msmeta.models import Conv4
-from msmeta.statistics import mean_ci
 
 TEST_SEED = 2020  # one set of test episodes for every run, so that methods are compared on the same tasks
 EVALUATION_BLOCK = 20  # test episodes drawn at once
@@ -56,7 +56,7 @@ class FewShot:
 
     place = staticmethod(run)
     logged = ("loss", "accuracy")
-    curve = ("iteration", "seconds", "accuracy", "accuracy_ci95", "right_answers")
+    curve = ("iteration", "seconds", "accuracy", "right_answers")
     source = None
 
     def __init__(self, config: FewShotConfig, device: torch.device, world: World) -> None:
@@ -106,10 +106,10 @@ class FewShot:
         config = self.config
         if _is_curve_point(config, done.iteration):
             right = self._evaluate(self.theta, config.curve_episodes)
-            training.add_point(done.curve, (done.iteration, done.seconds, *_accuracy(config, right).values(), right))
+            training.add_point(done.curve, (done.iteration, done.seconds, _accuracy(config, right), right))
         if config.select_every and done.iteration % config.select_every == 0:
             right = self._evaluate(self.theta, config.curve_episodes, split="validation")
-            accuracy = _accuracy(config, right)["accuracy"]
+            accuracy = _accuracy(config, right)
             if accuracy > max(done.selection["accuracy"], default=-1.0):
                 done.best = {name: value.detach().cpu().clone() for name, value in self.theta.items()}
             training.add_point(done.selection, (done.iteration, done.seconds, accuracy))
@@ -132,14 +132,17 @@ class FewShot:
         metrics = {
             "iterations": done.iteration,
             "meta_iterations_per_second": round(done.iteration / done.seconds, 4),
-            **_accuracy(config, right),
+            "accuracy": _accuracy(config, right),
             "right_answers": right,
             "answers_per_episode": config.way * config.query,
             **selected,
         }
         if config.window != 1:
             windowed = self._evaluate(theta, config.test_episodes, window=config.window)
-            metrics |= {f"windowed_{name}": value for name, value in _accuracy(config, windowed).items()}
+            metrics["windowed_accuracy"] = _accuracy(config, windowed)
+            if len(windowed) > 1:
+                deviation = 100 * statistics.stdev(windowed) / metrics["answers_per_episode"]
+                metrics["windowed_accuracy_sd"] = round(deviation, 4)
         return metrics
 
     def _evaluate(self, theta: Params, episodes: int, **options: Any) -> list[int]:
@@ -226,7 +229,6 @@ def _is_curve_point(config: FewShotConfig, iteration: int) -> bool:
     return rest == 0 and ratio & (ratio - 1) == 0
 
 
-def _accuracy(config: FewShotConfig, right: list[int]) -> dict[str, float | None]:
-    """Mean over episodes (%) and the half-width of its 95 % interval over them, None where there is one episode."""
-    mean, half = mean_ci([100 * count / (config.way * config.query) for count in right])
-    return {"accuracy": round(mean, 4), "accuracy_ci95": None if half is None else round(half, 4)}
+def _accuracy(config: FewShotConfig, right: list[int]) -> float:
+    """Mean over episodes (%)."""
+    return round(100 * statistics.fmean(right) / (config.way * config.query), 4)

@@ -3,7 +3,7 @@
 import pytest
 from scipy import stats
 
-from msmeta.statistics import mean_ci, paired, plus_minus
+from msmeta.report.statistics import mean_ci, paired, plus_minus
 
 
 def test_an_interval_has_the_quantile_of_students_t():

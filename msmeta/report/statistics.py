@@ -1,7 +1,4 @@
-"""Intervals and tests: no other module knows one. All are two-sided, at 95 %, by Student's t.
-
-It stands below `report` because training prints and stores the interval over its test episodes.
-"""
+"""Intervals and tests: no other module knows one. All are two-sided, at 95 %, by Student's t."""
 
 from __future__ import annotations
 
