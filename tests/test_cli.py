@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from msmeta import cli, data
-from msmeta.experiments import commands
+from msmeta.cli import train
 from msmeta.experiments.config import schema
 from msmeta.experiments.sweep import EXPERIMENTS
 
@@ -130,7 +130,7 @@ def test_a_signal_ends_in_a_checkpoint_that_resume_takes_up(tmp_path, number):
 
 
 def test_times():
-    found = [commands.parse_seconds(text) for text in (None, "90s", "25m", "2h", "1.5")]
+    found = [train.parse_seconds(text) for text in (None, "90s", "25m", "2h", "1.5")]
     assert found == [None, 90, 1500, 7200, 1.5]
 
 

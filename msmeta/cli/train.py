@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from msmeta import terminal
+from msmeta.cli import options
 from msmeta.errors import ConfigError, Interrupted
 from msmeta.experiments import distributed, few_shot
 from msmeta.experiments.config import resolve
@@ -43,11 +43,11 @@ TRAIN = {
 def add_to(train_app: typer.Typer, tune_app: typer.Typer) -> None:
     """Adds the commands, once."""
     for experiment, (about, usual, _) in TRAIN.items():
-        options = terminal.with_config(*EXPERIMENTS[experiment], **usual)
-        train_app.command(experiment, help=about)(options(partial(_train, experiment)))
+        add_fields = options.with_config(*EXPERIMENTS[experiment], **usual)
+        train_app.command(experiment, help=about)(add_fields(partial(_train, experiment)))
     usual = {**TRAIN["few-shot"][1], "preset": "cpu", "dataset": "miniimagenet"}
-    options = terminal.with_config(*EXPERIMENTS["few-shot"], without=("lr", "evaluate_on", "select_every"), **usual)
-    tune_app.command("few-shot")(options(_tune_few_shot))
+    add_fields = options.with_config(*EXPERIMENTS["few-shot"], without=("lr", "evaluate_on", "select_every"), **usual)
+    tune_app.command("few-shot")(add_fields(_tune_few_shot))
 
 
 def _train(
@@ -62,7 +62,7 @@ def _train(
     config, budget = resolve(kind, module.presets.RULES, values), parse_seconds(time_budget)
     place, first = module.run(config), distributed.is_first()
     known = place.result_path.exists() and not force
-    with terminal.bar("iteration {task.description}") as bar:
+    with options.bar("iteration {task.description}") as bar:
         task = bar.add_task("", total=1.0, visible=False)
 
         def show(step: Any) -> None:

@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from msmeta import terminal
+from msmeta.cli import options
 from msmeta.errors import ConfigError, DivergedError, Interrupted, UserError
 from msmeta.experiments.config import PRESETS
 
@@ -40,9 +40,9 @@ def main() -> NoReturn:
             stream.reconfigure(errors="replace")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     if sys.argv[1:2] in (["train"], ["tune"]):  # to import the experiments takes a second
-        from msmeta.experiments import commands
+        from msmeta.cli import train
 
-        commands.add_to(train_app, tune_app)
+        train.add_to(train_app, tune_app)
     try:
         status = app(standalone_mode=False)
     except UserError as error:
@@ -106,7 +106,7 @@ def data_prepare(
     """Turn the raw files of a data set into arrays, once."""
     from msmeta import data
 
-    with terminal.bar("{task.description}") as bar:
+    with options.bar("{task.description}") as bar:
         task = bar.add_task(name)
         folder = data.prepare(
             name,
