@@ -14,11 +14,15 @@ FEW_SHOT, TRANSFER = "few-shot", "transfer"
 
 @dataclass(frozen=True)
 class RawFile:
-    """One official archive: its file name, where it can be downloaded, and its MD5 as published."""
+    """One official archive: where it can be downloaded, and its MD5, as torchvision has them."""
 
-    name: str
     url: str
     md5: str
+
+    @property
+    def name(self) -> str:
+        """Of the file: the last part of the URL."""
+        return self.url.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,8 @@ class Dataset:
     Of generated data it is `build()`, of a view `build(arrays)`, which reorders those of the other data set.
     Raises DataError in one line, which names files as they are called in the folder.
     """
-    raw_files: Callable[[], tuple[RawFile, ...]] = tuple
-    """The official archives, none where they cannot be downloaded. A function, since torchvision is slow to import."""
+    raw_files: tuple[RawFile, ...] = ()
+    """The official archives, none where they cannot be downloaded."""
     archives: tuple[str, ...] = ()
     """What archives of raw files are called, without suffix."""
     wanted: str = ".*"

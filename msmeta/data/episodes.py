@@ -1,6 +1,5 @@
 """Few-shot episodes, a pure function of (seed, split, step): there is no stream to restore after a resume."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msmeta.data.images import Images
+from msmeta.data.images import Images, stream
 from msmeta.errors import ConfigError
 
 
@@ -115,12 +114,8 @@ class EpisodeSampler:
         tasks are asked for. Ranking random numbers gives distinct classes and drawings without a loop.
         """
         classes, samples = self._shape
-        domain = int.from_bytes(hashlib.sha256(self.split.encode()).digest()[:8], "big")
-        stream = np.random.Philox(
-            key=np.array([self.seed, domain], np.uint64), counter=np.array([0, 0, step, 0], np.uint64)
-        )
         widths = [classes, self.way * samples, self.way]
-        bits = stream.random_raw(tasks * sum(widths)).reshape(tasks, -1)
+        bits = stream(self.seed, self.split, step).random_raw(tasks * sum(widths)).reshape(tasks, -1)
         for_classes, for_drawings, for_turns = np.split(bits, np.cumsum(widths)[:-1], axis=1)
         return (
             _smallest(for_classes, self.way),

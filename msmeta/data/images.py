@@ -1,8 +1,10 @@
 """A data set on a device."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -88,3 +90,11 @@ class Images:
             images={**self.images, "train": images[places.to(images.device)]},
             labels={**self.labels, "train": labels[places.to(labels.device)]},
         )
+
+
+def stream(seed: int, split: str, number: int, purpose: int = 0) -> np.random.Philox:
+    """Random bits of a step or epoch, a pure function of these: there is no stream to restore after a resume."""
+    domain = int.from_bytes(hashlib.sha256(split.encode()).digest()[:8], "big")
+    return np.random.Philox(
+        key=np.array([seed, domain], np.uint64), counter=np.array([0, purpose, number, 0], np.uint64)
+    )

@@ -3,10 +3,10 @@
 Images are augmented and normalised as in Appendix D of the paper. There is no stream to restore after a resume.
 """
 
-import hashlib
 import itertools
-import sys
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msmeta.data.images import Images
+from msmeta.data.images import Images, stream
 from msmeta.errors import ConfigError
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -65,26 +65,22 @@ class MinibatchSampler:
     def from_step(self, step: int, workers: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches from `step` on, without end, as `batch_at` gives them.
 
-        Images that are mapped files are read and cropped by `workers` processes, if any, while others are used.
+        Images that are mapped files are read and cropped by `workers` threads, if any, while others are used.
         """
         if workers == 0 or not self._mapped:
             yield from map(self.batch_at, itertools.count(step))
             return
-        from torch.utils.data import DataLoader
-
-        device = self.data.device
-        loader = DataLoader(
-            _Crops(self),
-            batch_size=None,  # each item is a batch
-            sampler=itertools.count(step),
-            num_workers=workers,
-            pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # else a number is drawn from the generator that others use
-            # A forked worker shares the mapping; otherwise it is given the images, copied to shared memory.
-            multiprocessing_context="fork" if sys.platform == "linux" else None,
-        )
-        for at, crops in zip(itertools.count(step), loader, strict=False):
-            yield normalised(crops.to(device, non_blocking=True)), self._labels(self._plan(at))
+        waiting: deque[tuple[np.ndarray, Future[Tensor]]] = deque()
+        pool = ThreadPoolExecutor(workers)
+        try:
+            for at in itertools.count(step):
+                plan = self._plan(at)
+                waiting.append((plan, pool.submit(self._cut, plan)))
+                if len(waiting) > 2 * workers:
+                    plan, crops = waiting.popleft()
+                    yield normalised(crops.result().to(self.data.device)), self._labels(plan)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     @property
     def _mapped(self) -> bool:
@@ -104,7 +100,7 @@ class MinibatchSampler:
         plan = np.empty((4, self.batch), np.int64)  # of the whole batch, so that a share is a part of the same
         plan[0] = order[within * self.batch : (within + 1) * self.batch]
         if self.augment:
-            bits = _stream(self.seed, self.split, step, _AUGMENTATION).random_raw(3 * self.batch).reshape(3, -1)
+            bits = stream(self.seed, self.split, step, _AUGMENTATION).random_raw(3 * self.batch).reshape(3, -1)
             plan[1:3], plan[3] = bits[:2] % np.uint64(room + 1), bits[2] % np.uint64(2)
         else:
             plan[1:3], plan[3] = room // 2, 0
@@ -167,40 +163,17 @@ def _crop(images: Tensor, plan: np.ndarray, side: int) -> Tensor:
 
     One image at a time, so that no more of a mapped file than the crops is read.
     """
-    from torchvision.transforms.v2 import functional as transforms
-
-    crops = []
-    for place, top, left, flip in plan.T.tolist():
-        crop = transforms.crop(images[place], top, left, side, side)
-        crops.append(transforms.horizontal_flip(crop) if flip else crop)
-    return torch.stack(crops)
-
-
-@dataclass(frozen=True)
-class _Crops:
-    """The items of a sampler's data loader: the images of each step, not normalised, a quarter of the bytes."""
-
-    sampler: MinibatchSampler
-
-    def __getitem__(self, step: int) -> Tensor:
-        return self.sampler._cut(self.sampler._plan(step))
+    crops = [images[place, :, top : top + side, left : left + side] for place, top, left, _ in plan.T.tolist()]
+    return torch.stack([crop.flip(-1) if flip else crop for crop, flip in zip(crops, plan[3], strict=True)])
 
 
 _ORDER, _AUGMENTATION = range(2)
 
 
-def _stream(seed: int, split: str, number: int, purpose: int) -> np.random.Philox:
-    """Random bits of one epoch or step."""
-    domain = int.from_bytes(hashlib.sha256(split.encode()).digest()[:8], "big")
-    return np.random.Philox(
-        key=np.array([seed, domain], np.uint64), counter=np.array([0, purpose, number, 0], np.uint64)
-    )
-
-
 @lru_cache(maxsize=4)
 def _permutation(count: int, seed: int, split: str, epoch: int) -> np.ndarray:
     """The order of the images in an epoch, kept for its next batches."""
-    return np.argsort(_stream(seed, split, epoch, _ORDER).random_raw(count), kind="stable")
+    return np.argsort(stream(seed, split, epoch, _ORDER).random_raw(count), kind="stable")
 
 
 def _check(data: Images, split: str, batch: int) -> None:

@@ -3,22 +3,21 @@
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from msmeta.data.dataset import Allocate, Arrays, Dataset, Progress, splits_of_classes
 from msmeta.data.pickles import PickledArray, as_text, load_pickle
-from msmeta.data.raw import decode_all, matching, open_image, readable
+from msmeta.data.raw import T, decode_all, grouped, matching, open_image, readable, resized
 from msmeta.errors import DataError
 
-CLASSES = {"train": 64, "validation": 16, "test": 20}
+CLASSES = {"train": 64, "val": 16, "test": 20}
+"""Of each split, as file names call it."""
 SAMPLES = 600
 SIDE = 84
-NAMES = {"train": "train", "validation": "val", "test": "test"}
-"""What a split is called in file names."""
 FILES = r"(?:.*/)?(?:(train|val|test)\.csv|(images|train|val|test)/((?:([^/.][^/]*)/)?[^/.][^/]*\.(?i:jpe?g|png|webp)))"
 """Split of a CSV file; or folder of an image, its name there, and its class where that has a folder."""
 OBTAINED = (
@@ -35,48 +34,61 @@ def build(folder: Path, progress: Progress, allocate: Allocate = np.empty) -> Ar
     name where there is none. Images of another size are resized to 84x84 with Pillow's bilinear filter, grey ones
     become RGB. Raises DataError if a file is missing or damaged or a count is not the published one.
     """
-    found = matching(folder, FILES, {"miniimagenet", "images", *NAMES.values()})
+    pickles = {split: f"mini-imagenet-cache-{split}.pkl" for split in CLASSES}
+    found = matching(folder, FILES, {"miniimagenet", "images", *CLASSES})
     lists = {match[1]: match.string for match in found if match[1]}
     images = [match for match in found if match[2]]
     if lists:
-        return _from_images(folder, _stored(_checked(_lists(folder, lists)), images), progress, allocate)
-    if any(match[2] != "images" and match[4] for match in images):
-        return _from_images(folder, _checked(_folders(images)), progress, allocate)
-    if any(_pickle(folder, split).exists() for split in CLASSES):
-        return _from_pickles(folder, progress, allocate)
-    raise DataError(f"it does not hold miniImageNet, which is {OBTAINED}")
+        classes = _stored(_checked(_listed(folder, lists)), images)
+    elif any(match[2] in CLASSES and match[4] for match in images):
+        of_split = {split: [match for match in images if match[2] == split and match[4]] for split in CLASSES}
+        classes = _checked({split: [(match[4], match.string) for match in of_split[split]] for split in CLASSES})
+    elif any((folder / name).exists() for name in pickles.values()):
+        return _from_pickles(folder, pickles, progress, allocate)
+    else:
+        raise DataError(f"it does not hold miniImageNet, which is {OBTAINED}")
+    names = [*chain.from_iterable(classes.values())]
+    pixels = allocate((len(names), 3, SIDE, SIDE), np.uint8)
+    decode_all(folder, names, decode, pixels, "read miniImageNet", progress)
+    return _arrays(pixels, classes)
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
     """One image as uint8 (3, 84, 84). Raises DataError if it cannot be decoded."""
-    image = open_image(data, name)
-    if image.size != (SIDE, SIDE):
-        image = image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-    return np.asarray(image).transpose(2, 0, 1)
+    return resized(open_image(data, name), SIDE)
 
 
-def _from_images(folder: Path, classes: Mapping[str, list[str]], progress: Progress, allocate: Allocate) -> Arrays:
-    names = [name for of_class in classes.values() for name in of_class]
-    images = allocate((len(names), 3, SIDE, SIDE), np.uint8)
-    decode_all(folder, names, decode, images, "read miniImageNet", progress)
-    return _arrays(images, classes)
+def _checked(listed: Mapping[str, Iterable[tuple[str, T]]]) -> dict[str, list[T]]:
+    """Images of each class, classes in the order of the splits, from (class, image) of each split."""
+    classes: dict[str, list[T]] = {}
+    for split, expected in CLASSES.items():
+        found = grouped(split, listed[split], expected, SAMPLES)
+        if twice := classes.keys() & found:
+            raise DataError(f"class {min(twice)} is in two splits: get miniImageNet again")
+        classes |= found
+    return classes
 
 
-def _folders(images: Sequence[re.Match[str]]) -> dict[str, dict[str, list[str]]]:
-    """Images of each class of each split, where there is a folder for each."""
-    split_of, listed = {short: split for split, short in NAMES.items()}, {split: {} for split in NAMES}
-    for match in images:
-        if match[2] in split_of and match[4]:
-            listed[split_of[match[2]]].setdefault(match[4], []).append(match.string)
+def _arrays(images: np.ndarray, classes: Mapping[str, list]) -> Arrays:
+    return Arrays(images, np.repeat(np.arange(len(classes)), SAMPLES), list(classes))
+
+
+def _listed(folder: Path, lists: Mapping[str, str]) -> dict[str, list[tuple[str, str]]]:
+    """(class, image) of each split, in the order of its CSV file."""
+    listed: dict[str, list[tuple[str, str]]] = {}
+    for split in CLASSES:
+        if split not in lists:
+            raise DataError(f"no {split}.csv: miniImageNet is {OBTAINED}")
+        with readable(lists[split]):
+            text = (folder / lists[split]).read_text("utf-8-sig")
+            rows = csv.DictReader(io.StringIO(text))
+            if not {"filename", "label"} <= set(rows.fieldnames or ()):
+                raise ValueError("its columns are not filename,label")
+            listed[split] = [(row["label"], row["filename"]) for row in rows]
+            for line, row in enumerate(listed[split], 2):
+                if not all(row):
+                    raise ValueError(f"line {line} lacks a filename or a label")
     return listed
-
-
-def _lists(folder: Path, lists: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
-    """Images of each class of each split, as the CSV files name them."""
-    for short in NAMES.values():
-        if short not in lists:
-            raise DataError(f"no {short}.csv: miniImageNet is {OBTAINED}")
-    return {split: _listed(folder / lists[short], lists[short]) for split, short in NAMES.items()}
 
 
 def _stored(classes: Mapping[str, list[str]], images: Sequence[re.Match[str]]) -> dict[str, list[str]]:
@@ -95,42 +107,23 @@ def _stored(classes: Mapping[str, list[str]], images: Sequence[re.Match[str]]) -
     return {label: [find(label, name) for name in names] for label, names in classes.items()}
 
 
-def _listed(path: Path, name: str) -> dict[str, list[str]]:
-    """Images of each class, in the order of a CSV file."""
-    classes: dict[str, list[str]] = {}
-    with readable(name):
-        rows = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""))
-        if not {"filename", "label"} <= set(rows.fieldnames or ()):
-            raise ValueError("its columns are not filename,label")
-        for row in rows:
-            if not row["filename"] or not row["label"]:
-                raise ValueError(f"line {rows.line_num} lacks a filename or a label")
-            classes.setdefault(row["label"], []).append(row["filename"])
-    return classes
-
-
-def _from_pickles(folder: Path, progress: Progress, allocate: Allocate) -> Arrays:
+def _from_pickles(folder: Path, names: Mapping[str, str], progress: Progress, allocate: Allocate) -> Arrays:
     pixels, listed = {}, {}
-    for done, split in enumerate(CLASSES):
-        progress("read miniImageNet", done, len(CLASSES))
-        path = _pickle(folder, split)
-        with readable(path.name), path.open("rb") as file:
-            pixels[split], listed[split] = _cache(load_pickle(file, path.name))
+    for done, (split, name) in enumerate(names.items()):
+        progress("read miniImageNet", done, len(names))
+        with readable(name):
+            pixels[split], rows = _cache(load_pickle(folder, name))
+        listed[split] = [(label, (split, row)) for label, row in rows]
     classes = _checked(listed)
-    split_of = {label: split for split, found in listed.items() for label in found}
     images = allocate((len(classes) * SAMPLES, 3, SIDE, SIDE), np.uint8)
-    for place, (label, rows) in enumerate(classes.items()):
-        images[place * SAMPLES : (place + 1) * SAMPLES] = pixels[split_of[label]][rows].transpose(0, 3, 1, 2)
-    progress("read miniImageNet", len(CLASSES), len(CLASSES))
+    for place, (split, row) in enumerate(chain.from_iterable(classes.values())):
+        images[place] = pixels[split][row].transpose(2, 0, 1)
+    progress("read miniImageNet", len(names), len(names))
     return _arrays(images, classes)
 
 
-def _arrays(images: np.ndarray, classes: Mapping[str, list]) -> Arrays:
-    return Arrays(images, np.repeat(np.arange(len(classes)), SAMPLES), list(classes))
-
-
-def _cache(content: dict[str, object]) -> tuple[np.ndarray, dict[str, list[int]]]:
-    """Images (N, 84, 84, 3) of a split, and the rows of each class. Raises ValueError if they are not that."""
+def _cache(content: dict[str, object]) -> tuple[np.ndarray, list[tuple[str, int]]]:
+    """Images (N, 84, 84, 3) of a split, and (class, row) of each. Raises ValueError if they are not that."""
     array, classes = content.get("image_data"), content.get("class_dict")
     if not isinstance(array, PickledArray) or not isinstance(classes, dict):
         raise ValueError("it lacks image_data or class_dict")
@@ -140,32 +133,7 @@ def _cache(content: dict[str, object]) -> tuple[np.ndarray, dict[str, list[int]]
     for label, rows in classes.items():
         if not isinstance(rows, list) or not all(isinstance(row, int) and 0 <= row < len(pixels) for row in rows):
             raise ValueError(f"class {as_text(label)} is not a list of rows of image_data")
-    return pixels, {as_text(label): rows for label, rows in classes.items()}
-
-
-def _checked(listed: Mapping[str, dict[str, list]]) -> dict[str, list]:
-    """Images of each class, classes in the order of the splits, once all counts are the published ones."""
-    classes: dict[str, list] = {}
-    for split, expected in CLASSES.items():
-        found = listed[split]
-        if len(found) != expected:
-            raise DataError(
-                f"{NAMES[split]} has {len(found):,} classes, miniImageNet has {expected} there: get it again"
-            )
-        for label in sorted(found):
-            if label in classes:
-                raise DataError(f"class {label} is in two splits: get miniImageNet again")
-            if len(set(found[label])) != SAMPLES or len(found[label]) != SAMPLES:
-                raise DataError(
-                    f"class {label} has {len(found[label]):,} images, {len(set(found[label])):,} of them different, "
-                    f"instead of {SAMPLES}: get miniImageNet again"
-                )
-            classes[label] = found[label]
-    return classes
-
-
-def _pickle(folder: Path, split: str) -> Path:
-    return folder / f"mini-imagenet-cache-{NAMES[split]}.pkl"
+    return pixels, [(as_text(label), row) for label, rows in classes.items() for row in rows]
 
 
 DATASET = Dataset(

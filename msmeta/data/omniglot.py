@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from msmeta.data.dataset import Allocate, Arrays, Dataset, Progress, RawFile, splits_of_classes
-from msmeta.data.raw import decode_all, matching, open_image
+from msmeta.data.raw import decode_all, grouped, matching, open_image
 from msmeta.errors import DataError
 
 CHARACTERS = {"images_background": 964, "images_evaluation": 659}
@@ -14,19 +14,12 @@ DRAWINGS = 20
 RAW_SIDE = 105
 SIDE = 28
 SPLIT_SEED = 1
+DRAWING = r".*/([^/.][^/]*/character\d+)/[^/.][^/]*\.png"
+"""Its character is the group, `Alphabet/characterNN`."""
+URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 OBTAINED = (
     "downloaded through torchvision, or given as the two archives (or folders) images_background and images_evaluation"
 )
-
-
-def raw_files() -> tuple[RawFile, ...]:
-    """The two official archives, with URLs and checksums as torchvision has them."""
-    from torchvision.datasets import Omniglot
-
-    return tuple(
-        RawFile(f"{part}.zip", f"{Omniglot.download_url_prefix}/{part}.zip", Omniglot.zips_md5[part])
-        for part in CHARACTERS
-    )
 
 
 def build(folder: Path, progress: Progress, allocate: Allocate = np.empty) -> Arrays:
@@ -38,15 +31,10 @@ def build(folder: Path, progress: Progress, allocate: Allocate = np.empty) -> Ar
     """
     characters: list[tuple[str, list[str]]] = []
     for part, expected in CHARACTERS.items():
-        found = _group(folder, part)
+        found = matching(folder, DRAWING, {part})
         if not found:
             raise DataError(f"no drawings {part}/ALPHABET/characterNN/*.png: Omniglot is {OBTAINED}")
-        if len(found) != expected:
-            raise DataError(f"{part} has {len(found):,} characters, Omniglot has {expected:,} there: get it again")
-        for character, files in found.items():
-            if len(files) != DRAWINGS:
-                raise DataError(f"{part}: {character} has {len(files)} drawings instead of {DRAWINGS}: get it again")
-        characters += found.items()
+        characters += grouped(part, [(match[1], match.string) for match in found], expected, DRAWINGS).items()
 
     characters = [characters[place] for place in split_order(len(characters))]
     names = [name for _, files in characters for name in files]
@@ -69,14 +57,6 @@ def decode(data: bytes, name: str) -> np.ndarray:
     return 255 - np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
 
 
-def _group(folder: Path, part: str) -> dict[str, list[str]]:
-    """Names of the drawings of each character, `Alphabet/characterNN`, both sorted; other files are left alone."""
-    characters: dict[str, list[str]] = {}
-    for match in matching(folder, r".*/([^/.][^/]*/character\d+)/[^/.][^/]*\.png", {part}):
-        characters.setdefault(match[1], []).append(match.string)
-    return dict(sorted(characters.items()))
-
-
 DATASET = Dataset(
     name="omniglot",
     title="Omniglot",
@@ -90,7 +70,10 @@ DATASET = Dataset(
         DRAWINGS, train=range(0, 1200), test=range(1200, 1623), tune=range(0, 1100), validation=range(1100, 1200)
     ),
     build=build,
-    raw_files=raw_files,
+    raw_files=(
+        RawFile(f"{URL}/images_background.zip", "68d2efa1b9178cc56df9314c21c6e718"),
+        RawFile(f"{URL}/images_evaluation.zip", "6b91aef0f799c5bb55b94e3f2daec811"),
+    ),
     archives=tuple(CHARACTERS),
     samples=DRAWINGS,
     rotations=4,

@@ -15,10 +15,9 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from msmeta.data.dataset import Allocate, Arrays, Dataset, Progress, splits_of_images
-from msmeta.data.raw import decode_all, matching, open_image, readable
+from msmeta.data.raw import decode_all, matching, open_image, readable, resized
 from msmeta.data.splits import divide
 from msmeta.errors import DataError
 
@@ -64,7 +63,7 @@ def build(
 ) -> Arrays:
     """The photographs that are `listed`, resized to 256x256 without cropping, in the order of the splits.
 
-    Validation images are a part of the training images. Resizing is Pillow's bilinear filter, which is antialiased.
+    Validation images are a part of the training images.
     Raises DataError in one line if a list is missing, the lists do not agree with `classes` and `counts`, or an image
     is missing or damaged.
     """
@@ -83,31 +82,29 @@ def build(
             raise DataError(f"the lists name {file} {times} times: {again}")
         if file not in names:
             raise DataError(f"no {file}, which a list names: {again}")
-    labels_of = {label: place for place, label in enumerate(sorted({row.label for row in rows}))}
-    if len(labels_of) != classes:
-        raise DataError(f"the lists name {len(labels_of):,} classes, {title} has {classes}: {again}")
+    names_of_classes, labels = np.unique([row.label for row in rows], return_inverse=True)
     testing = np.array([row.testing for row in rows])
-    published = {"training": counts["train"] + counts["validation"], "test": counts["test"]}
-    for (part, expected), found in zip(published.items(), (np.sum(~testing), np.sum(testing)), strict=True):
+    for what, found, expected in (
+        ("classes", len(names_of_classes), classes),
+        ("training images", np.sum(~testing), counts["train"] + counts["validation"]),
+        ("test images", np.sum(testing), counts["test"]),
+    ):
         if found != expected:
-            raise DataError(f"the lists name {found:,} {part} images, {title} has {expected:,}: {again}")
-    labels = np.array([labels_of[row.label] for row in rows])
+            raise DataError(f"the lists name {found:,} {what}, {title} has {expected:,}: {again}")
     order = divide(labels, testing, counts)
     images = allocate((len(order), 3, STORED, STORED), np.uint8)
     decode_all(folder, [names[rows[place].file] for place in order], decode, images, f"read {title}", progress)
-    return Arrays(images, labels[order], list(labels_of))
+    return Arrays(images, labels[order], names_of_classes.tolist())
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
     """One image as uint8 (3, 256, 256). Raises DataError if it cannot be decoded."""
-    image = open_image(data, name, FORMATS).resize((STORED, STORED), Image.Resampling.BILINEAR)
-    return np.asarray(image).transpose(2, 0, 1)
+    return resized(open_image(data, name, FORMATS), STORED)
 
 
 BIRD_LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt")
-INDOOR_LISTS = {"TrainImages.txt": False, "TestImages.txt": True}
-"""And in DOG_LISTS: whether the images are for the test."""
-DOG_LISTS = {"train_list.mat": False, "test_list.mat": True}
+INDOOR_LISTS = ("TrainImages.txt", "TestImages.txt")
+DOG_LISTS = ("train_list.mat", "test_list.mat")
 ACTION_LIST = re.compile(r"ImageSplits/(.+)_(train|test)\.txt")
 
 
@@ -125,8 +122,7 @@ def _birds(files: Mapping[str, Path]) -> list[Photograph]:
 
 
 def _rooms(files: Mapping[str, Path]) -> list[Photograph]:
-    lists = ((testing, _lines(files[name])) for name, testing in INDOOR_LISTS.items())
-    return [_in_folder("Images", path, testing) for testing, lines in lists for path in lines]
+    return [_in_folder("Images", path, "Test" in name) for name in INDOOR_LISTS for path in _lines(files[name])]
 
 
 def _actions(files: Mapping[str, Path]) -> list[Photograph]:
@@ -136,8 +132,7 @@ def _actions(files: Mapping[str, Path]) -> list[Photograph]:
 
 
 def _dogs(files: Mapping[str, Path]) -> list[Photograph]:
-    lists = ((testing, _matlab_texts(files[name])) for name, testing in DOG_LISTS.items())
-    return [_in_folder("Images", path, testing) for testing, texts in lists for path in texts]
+    return [_in_folder("Images", path, "test" in name) for name in DOG_LISTS for path in _matlab_texts(files[name])]
 
 
 def _in_folder(folder: str, path: str, testing: bool) -> Photograph:

@@ -2,7 +2,7 @@
 
 import pickle
 from collections.abc import Callable
-from typing import BinaryIO
+from pathlib import Path
 
 import numpy as np
 
@@ -61,13 +61,14 @@ class _Unpickler(pickle.Unpickler):
         return STAND_INS[module, name]
 
 
-def load_pickle(file: BinaryIO, name: str) -> dict[str, object]:
+def load_pickle(folder: Path, name: str) -> dict[str, object]:
     """The dictionary of plain values and integer arrays (PickledArray) in a pickle, which can execute nothing.
 
     Texts of pickles from Python 2 come as bytes, but for the keys: see `as_text`. Raises DataError in one line.
     """
     try:
-        content = _Unpickler(file, encoding="bytes").load()
+        with (folder / name).open("rb") as file:
+            content = _Unpickler(file, encoding="bytes").load()
         return {as_text(key): value for key, value in content.items()}
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise DataError(f"cannot read {name}: {reason(error)}") from error

@@ -14,11 +14,12 @@ import threading
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -43,17 +44,9 @@ MAX_PIXELS = 2**26
 FORMATS = ("PNG", "JPEG", "WebP")
 DECODERS = min(4, os.cpu_count() or 1)
 
-READ_ERRORS = (
-    OSError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    csv.Error,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+DAMAGE = csv.Error, tarfile.TarError, zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError
 """What the standard library raises for damaged content."""
+T = TypeVar("T")
 
 
 def download(name: str, files: tuple[RawFile, ...], folder: Path, progress: Progress) -> None:
@@ -126,7 +119,7 @@ def readable(what: object) -> Iterator[None]:
     """Turns what reading damaged or unexpected content raises into a DataError in one line that names `what`."""
     try:
         yield
-    except READ_ERRORS as error:
+    except DAMAGE as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise  # it is not this file that is at fault
         raise DataError(f"cannot read {what}: {reason(error)}") from error
@@ -242,6 +235,25 @@ def matching(folder: Path, pattern: str, within: Collection[str]) -> list[re.Mat
     return sorted(found, key=lambda match: match.string)
 
 
+def grouped(part: str, found: Iterable[tuple[str, T]], classes: int, samples: int) -> dict[str, list[T]]:
+    """The items of each class, the classes sorted, from (class, item).
+
+    Raises DataError in one line unless there are so many classes and each has so many items, all different.
+    """
+    listed: dict[str, list[T]] = {}
+    for label, item in found:
+        listed.setdefault(label, []).append(item)
+    if len(listed) != classes:
+        raise DataError(f"{part} has {len(listed):,} classes instead of {classes:,}: get it again")
+    for label, items in listed.items():
+        if not len(items) == len(set(items)) == samples:
+            raise DataError(
+                f"{part} has {len(items):,} images of class {label}, {len(set(items)):,} of them different, "
+                f"instead of {samples}: get it again"
+            )
+    return dict(sorted(listed.items()))
+
+
 def open_image(data: bytes, name: str, formats: Sequence[str] = FORMATS, mode: str = "RGB") -> Image.Image:
     """An image in one of the formats, loaded, as RGB or grey ("L") of 8 bits.
 
@@ -259,6 +271,11 @@ def open_image(data: bytes, name: str, formats: Sequence[str] = FORMATS, mode: s
         why = "it has none of these formats" if data else "it is empty"
         why = why if isinstance(error, UnidentifiedImageError) else reason(error)
         raise DataError(f"{name} is not a readable {known} image: {why}") from error
+
+
+def resized(image: Image.Image, side: int) -> np.ndarray:
+    """An RGB image as uint8 (3, side, side), without cropping: Pillow's bilinear filter, which is antialiased."""
+    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
 
 
 def decode_all(

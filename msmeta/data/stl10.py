@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from msmeta.data.dataset import Allocate, Arrays, Dataset, Progress, RawFile, splits_of_images
-from msmeta.data.raw import matching, readable
+from msmeta.data.raw import matching, readable, resized
 from msmeta.data.splits import divide
 from msmeta.errors import DataError
 
@@ -16,19 +16,13 @@ CLASSES = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "
 PUBLISHED = {"train": 5_000, "test": 8_000}
 COUNTS = {"train": 4_500, "validation": 500, "test": 8_000}
 RAW_SIDE, SIDE = 96, 32
+ARCHIVE = RawFile("http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz", "91f7769df0f17e558f3565bffb0c7dfb")
 OBTAINED = (
     "downloaded through torchvision, or given as stl10_binary.tar.gz (.tgz, .tar, .zip, or the folder stl10_binary/) "
     "with train_X.bin, train_y.bin, test_X.bin and test_y.bin"
 )
 BINARY = r"(?:.*/)?((?:train|test)_[Xy]\.bin)"
 """Those that are read: the 100,000 unlabelled images beside them are 2.8 GB."""
-
-
-def raw_files() -> tuple[RawFile, ...]:
-    """The official archive, with URL and checksum as torchvision has them."""
-    from torchvision.datasets import STL10
-
-    return (RawFile(STL10.filename, STL10.url, STL10.tgz_md5),)
 
 
 def build(folder: Path, progress: Progress, allocate: Allocate = np.empty) -> Arrays:
@@ -45,7 +39,8 @@ def build(folder: Path, progress: Progress, allocate: Allocate = np.empty) -> Ar
     images = allocate((len(order), 3, SIDE, SIDE), np.uint8)
     for done, place in enumerate(order):
         progress("resize STL-10", done, len(order))
-        images[done] = _resized(pixels[place])
+        image = Image.fromarray(np.ascontiguousarray(pixels[place].transpose(2, 1, 0)))
+        images[done] = resized(image, SIDE)
     progress("resize STL-10", len(order), len(order))
     return Arrays(images, labels[order], list(CLASSES))
 
@@ -70,12 +65,6 @@ def _part(where: Mapping[str, Path], part: str) -> tuple[np.ndarray, np.ndarray]
     return pixels.reshape(-1, 3, RAW_SIDE, RAW_SIDE), labels.astype(np.int64) - 1
 
 
-def _resized(columns: np.ndarray) -> np.ndarray:
-    """(3, 96 columns, 96 rows) to (3, 32 rows, 32 columns)"""
-    image = Image.fromarray(np.ascontiguousarray(columns.transpose(2, 1, 0)))
-    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
-
-
 DATASET = Dataset(
     name="stl-10",
     title="STL-10",
@@ -87,7 +76,9 @@ DATASET = Dataset(
     shape=(3, SIDE, SIDE),
     splits=splits_of_images(COUNTS),
     build=build,
-    raw_files=raw_files,
+    raw_files=(
+        RawFile("http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz", "91f7769df0f17e558f3565bffb0c7dfb"),
+    ),
     archives=("stl10_binary",),
     wanted=BINARY,
 )

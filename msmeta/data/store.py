@@ -17,12 +17,12 @@ import torch
 from msmeta import machine
 from msmeta.data.dataset import Arrays, Dataset, Progress
 from msmeta.data.images import Images
-from msmeta.data.raw import download, extracted
+from msmeta.data.raw import download, extracted, reason
 from msmeta.data.registry import DATASETS, find
 from msmeta.errors import ConfigError, DataError
 
 IMAGES, LABELS, META = "images.npy", "labels.npy", "meta.json"
-NOTED = ("classes", "hash", "labels_hash", "official")
+NOTED = ("classes", "hash", "labels_hash")
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,6 @@ class Status:
     bytes: int
     """On disk."""
     hash: str | None
-    official: bool | None
-    """Whether it was read from archives with the published checksums; None where that does not apply."""
     problem: str | None
     """The one line of the error, where absent or damaged."""
 
@@ -46,7 +44,9 @@ def data_root() -> Path:
     return machine.root("MSMETA_DATA", "data")
 
 
-def prepare(name: str, source: Path | None = None, root: Path | None = None, progress: Progress | None = None) -> Path:
+def prepare(
+    name: str, source: Path | None = None, root: Path | None = None, progress: Progress = lambda *_: None
+) -> Path:
     """Turns the raw files of a data set into arrays in `root/name` and returns that folder; of a view, those it views.
 
     `source` is the folder with the raw files, or one of these files; without it they are downloaded. Returns at once
@@ -59,18 +59,17 @@ def prepare(name: str, source: Path | None = None, root: Path | None = None, pro
         raise ConfigError(f"{name} needs no preparation: it is {dataset.obtained}")
     if dataset.view_of:
         return prepare(dataset.view_of, source, root, progress)
-    root = data_root() if root is None else Path(root)
+    root = Path(root or data_root())
     folder = root / name
     if _status(dataset, root, whole=True).state == "prepared":
         return folder
-    if source is None and not dataset.raw_files():
+    if source is None and not dataset.raw_files:
         raise DataError(f"{name} cannot be downloaded: it is {dataset.obtained}")
     if source is not None:
         source = Path(source).expanduser()
         source = source.parent if source.is_file() else source
         if not source.is_dir():
             raise DataError(f"{name}: there is no folder {source} to read raw files from")
-    progress = progress or _silent
     try:
         known = {IMAGES, LABELS, META}
         if folder.exists() and (others := sorted({path.name for path in folder.iterdir()} - known)):
@@ -79,7 +78,7 @@ def prepare(name: str, source: Path | None = None, root: Path | None = None, pro
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=root, ignore_cleanup_errors=True) as work:
             if source is None:
                 source = Path(work, "downloaded")
-                download(name, dataset.raw_files(), source, progress)
+                download(name, dataset.raw_files, source, progress)
             built = _build(dataset, source, Path(work), progress)
             if folder.exists():
                 folder.rename(Path(work, "damaged"))
@@ -97,7 +96,7 @@ def load(name: str, device: str | torch.device = "cpu", root: Path | None = None
     and the way out if the data set is not prepared or is damaged, ConfigError if there is no such data set.
     """
     dataset = find(name)
-    arrays, hashed, _ = _read(dataset, data_root() if root is None else Path(root))
+    arrays, hashed = _read(dataset, Path(root or data_root()))
     images, labels = torch.from_numpy(arrays.images), torch.from_numpy(arrays.labels).to(device)
     if not dataset.mapped:
         images = images.to(device)
@@ -118,7 +117,7 @@ def stored_hash(name: str, root: Path | None = None) -> str:
 
     Of what is generated, and of a view, the arrays are made and hashed, once. Raises DataError as `load`.
     """
-    dataset, root = find(name), data_root() if root is None else Path(root)
+    dataset, root = find(name), Path(root or data_root())
     noted = None if dataset.generated else _read_meta(find(dataset.view_of or name), root)["hash"]
     return _made_hash(name, root, noted) if dataset.generated or dataset.view_of else noted
 
@@ -131,7 +130,7 @@ def _made_hash(name: str, root: Path, noted: str | None) -> str:
 
 def verify(name: str, root: Path | None = None) -> Status:
     """Hashes a data set again. Raises DataError in one line if it is absent or damaged."""
-    status = _status(find(name), data_root() if root is None else Path(root), whole=True)
+    status = _status(find(name), Path(root or data_root()), whole=True)
     if status.problem:
         raise DataError(status.problem)
     return status
@@ -139,7 +138,7 @@ def verify(name: str, root: Path | None = None) -> Status:
 
 def status(root: Path | None = None) -> list[Status]:
     """The state of each registered data set: hashed again, but for mapped ones, whose labels alone are."""
-    root = data_root() if root is None else Path(root)
+    root = Path(root or data_root())
     return [_status(dataset, root, whole=False) for dataset in DATASETS.values()]
 
 
@@ -158,10 +157,6 @@ def digest_labels(labels: np.ndarray, classes: list[str]) -> str:
     return sha.hexdigest()
 
 
-def _silent(what: str, done: int, total: int) -> None:
-    pass
-
-
 def _build(dataset: Dataset, source: Path, work: Path, progress: Progress) -> Path:
     """The arrays of a data set in a new folder in `work`, from raw files in `source`."""
     folder = work / "built"
@@ -172,14 +167,10 @@ def _build(dataset: Dataset, source: Path, work: Path, progress: Progress) -> Pa
     except DataError as error:  # which names files as they are called in their folder
         raise DataError(f"{dataset.name}, {source}: {error}") from error
     np.save(folder / LABELS, arrays.labels)
-    published = {file.name: file.md5 for file in dataset.raw_files()}
-    found = {name: _md5(source / name) if (source / name).is_file() else None for name in published}
     meta = {
         "name": dataset.name,
         "hash": digest(arrays),
         "labels_hash": digest_labels(arrays.labels, arrays.classes),
-        "raw_md5": found,
-        "official": found == published if published else None,
         "splits": _ranges(dataset),
         "classes": arrays.classes,
     }
@@ -197,8 +188,8 @@ def _allocate(file: Path, shape: tuple[int, ...], kind: type[np.generic]) -> np.
     return images
 
 
-def _read(dataset: Dataset, root: Path, whole: bool = False) -> tuple[Arrays, str, bool | None]:
-    """The arrays of a data set, their hash, and whether they come from the official archives.
+def _read(dataset: Dataset, root: Path, whole: bool = False) -> tuple[Arrays, str]:
+    """The arrays of a data set and their hash.
 
     The labels are checked against their hash, and the images against theirs where they are read into memory. Mapped
     images are 1 to 4 GB, too much to hash at each load: of these only size, shape and type are checked, unless they
@@ -206,13 +197,12 @@ def _read(dataset: Dataset, root: Path, whole: bool = False) -> tuple[Arrays, st
     """
     if dataset.generated:
         arrays = dataset.build()
-        return arrays, digest(arrays), None
+        return arrays, digest(arrays)
     if dataset.view_of:
-        viewed, _, official = _read(find(dataset.view_of), root, whole)
-        arrays = dataset.build(viewed)
-        return arrays, digest(arrays), official
+        arrays = dataset.build(_read(find(dataset.view_of), root, whole)[0])
+        return arrays, digest(arrays)
     folder, meta = root / dataset.name, _read_meta(dataset, root)
-    classes, hashed, labels_hash, official = (meta[key] for key in NOTED)
+    classes, hashed, labels_hash = (meta[key] for key in NOTED)
     with _intact(dataset, folder / LABELS):
         labels = np.array(_mapped(folder / LABELS, (dataset.size,), np.int64))
         if digest_labels(labels, classes) != labels_hash:
@@ -222,7 +212,7 @@ def _read(dataset: Dataset, root: Path, whole: bool = False) -> tuple[Arrays, st
         arrays = Arrays(images if dataset.mapped else np.array(images), labels, classes)
         if (whole or not dataset.mapped) and digest(arrays) != hashed:
             raise ValueError("its hash is not the one noted when it was prepared")
-    return arrays, hashed, official
+    return arrays, hashed
 
 
 def _read_meta(dataset: Dataset, root: Path) -> dict[str, Any]:
@@ -256,9 +246,8 @@ def _intact(dataset: Dataset, file: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise DataError(
-            f"{file} is damaged, or of another version ({reason}): "
+            f"{file} is damaged, or of another version ({reason(error)}): "
             f"run `msmeta data prepare {dataset.name}` to build it again"
         ) from error
 
@@ -266,18 +255,13 @@ def _intact(dataset: Dataset, file: Path) -> Iterator[None]:
 def _status(dataset: Dataset, root: Path, whole: bool) -> Status:
     folder = root / (dataset.view_of or dataset.name)
     files = [folder / name for name in (IMAGES, LABELS, META) if not dataset.generated and (folder / name).is_file()]
-    state, hashed, official, problem = "generated" if dataset.generated else "prepared", None, None, None
+    state, hashed, problem = "generated" if dataset.generated else "prepared", None, None
     try:
-        _, hashed, official = _read(dataset, root, whole)
+        hashed = _read(dataset, root, whole)[1]
     except DataError as error:
         state, problem = "damaged" if files else "absent", str(error)
-    return Status(dataset, state, sum(file.stat().st_size for file in files), hashed, official, problem)
+    return Status(dataset, state, sum(file.stat().st_size for file in files), hashed, problem)
 
 
 def _ranges(dataset: Dataset) -> dict[str, list[int]]:
     return {split: [part.start, part.stop] for split, part in dataset.splits.items()}
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

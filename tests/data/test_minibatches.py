@@ -97,7 +97,6 @@ def test_batches_are_the_same_bits_on_every_device(data, root, device):
     assert same((x.cpu(), y.cpu()), MinibatchSampler(data, 8).batch_at(5))
 
 
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning", "ignore:This DataLoader will create:UserWarning")
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_workers_give_the_same_batches(data, workers):
     sampler = MinibatchSampler(data, 8, seed=2)

@@ -137,7 +137,7 @@ def test_what_is_read_from_each_layout(tmp_path, name):
         root = tmp_path / "prepared" / folder.name
         prepare(name, folder, root)
         status = verify(name, root)
-        assert status.official is None and status.state == "prepared"
+        assert status.state == "prepared"
         hashes.add(status.hash)
     assert len(hashes) == 1
     data = load(name, root=root)
@@ -158,7 +158,7 @@ def test_real_counts(monkeypatch, name):
     monkeypatch.undo()
     entry = DATASETS[name]
     assert entry.build.args[-2:] == (entry.classes, {split: len(part) for split, part in entry.splits.items()})
-    assert entry.raw_files() == () and entry.mapped
+    assert entry.raw_files == () and entry.mapped
 
 
 @pytest.mark.parametrize("name", CLASSES)

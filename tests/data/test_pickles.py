@@ -1,6 +1,5 @@
 """Pickles that are not to be trusted."""
 
-import io
 import os
 import pickle
 
@@ -11,12 +10,17 @@ from msmeta.data.pickles import as_text, load_pickle
 from msmeta.errors import DataError
 
 
-def unpickle(data):
-    return load_pickle(io.BytesIO(data), "some.pkl")
+@pytest.fixture
+def unpickle(tmp_path):
+    def load(data):
+        (tmp_path / "some.pkl").write_bytes(data)
+        return load_pickle(tmp_path, "some.pkl")
+
+    return load
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_pickled_arrays(protocol):
+def test_pickled_arrays(unpickle, protocol):
     pixels, numbers = np.arange(24, dtype=np.uint8).reshape(2, 3, 4), np.arange(-3, 3).reshape(2, 3)
     content = {"pixels": pixels, "numbers": numbers, "turned": pixels.T, "list": [1, "two"]}
     found = unpickle(pickle.dumps(content, protocol))
@@ -25,7 +29,7 @@ def test_pickled_arrays(protocol):
     assert found["list"] == [1, "two"]
 
 
-def test_pickle_of_python_2():
+def test_pickle_of_python_2(unpickle):
     """As CIFAR-100's: texts and array contents are byte strings."""
     data = (
         b"\x80\x02}(U\x04datacnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR"
@@ -49,7 +53,7 @@ class Hostile:
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 @pytest.mark.parametrize("call", [os.mkdir, eval, exec, getattr, np.load, np.fromfile])
-def test_a_hostile_pickle_executes_nothing(tmp_path, call, protocol):
+def test_a_hostile_pickle_executes_nothing(unpickle, tmp_path, call, protocol):
     made = tmp_path / "made"
     argument = f"__import__('os').mkdir({str(made)!r})" if call in (eval, exec) else str(made)
     data = pickle.dumps({"image_data": Hostile(call, argument)}, protocol)
@@ -59,12 +63,12 @@ def test_a_hostile_pickle_executes_nothing(tmp_path, call, protocol):
 
 
 @pytest.mark.parametrize("name", ["numpy\nload", "numpy.core.multiarray\nfromfile", "builtins\neval", "os\nsystem"])
-def test_names_beside_the_admitted_ones_are_refused(name):
+def test_names_beside_the_admitted_ones_are_refused(unpickle, name):
     with pytest.raises(DataError, match="it asks for"):
         unpickle(b"c" + name.encode() + b"\n.")
 
 
-def test_damaged_pickles():
+def test_damaged_pickles(unpickle):
     whole = pickle.dumps({"a": np.zeros((2, 2), np.uint8)})
     others = [pickle.dumps(content) for content in ([], 1, {1: 2}, {"a": np.zeros(2)}, {"a": np.array([{}])})]
     longer = pickle.dumps({"a": np.zeros((2, 2), np.uint8)}, 2).replace(b"K\x02K\x02\x86", b"K\x02K\x03\x86")
@@ -75,7 +79,7 @@ def test_damaged_pickles():
 
 
 @pytest.mark.parametrize("kind", ["float32", "float64", "complex64", "bool", ">i4"])
-def test_an_array_that_is_not_of_little_endian_integers_is_refused_by_name(kind):
+def test_an_array_that_is_not_of_little_endian_integers_is_refused_by_name(unpickle, kind):
     with pytest.raises(DataError, match=r"cannot read some\.pkl: ") as error:
         unpickle(pickle.dumps({"image_data": np.zeros(2, kind)}))
     assert ("not little-endian" if kind == ">i4" else f"array of {kind} where") in str(error.value)

@@ -11,6 +11,7 @@ import stat
 import tarfile
 import threading
 import zipfile
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -18,7 +19,7 @@ import pytest
 from made import write, write_tar, write_zip
 from PIL import Image
 
-from msmeta.data import RawFile, prepare, raw
+from msmeta.data import DATASETS, RawFile, prepare, raw
 from msmeta.errors import DataError
 
 CONTENT = b"not much" * 100
@@ -82,9 +83,8 @@ def blackhole():
 
 
 def omniglot_from(url, monkeypatch):
-    from torchvision.datasets import Omniglot
-
-    monkeypatch.setattr(Omniglot, "download_url_prefix", url)
+    files = (RawFile(f"{url}/images_background.zip", "0" * 32),)
+    monkeypatch.setitem(DATASETS, "omniglot", replace(DATASETS["omniglot"], raw_files=files))
 
 
 def assert_gives_up(root, url, reason):
@@ -126,16 +126,16 @@ def test_name_resolution_that_never_ends(tmp_path, quick, monkeypatch):
 
 def test_download(tmp_path, server):
     steps = []
-    file = RawFile("some.zip", f"{server}/file", hashlib.md5(CONTENT).hexdigest())
+    file = RawFile(f"{server}/file", hashlib.md5(CONTENT).hexdigest())
     raw.download("some", (file,), tmp_path, lambda *step: steps.append(step))
-    assert (tmp_path / "some.zip").read_bytes() == CONTENT
-    assert steps == [("download some.zip", 0, 1), ("download", 1, 1)]
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert steps == [("download file", 0, 1), ("download", 1, 1)]
     assert socket.getdefaulttimeout() is None
 
 
 @pytest.mark.parametrize(("path", "reason"), [("missing", "404"), ("stall", "timed out"), ("file", "corrupted")])
 def test_download_that_fails(tmp_path, server, quick, path, reason):
-    file = RawFile("some.zip", f"{server}/{path}", "0" * 32)
+    file = RawFile(f"{server}/{path}", "0" * 32)
     with pytest.raises(DataError, match=f"{path} .*{reason}.*--from DIR"):
         raw.download("some", (file,), tmp_path, lambda *_: None)
     assert socket.getdefaulttimeout() is None

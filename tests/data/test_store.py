@@ -1,6 +1,5 @@
 """The registry, and what is prepared, read and checked, with small made data sets of each kind (see conftest.py)."""
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from made import flip
+from torchvision.datasets import CIFAR100, STL10, Omniglot
 
 from msmeta import cli
 from msmeta.data import (
@@ -20,7 +20,6 @@ from msmeta.data import (
     TABLE_6,
     TRANSFER,
     Arrays,
-    RawFile,
     data_root,
     load,
     names,
@@ -67,6 +66,19 @@ def test_registry():
         assert (dataset.shape[-1], dataset.side) in ((32, 32), (256, 224))
 
 
+def test_raw_files_are_those_of_torchvision():
+    published = {
+        "omniglot": [
+            (f"{Omniglot.download_url_prefix}/{part}.zip", f"{part}.zip", md5)
+            for part, md5 in Omniglot.zips_md5.items()
+        ],
+        "cifar-100": [(CIFAR100.url, CIFAR100.filename, CIFAR100.tgz_md5)],
+        "stl-10": [(STL10.url, STL10.filename, STL10.tgz_md5)],
+    }
+    found = {name: [(file.url, file.name, file.md5) for file in entry.raw_files] for name, entry in DATASETS.items()}
+    assert {name: files for name, files in found.items() if files} == published
+
+
 def test_citations_are_in_the_references():
     references = (Path(__file__).parents[2] / "book" / "references.bib").read_text()
     for dataset in DATASETS.values():
@@ -111,7 +123,7 @@ def test_what_is_prepared_is_loaded(root, name):
     assert (data.name, data.classes, data.side, data.rotations) == (name, 3, dataset.side, dataset.rotations)
     found = verify(name, root)
     assert data.hash == found.hash == digest(made) and len(data.hash) == 64
-    assert (found.dataset, found.state, found.official) == (dataset, "prepared", None)
+    assert (found.dataset, found.state) == (dataset, "prepared")
     assert sorted(path.name for path in (root / name).iterdir()) == ["images.npy", "labels.npy", "meta.json"]
 
 
@@ -201,16 +213,6 @@ def test_what_is_read_is_the_folder_of_the_file_that_is_given_its_archives_extra
     prepare("pictures", source / "part.tar", tmp_path / "data")
     assert seen == {"a.txt": "a", "part/b.txt": "a"}
     assert sorted(path.name for path in source.iterdir()) == ["a.txt", "part.tar"]
-
-
-@pytest.mark.usefixtures("small")
-def test_official_archives_are_recognised(tmp_path, monkeypatch):
-    (tmp_path / "raw.zip").write_bytes(b"raw")
-    for md5, official in ((hashlib.md5(b"raw").hexdigest(), True), ("0" * 32, False)):
-        files = (RawFile("raw.zip", "", md5),)
-        monkeypatch.setitem(DATASETS, "pictures", replace(DATASETS["pictures"], raw_files=lambda files=files: files))
-        prepare("pictures", tmp_path, tmp_path / md5)
-        assert verify("pictures", tmp_path / md5).official is official
 
 
 @pytest.mark.usefixtures("small")
