@@ -44,10 +44,10 @@ def claims_table(
     """
     rows = []
     for claim in claims:
-        sides = [claim.where | side for side in (claim.method, claim.base)]
-        configs = [experiment.module.preset_config("paper", **side) for side in sides]
+        sides = claim.method, claim.base
+        configs = [experiment.module.preset_config("paper", **claim.where, **side) for side in sides]
         reported = [paper.cell(number, vars(config)) if claim.printed else None for config in configs]
-        own = of_best_preset(experiment, found, *sides)
+        own = of_best_preset(experiment, found, claim.where, sides)
         rows.append(
             [
                 claim.words,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from msmeta.experiments import few_shot
 from msmeta.report import frame, live, paper, tables
 from msmeta.report.claims import Claim, claims_table
-from msmeta.report.frame import FEW_SHOT
+from msmeta.report.frame import FEW_SHOT, Values
 from msmeta.report.parameters import converted
 from msmeta.report.statistics import Difference, paired
 from msmeta.report.style import drawn, panels, styled
-from msmeta.report.tables import Columns, Values, accuracy_text, cells, first, listed, mean_text, of_config
+from msmeta.report.tables import Columns, accuracy_text, cells, first, listed, mean_text, of_config
 
 PAPER_DATA = {4: "omniglot", 5: "miniimagenet"}
 """Data set of each of the paper's tables."""
@@ -41,36 +41,10 @@ def methods(windows: Sequence[int] = (1, 2, 4, 8), others: Sequence[str] = OTHER
     return [*map(multi_step, windows), *({"estimator": other} for other in others)]
 
 
-def train(
-    preset: str,
-    dataset: str,
-    ways: Sequence[int],
-    shots: Sequence[int],
-    methods: Sequence[Values],
-    iterations: int | None,
-    seed: int,
-    device: str,
-    force: bool,
-    say: Callable[[str], None] = print,
-) -> tuple[pd.DataFrame, str]:
-    """Trains each method on a data set, or on glyphs where it cannot be had; (runs, what data and why).
-
-    Finished runs with the same config are reused unless `force`.
-    """
-    dataset, why = live.choose_data(preset, dataset)
-    changes = {"seed": seed} | ({} if iterations is None else {"iterations": iterations})
-    configs = [
-        few_shot.preset_config(preset, dataset, way, shot, **method, **changes)
-        for way in ways
-        for shot in shots
-        for method in methods
-    ]
-    return live.train(FEW_SHOT, configs, device, force, say), why
-
-
-def committed(dataset: str = "omniglot", **wanted: Any) -> pd.DataFrame:
-    """Committed runs on a data set; `wanted`: values of columns."""
-    return frame.committed(FEW_SHOT, dataset=dataset, **wanted)
+train = partial(live.train, FEW_SHOT)
+"""Trains live runs (`live.train`), on glyphs where the data set cannot be had."""
+committed = partial(frame.committed, FEW_SHOT)
+"""Committed runs (`frame.committed`)."""
 
 
 def measured_table(number: int, dataset: str | None = None) -> str:
@@ -79,7 +53,7 @@ def measured_table(number: int, dataset: str | None = None) -> str:
     dataset: another one than the paper's, with the same columns.
     """
     dataset = dataset or PAPER_DATA[number]
-    return tables.measured_table(FEW_SHOT, number, committed(dataset), methods(), _places(number, dataset))
+    return tables.measured_table(FEW_SHOT, number, committed(dataset=dataset), methods(), _places(number, dataset))
 
 
 def _places(number: int, dataset: str) -> list[Values]:
@@ -94,9 +68,9 @@ def comparison(found: pd.DataFrame) -> str:
     """
 
     def maml(seeds: pd.DataFrame) -> pd.DataFrame:
-        config = seeds["config"].iloc[0]
+        config = seeds["cell"].iloc[0]
         own = few_shot.preset_config(config.preset, config.dataset, config.way, config.shot, **MAML)
-        return found.iloc[:0] if seeds["cell"].iloc[0] == replace(own, seed=0) else tables.seeds_of(found, own)
+        return found.iloc[:0] if config == own else tables.seeds_of(found, own)
 
     columns = {
         "Setting": first("setting"),
@@ -104,7 +78,7 @@ def comparison(found: pd.DataFrame) -> str:
         "seeds": lambda seeds: listed(seeds["seed"]),
         "iterations": lambda seeds: listed(seeds["iterations"]),
         "at equal time (%)": accuracy_text,
-        "less MAML's (points)": lambda seeds: tables.difference_text(difference(seeds, maml(seeds))),
+        "less MAML's (points)": lambda seeds: tables.difference_text(tables.difference(seeds, maml(seeds))),
         "at equal iterations, less MAML's (points)": (
             lambda seeds: tables.difference_text(equal_iterations(seeds, maml(seeds))[0])
         ),
@@ -113,13 +87,8 @@ def comparison(found: pd.DataFrame) -> str:
     return tables.table(cells(found), columns)
 
 
-def difference(ours: pd.DataFrame, theirs: pd.DataFrame, bound: float = 0.0) -> Difference | None:
-    """Accuracy at the end of our runs less that at the end of theirs, in points: paired over seeds and episodes."""
-    return paired(*({run.seed: _accuracies(run) for run in each.itertuples()} for each in (ours, theirs)), bound)
-
-
 def equal_iterations(ours: pd.DataFrame, theirs: pd.DataFrame, bound: float = 0.0) -> tuple[Difference | None, str]:
-    """The same after equally many meta-iterations, and how many; None where a seed has no such point."""
+    """`difference` after equally many meta-iterations, and how many; None where a seed has no such point."""
     sides = [{run.seed: run for run in each.itertuples()} for each in (ours, theirs)]
     seeds = sides[0].keys() & sides[1].keys()
     at = {seed: max(set.intersection(*({*s[seed].curve["iteration"]} for s in sides)), default=None) for seed in seeds}
@@ -129,11 +98,9 @@ def equal_iterations(ours: pd.DataFrame, theirs: pd.DataFrame, bound: float = 0.
     return paired(*values, bound), listed(sorted(at.values()))
 
 
-def _accuracies(run: Any, iteration: int | None = None) -> list[float]:
-    """Accuracy (%) on each test episode: at the end, or at a point of the learning curve."""
-    right = run.right_answers
-    if iteration is not None:
-        right = run.curve["right_answers"][run.curve["iteration"].index(iteration)]
+def _accuracies(run: Any, iteration: int) -> list[float]:
+    """Accuracy (%) on each test episode at a point of the learning curve."""
+    right = run.curve["right_answers"][run.curve["iteration"].index(iteration)]
     return [100 * count / run.answers_per_episode for count in right]
 
 
@@ -150,7 +117,7 @@ def claims(number: int, found: pd.DataFrame, only: tuple[Values, Values, tuple[i
         if only in (None, (method, base, (way, shot)))
     ]
     tests = {
-        "Ours, equal time": lambda *sides: tables.tested_text(difference(*sides)),
+        "Ours, equal time": lambda *sides: tables.tested_text(tables.difference(*sides)),
         "Ours, equal iterations": _tested_at_equal_iterations,
     }
     return claims_table(FEW_SHOT, number, found, own, few_shot.setting, tests)
@@ -184,7 +151,7 @@ def commands(preset: str, number: int, dataset: str | None = None) -> str:
     """The commands that would fill the cells that this preset has not run, as a code block; empty if there are none."""
     dataset = dataset or PAPER_DATA[number]
     values = [place | method for place in _places(number, dataset) for method in methods()]
-    return tables.commands(FEW_SHOT, preset, committed(dataset), values, [0])
+    return tables.commands(FEW_SHOT, preset, committed(dataset=dataset), values, [0])
 
 
 def tuning_table(dataset: str = "omniglot") -> str:
@@ -201,18 +168,13 @@ def tuning_table(dataset: str = "omniglot") -> str:
 
 
 def live_table(found: pd.DataFrame, number: int) -> str:
-    """Accuracy of live runs beside the paper's row of the same method (only for the paper's data set), in Markdown."""
+    """Live runs beside the paper's cell of the same method, where it is of the same data set, in Markdown."""
 
     def reported(config: few_shot.FewShotConfig) -> paper.Cell | None:
         return paper.cell(number, vars(config)) if config.dataset == PAPER_DATA[number] else None
 
     own = {"Iterations/s": lambda seeds: mean_text(seeds["meta_iterations_per_second"], 1)}
     return tables.live_table(found, reported, own)
-
-
-def conditions(found: pd.DataFrame) -> str:
-    """What each measured row was run with, in Markdown: all that is known to move accuracy by points."""
-    return tables.conditions(found, _CONDITIONS)
 
 
 _CONDITIONS: Columns = {
@@ -230,6 +192,8 @@ _CONDITIONS: Columns = {
         "-" if seeds["window"].iloc[0] == 1 else accuracy_text(seeds, "windowed_accuracy")
     ),
 }
+conditions = partial(tables.conditions, own=_CONDITIONS)
+"""What the runs of each row were run with (`tables.conditions`)."""
 
 
 @styled
@@ -256,13 +220,8 @@ def learning_curves(found: pd.DataFrame, title: str) -> Figure | str:
     return figure
 
 
-def readme_picture(path: str, way: int = 20, shot: int = 1) -> None:
-    """Saves the learning curves of the committed runs of one setting; README shows them."""
-    found = committed(way=way, shot=shot)
-    title = f"Omniglot {found['setting'].iloc[0]}, preset {' and '.join(sorted(set(found['preset'])))}"
-    learning_curves(found, title).savefig(path, dpi=120)
-
-
-def by_setting(found: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Runs by the paper's columns, in its order."""
-    return dict(iter(found.groupby("setting", sort=False)))
+def readme_picture(path: str) -> None:
+    """Saves the learning curves of the committed runs of Omniglot 20-way 1-shot; README shows them."""
+    found = committed(dataset="omniglot", way=20, shot=1)
+    presets = " and ".join(sorted(set(found["preset"])))
+    learning_curves(found, f"Omniglot 20-way 1-shot, preset {presets}").savefig(path, dpi=120)

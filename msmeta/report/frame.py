@@ -14,6 +14,8 @@ from msmeta.errors import UserError
 from msmeta.experiments import few_shot, transfer
 from msmeta.report.statistics import half_width, mean_ci
 
+Values = dict[str, Any]
+"""Fields of a config: what `preset_config` takes beside the preset."""
 _ADDED = ["title", "log", "curve", "config", "cell", "setting", "label", "row"]
 
 
@@ -21,10 +23,10 @@ def frame(experiment: Experiment, results: Iterable[Mapping[str, Any]]) -> pd.Da
     """A row a run, in the order of the tables.
 
     Columns: the fields of the config, the metrics, the provenance (a metric hides a field of its name: `iterations` are
-    those done), `accuracy_ci95` (half-width of the interval over the run's test episodes), `title` of the data set,
-    `log`, `curve`, `config` (the config itself), `cell` (the config without its seed, so the same for all runs that a
-    cell of a table is over), and as they are shown `setting`, `label` (the method) and `row` (its name in a table: with
-    the epochs where they are not the preset's).
+    those done), `accuracies` (%; on each test episode, or the one on all test images), `accuracy_ci95` (half-width of
+    its interval over episodes), `title` of the data set, `log`, `curve`, `config` (the config itself), `cell` (the
+    config without its seed, so the same for all runs that a cell of a table is over), and as they are shown `setting`,
+    `label` (the method) and `row` (its name in a table: with the epochs where they are not the preset's).
     Values are as they are in Python, None included; NaN stands where a run lacks a metric that others have.
     Raises UserError for a config that this version does not know.
     """
@@ -129,7 +131,7 @@ def _row(experiment: Experiment, result: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{field.name: getattr(config, field.name) for field in fields(config)},
         **result["metrics"],
-        **_intervals(result["metrics"]),
+        **_over_episodes(result["metrics"]),
         **result["provenance"],
         "title": result["data"]["title"],
         "log": result["log"],
@@ -142,13 +144,14 @@ def _row(experiment: Experiment, result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _intervals(metrics: Mapping[str, Any]) -> dict[str, float | None]:
-    """Half-widths over the test episodes of one run, None of a single episode; nothing where it has no episodes."""
+def _over_episodes(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The accuracies of a run and, where there are episodes, the half-widths of their means' intervals."""
     if "right_answers" not in metrics:
-        return {}
-    right, answers = metrics["right_answers"], metrics["answers_per_episode"]
-    found = {"accuracy_ci95": mean_ci([100 * count / answers for count in right])[1]}
-    if "windowed_accuracy" in metrics:
-        deviation = metrics.get("windowed_accuracy_sd")
-        found["windowed_accuracy_ci95"] = deviation and half_width(deviation, len(right))
-    return found
+        return {"accuracies": [metrics["accuracy"]]}
+    accuracies = [100 * count / metrics["answers_per_episode"] for count in metrics["right_answers"]]
+    deviation = metrics.get("windowed_accuracy_sd")  # none of a single episode, or without windows
+    return {
+        "accuracies": accuracies,
+        "accuracy_ci95": mean_ci(accuracies)[1],
+        "windowed_accuracy_ci95": deviation and half_width(deviation, len(accuracies)),
+    }

@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import product
 from typing import Any
 
 import pandas as pd
 
 from msmeta import data, runs
 from msmeta.errors import ConfigError
-from msmeta.report.frame import Experiment, frame
+from msmeta.report.frame import Experiment, Values, frame
 
 
 def train(
-    experiment: Experiment, configs: Iterable[Any], device: str, force: bool, say: Callable[[str], None]
-) -> pd.DataFrame:
-    """Trains each config and says how it ended. Finished runs with the same config are reused unless `force`.
+    experiment: Experiment,
+    preset: str,
+    dataset: str,
+    methods: Iterable[Values],
+    device: str,
+    force: bool,
+    say: Callable[[str], None] = print,
+    missing: str = "",
+    **values: Iterable[Any],
+) -> tuple[pd.DataFrame, str]:
+    """Trains each method with each of these values, on a data set or on glyphs; (runs, what data and why).
 
-    Raises ConfigError where there is none.
+    Says how each run ended. Finished runs with the same config are reused unless `force`. missing: as in `choose_data`.
+    values: of fields of the config; None is the preset's. Raises ConfigError where there is nothing to run.
     """
+    dataset, why = choose_data(preset, dataset, missing)
+    choices = [[(name, value) for value in own] for name, own in values.items()]
+    configs = [
+        experiment.module.preset_config(preset, dataset, **method, **{n: v for n, v in chosen if v is not None})
+        for *chosen, method in product(*choices, methods)
+    ]
+    if not configs:
+        raise ConfigError("nothing to run: an empty list was given where a method, a seed or a setting is needed")
     results = []
     for config in configs:
         results.append(experiment.module.train(config, device, resume=not force, force=force))
@@ -27,9 +45,7 @@ def train(
             f"{run.row}, {run.title}, {run.setting}, seed {run.seed}: {run.accuracy:.2f} % after {run.iterations:,} "
             f"iterations in {run.train_seconds:.0f} s on {run.device}"
         )
-    if not results:
-        raise ConfigError("nothing to run: an empty list was given where a method, a seed or a setting is needed")
-    return frame(experiment, results)
+    return frame(experiment, results), why
 
 
 def title(found: pd.DataFrame) -> str:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import pandas as pd
 
 from msmeta import data, runs
 from msmeta.report import paper
-from msmeta.report.frame import Experiment, commit_in_words, stored
-from msmeta.report.statistics import Difference, mean_ci, plus_minus
+from msmeta.report.frame import Experiment, Values, commit_in_words, stored, where
+from msmeta.report.statistics import Difference, mean_ci, paired, plus_minus
 from msmeta.report.style import markdown
 
 Columns = dict[str, Callable[[Any], Any]]  # what stands in each column, by its head
-Values = dict[str, Any]  # fields of a config: what `preset_config` takes beside the preset
 
 PLUS_MINUS = (
     "\n\n± is a 95 % confidence interval of the mean (Student's t): over seeds where there are several; where there is "
@@ -49,19 +49,18 @@ def seeds_of(found: pd.DataFrame, config: Any) -> pd.DataFrame:
     return found.loc[[cell == wanted for cell in found["cell"]]]
 
 
-def of_best_preset(experiment: Experiment, found: pd.DataFrame, *methods: Values) -> list[pd.DataFrame]:
-    """Runs of each method, all of one preset: `paper` where it has run them all, else `cpu`; else none of any."""
-
-    def belongs(config: Any, method: Values) -> bool:
-        own = method.items() <= vars(config).items()
-        return own and config == experiment.module.preset_config(config.preset, seed=config.seed, **method)
-
-    own = [found.loc[[belongs(config, method) for config in found["config"]]] for method in methods]
+def of_best_preset(
+    experiment: Experiment, found: pd.DataFrame, place: Values, methods: Iterable[Values]
+) -> list[pd.DataFrame]:
+    """Runs of each method in a place, all of one preset: `paper` where it has run them all, else `cpu`; else none."""
+    found = where(found, **place)
     for preset in reversed(runs.COMMITTED_PRESETS):
-        of_preset = [seeds[seeds["preset"] == preset] for seeds in own]
-        if all(len(seeds) for seeds in of_preset):
-            return of_preset
-    return [found.iloc[:0]] * len(methods)
+        if preset in set(found["preset"]):
+            configs = [experiment.module.preset_config(preset, **place, **method) for method in methods]
+            own = [seeds_of(found, config) for config in configs]
+            if all(map(len, own)):
+                return own
+    return [found.iloc[:0] for _ in methods]
 
 
 def mean_text(values: Iterable[float], digits: int = 2) -> str:
@@ -85,7 +84,7 @@ def measured_table(
     rows = []
     for method in methods:
         name = experiment.row(experiment.module.preset_config("paper", **places[0], **method))
-        rows.append([name, *(_measured(*of_best_preset(experiment, found, place | method)) for place in places)])
+        rows.append([name, *(_measured(*of_best_preset(experiment, found, place, [method])) for place in places)])
     return markdown(["Method", *paper.table(number).columns], rows) + PLUS_MINUS
 
 
@@ -93,6 +92,11 @@ def _measured(seeds: pd.DataFrame) -> str:
     if seeds.empty:
         return "not run"
     return f"{accuracy_text(seeds)} ({seeds['preset'].iloc[0]}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''})"
+
+
+def difference(ours: pd.DataFrame, theirs: pd.DataFrame, bound: float = 0.0) -> Difference | None:
+    """Test accuracy of our runs less that of theirs, in points: paired over seeds and their episodes."""
+    return paired(*(dict(zip(side["seed"], side["accuracies"], strict=True)) for side in (ours, theirs)), bound)
 
 
 def difference_text(found: Difference | None) -> str:
@@ -187,30 +191,19 @@ def commands(
     experiment: Experiment, preset: str, found: pd.DataFrame, values: Iterable[Values], seeds: Sequence[int]
 ) -> str:
     """The commands that would run what this preset has not run of these, as a code block; empty if that is nothing."""
-    lines: dict[str, list[str]] = {}
-    for config in (experiment.module.preset_config(preset, **each) for each in values):
-        done = set(seeds_of(found, config)["seed"])
-        if missing := [seed for seed in seeds if seed not in done]:
-            lines.setdefault(config.dataset, []).append(_command(experiment, config, missing))
-    every = [line for dataset, own in lines.items() for line in (_prepare(dataset), *own)]
-    return "```bash\n" + "\n".join(every) + "\n```" if every else ""
+    lines: dict[str, list[str]] = {}  # by the data set, which is prepared first
+    for each in values:
+        done = set(seeds_of(found, experiment.module.preset_config(preset, **each))["seed"])
+        missing = [seed for seed in seeds if seed not in done]
+        flags = (f"--{name.replace('_', '-')} {value}" for name, value in (each | {"preset": preset}).items())
+        command = f"msmeta train {experiment.kind} {' '.join(flags)}"
+        if missing != [0]:
+            command = f"for seed in {' '.join(map(str, missing))}; do {command} --seed $seed; done"
+        if missing:
+            lines.setdefault(each["dataset"], [_prepare(each["dataset"])]).append(command)
+    return "\n".join(["```bash", *chain(*lines.values()), "```"]) if lines else ""
 
 
 def _prepare(dataset: str) -> str:
     given = "" if data.DATASETS[dataset].raw_files() else " --from DIR"
     return f"msmeta data prepare {dataset}{given}"
-
-
-def _command(experiment: Experiment, config: Any, seeds: Sequence[int]) -> str:
-    usual = experiment.preset(config, experiment.required)
-    names = [n for n in experiment.optional if getattr(config, n) != getattr(usual, n)]
-    given = [*(n for n in experiment.required if n != "preset"), *names, "preset"]
-    flags = [f"--{name.replace('_', '-')} {_option(getattr(config, name))}" for name in given]
-    command = f"msmeta train {experiment.kind} {' '.join(flags)}"
-    return command if [*seeds] == [0] else f"for seed in {' '.join(map(str, seeds))}; do {command} --seed $seed; done"
-
-
-def _option(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -13,10 +14,9 @@ from msmeta.experiments import transfer
 from msmeta.experiments.transfer import sources
 from msmeta.report import frame, live, paper, tables
 from msmeta.report.claims import Claim, claims_table
-from msmeta.report.frame import TRANSFER
-from msmeta.report.statistics import Difference, paired
+from msmeta.report.frame import TRANSFER, Values
 from msmeta.report.style import markdown
-from msmeta.report.tables import Columns, Values, first, mean_text, of_config, tested_text
+from msmeta.report.tables import Columns, difference, first, mean_text, of_config, tested_text
 
 SCRATCH, BASELINE = {"estimator": "scratch"}, {"estimator": "multistep"}
 MULTI_STEP = BASELINE | {"window": 2}
@@ -56,38 +56,24 @@ def window_methods(steps: int = 2, window: int = 2) -> list[Values]:
 def train(
     preset: str,
     dataset: str,
-    optimizers: Sequence[str],
-    methods: Sequence[Values],
-    seeds: Sequence[int],
-    epochs: int | None,
+    methods: Iterable[Values],
     device: str,
     force: bool,
     say: Callable[[str], None] = print,
+    **values: Iterable[Any],
 ) -> tuple[pd.DataFrame, str]:
-    """Trains each method on a data set, or on glyphs where the data or the source network cannot be had.
-
-    Returns the runs, and in words which data and source and why. Finished runs with the same config are reused unless
-    `force`.
-    """
+    """`live.train`, on glyphs too where the source network cannot be had; also says which source network it is."""
     source = transfer.preset_config(preset, dataset, "scratch").source
-    missing = f"the weights of the source network {source} are not in the data folder"
-    dataset, why = live.choose_data(preset, dataset, "" if sources.available(source) else missing)
-    source = transfer.preset_config(preset, dataset, "scratch").source
+    absent = f"the weights of the source network {source} are not in the data folder"
+    missing = "" if sources.available(source) else absent
+    found, why = live.train(TRANSFER, preset, dataset, methods, device, force, say, missing, **values)
+    source = found["source"].iloc[0]
     untrained = ", whose weights are random: it has nothing to teach" if sources.SOURCES[source].file is None else ""
-    changes = {} if epochs is None else {"epochs": epochs}
-    configs = [
-        transfer.preset_config(preset, dataset, optimizer=optimizer, seed=seed, **method, **changes)
-        for optimizer in optimizers
-        for method in methods
-        for seed in seeds
-    ]
-    found = live.train(TRANSFER, configs, device, force, say)
     return found, f"{why} The source network is {source}{untrained}."
 
 
-def committed(**wanted: Any) -> pd.DataFrame:
-    """Committed runs; `wanted`: values of columns, such as `optimizer` and `dataset`."""
-    return frame.committed(TRANSFER, **wanted)
+committed = partial(frame.committed, TRANSFER)
+"""Committed runs (`frame.committed`)."""
 
 
 def measured_table(number: int) -> str:
@@ -119,11 +105,6 @@ def _is(config: transfer.TransferConfig, method: Values) -> bool:
     return config == transfer.preset_config(**given | method)
 
 
-def difference(ours: pd.DataFrame, theirs: pd.DataFrame, bound: float = 0.0) -> Difference | None:
-    """Test accuracy of our runs less that of theirs, in points: paired over seeds."""
-    return paired(*({run.seed: [run.accuracy] for run in each.itertuples()} for each in (ours, theirs)), bound)
-
-
 def claims(number: int, found: pd.DataFrame) -> str:
     """Each claim on Table 2 or 3 for the data sets that were run, in Markdown.
 
@@ -146,19 +127,18 @@ def claims(number: int, found: pd.DataFrame) -> str:
     return claims_table(TRANSFER, number, found, own, lambda config: data.DATASETS[config.dataset].title, tests)
 
 
-def commands(preset: str, optimizer: str, methods: Iterable[Values], datasets: Iterable[str] = DATASETS) -> str:
+def commands(preset: str, optimizer: str, methods: Iterable[Values], datasets: Iterable[str]) -> str:
     """The commands that would run what this preset has not run, as a code block; empty if there are none."""
-    values = [{"dataset": dataset, "optimizer": optimizer, **method} for dataset in datasets for method in methods]
+    values = [{"dataset": dataset, **method, "optimizer": optimizer} for dataset in datasets for method in methods]
     return tables.commands(TRANSFER, preset, committed(optimizer=optimizer), values, SEEDS)
 
 
-def presets(
-    optimizer: str = "sgd", presets: Sequence[str] = ("paper", "cpu", "quick"), dataset: str = "cifar-100"
-) -> str:
-    """What a run of each preset is, side by side, in Markdown; the `paper` preset is the paper's protocol."""
-    counts = data.TABLE_6[dataset]
-    configs = [transfer.preset_config(preset, dataset, "multistep", optimizer) for preset in presets]
-    scratch = {preset: transfer.preset_config(preset, dataset, "scratch", optimizer).lr for preset in presets}
+def presets(optimizer: str) -> str:
+    """What a run of each preset is on CIFAR-100, in Markdown; the `paper` preset is the paper's protocol."""
+    counts, presets = data.TABLE_6["cifar-100"], ("paper", "cpu", "quick")
+    configs = [transfer.preset_config(preset, "cifar-100", "multistep", optimizer) for preset in presets]
+
+    scratch_rates = {c.preset: transfer.preset_config(c.preset, c.dataset, "scratch", optimizer).lr for c in configs}
 
     def images(config: transfer.TransferConfig) -> int:
         return config.train_images or counts["train"]
@@ -173,7 +153,7 @@ def presets(
         "epochs": lambda c: f"{c.epochs}",
         "iterations": lambda c: f"{c.epochs * (images(c) // c.batch):,}",
         "first rate of φ, annealed by Eq. 55": lambda c: f"{c.lr:g}, weight decay {c.weight_decay:g}",
-        "first rate of φ, Scratch": lambda c: f"{scratch[c.preset]:g}",
+        "first rate of φ, Scratch": lambda c: f"{scratch_rates[c.preset]:g}",
         "rate of θ (Adam)": lambda c: f"{c.meta_lr:g}, weight decay {c.meta_weight_decay:g}",
         "β": lambda c: f"{c.beta:g}",
     }
@@ -215,11 +195,6 @@ def live_table(found: pd.DataFrame) -> str:
     return tables.live_table(found, lambda config: paper.cell(numbers[config.optimizer], vars(config)), own)
 
 
-def conditions(found: pd.DataFrame) -> str:
-    """What each row was run with, in Markdown: all that is known to move accuracy by points."""
-    return tables.conditions(found, _CONDITIONS)
-
-
 def _of_transfer(text: Callable[[transfer.TransferConfig], Any]) -> Callable[[pd.DataFrame], Any]:
     """Of a config that transfers; Scratch has none of it."""
     return of_config(lambda config: "-" if config.estimator == "scratch" else text(config))
@@ -240,3 +215,5 @@ _CONDITIONS: Columns = {
     "their validation accuracy (%)": lambda seeds: mean_text(seeds["validation_accuracy"]),
     "last epoch's test accuracy (%)": lambda seeds: mean_text(seeds["last_accuracy"]),
 }
+conditions = partial(tables.conditions, own=_CONDITIONS)
+"""What the runs of each row were run with (`tables.conditions`)."""

@@ -14,7 +14,7 @@ def test_a_real_run_has_every_field_that_the_pages_show(tmp_path, monkeypatch, s
     """The smoke runs that the notebooks make; and that the other tests' results have the same fields."""
     monkeypatch.setenv("MSMETA_DATA", str(tmp_path / "data"))
     said, methods = [], report.window_methods()
-    found, why = report.train("smoke", "cifar-100", ["sgd"], methods, [0], None, "cpu", False, said.append)
+    found, why = report.train("smoke", "cifar-100", methods, "cpu", False, said.append, epochs=[None])
     assert list(found["label"]) == ["Scratch", "Baseline", "Multi-step"] and len(said) == 3
     assert "not CIFAR-100" in why and "random-resnet32, whose weights are random" in why
     assert "20 classes; 280 images for training" in live.data_in_words("glyphs-rgb")
@@ -29,7 +29,7 @@ def test_a_real_run_has_every_field_that_the_pages_show(tmp_path, monkeypatch, s
         assert len(table(found).splitlines()) == 2 + 3
     with pytest.raises(ConfigError, match="needs two transfer steps"):
         transfer_figures.change_figure(found)
-    again, _ = report.train("smoke", "stl-10", ["sgd"], [report.BASELINE], [0], None, "cpu", False, said.append)
+    again, _ = report.train("smoke", "stl-10", [report.BASELINE], "cpu", False, said.append)
     assert list(again["finished"]) == list(baseline["finished"])  # not trained again
 
 
@@ -39,8 +39,9 @@ def test_live_runs_say_why_they_use_glyphs(tmp_path, monkeypatch):
     monkeypatch.setattr(transfer, "train", lambda config, *_, **__: trained.append(config) or result(preset="quick"))
 
     def train(preset, optimizer, method, seed, epochs):
+        values = {"optimizer": [optimizer], "seed": [seed], "epochs": [epochs]}
         methods = report.methods([method])
-        return report.train(preset, "cifar-100", [optimizer], methods, [seed], epochs, "cpu", False, lambda _: None)[1]
+        return report.train(preset, "cifar-100", methods, "cpu", False, lambda _: None, **values)[1]
 
     why = train("quick", "adam", "1-step, 2·lr", 3, 1)
     assert "not CIFAR-100, because the weights of the source network tinyimagenet-resnet32 are not" in why
@@ -105,12 +106,12 @@ def test_what_was_not_run_comes_with_its_command(store):
     commands = report.commands("cpu", "sgd", report.TABLE_METHODS, ["cifar-100"])
     assert commands.splitlines()[1:-1] == [
         "msmeta data prepare cifar-100",
-        "for seed in 2; do msmeta train transfer --dataset cifar-100 --estimator multistep --optimizer sgd --window 2 "
+        "for seed in 2; do msmeta train transfer --dataset cifar-100 --estimator multistep --window 2 --optimizer sgd "
         "--preset cpu --seed $seed; done",
     ]
     commands = report.commands("paper", "adam", report.methods(["1-step, 2·lr"]), ["bird"])
     assert "prepare bird --from DIR" in commands
-    assert "for seed in 0 1 2; do" in commands and "--optimizer adam --steps 1 --transfer-rate 2 --pre" in commands
+    assert "for seed in 0 1 2; do" in commands and "--steps 1 --transfer-rate 2.0 --optimizer adam --pre" in commands
     store(committed()[-1])
     assert report.commands("cpu", "sgd", report.TABLE_METHODS, ["cifar-100"]) == ""
 
@@ -151,7 +152,7 @@ def test_conditions_name_all_that_moves_accuracy():
 
 
 def test_presets_stand_side_by_side_with_the_papers_protocol():
-    table = report.presets("adam", ("paper", "cpu"))
+    table = report.presets("adam")
     cpu = transfer.preset_config("cpu", "cifar-100", "multistep", "adam")
     assert cell(table, "iterations", "`paper`") == f"{200 * (45000 // 128):,}"
     assert cell(table, "iterations", "`cpu`") == f"{cpu.epochs * (cpu.train_images // cpu.batch):,}"
