@@ -205,5 +205,5 @@ def commands(
 
 
 def _prepare(dataset: str) -> str:
-    given = "" if data.DATASETS[dataset].raw_files() else " --from DIR"
+    given = "" if data.DATASETS[dataset].raw_files else " --from DIR"
     return f"msmeta data prepare {dataset}{given}"
