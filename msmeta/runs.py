@@ -181,8 +181,11 @@ def _locked(path: Path) -> IO[str]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
-            raise UserError(f"this run is being trained by process {file.read() or '?'}: wait for its end") from None
+            with file:
+                file.seek(0)
+                raise UserError(
+                    f"this run is being trained by process {file.read() or '?'}: wait for its end"
+                ) from None
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 file.truncate(0)

@@ -1,11 +1,13 @@
-"""Makes the helpers beside the tests importable, whatever folder pytest starts from; and a store of made results."""
+"""Makes the helpers beside the tests importable, whatever folder pytest starts from; the command line in this process;
+and a store of made results."""
 
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from msmeta import runs
+from msmeta import cli, runs
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -22,3 +24,21 @@ def store(tmp_path, monkeypatch):
             place.save_result({k: v for k, v in entry.items() if k not in ("kind", "config")})
 
     return put
+
+
+@pytest.fixture
+def msmeta(tmp_path, monkeypatch, capfd):
+    """Calls the command in this process; gives (status, output, errors)."""
+    monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("MSMETA_DATA", str(tmp_path / "data"))
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["msmeta", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capfd.readouterr()
+        return ended.value.code, out, err
+
+    handler = signal.getsignal(signal.SIGTERM)
+    yield call
+    signal.signal(signal.SIGTERM, handler)

@@ -19,24 +19,6 @@ from msmeta.experiments.sweep import EXPERIMENTS
 SMOKE = ["train", "few-shot", "--dataset", "glyphs", "--preset", "smoke", "--device", "cpu"]
 
 
-@pytest.fixture
-def msmeta(tmp_path, monkeypatch, capfd):
-    """Calls the command in this process; gives (status, output, errors)."""
-    monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("MSMETA_DATA", str(tmp_path / "data"))
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["msmeta", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capfd.readouterr()
-        return ended.value.code, out, err
-
-    handler = signal.getsignal(signal.SIGTERM)
-    yield call
-    signal.signal(signal.SIGTERM, handler)
-
-
 def test_trains_lists_and_finds_a_run_again(msmeta, tmp_path):
     status, out, _ = msmeta(*SMOKE, "--window", "1,1,2,4")
     assert status == 0 and out.startswith("Multi-step (1, 1, 2, 4), Glyphs") and "after 4 iterations" in out

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from msmeta import ConfigError, cli, runs
 from msmeta.experiments import few_shot, sweep, transfer
@@ -31,17 +32,9 @@ def spec(tmp_path):
     return path
 
 
-def command(*arguments, root, **environment):
-    return subprocess.Popen(
-        [sys.executable, "-m", "msmeta", "sweep", *map(str, arguments)],
-        env={**os.environ, "MSMETA_RESULTS": str(root), "OMP_NUM_THREADS": "1", **environment},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-
-
-def finish(process):
-    out, err = process.communicate(timeout=240)
-    return process.returncode, out, err
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(sweep, "POLL_SECONDS", 0.02)
 
 
 def test_a_spec_is_a_grid_in_its_order(spec):
@@ -144,90 +137,100 @@ def test_settings_of_the_command_line():
         cli.parse_settings(["partition"])
 
 
-def test_runs_are_made_once_and_a_failure_is_named(spec, tmp_path):
-    """Two jobs at once; the third run diverges. A second call finds the two and tries the third again."""
-    spec.write_text(SPEC.replace("0.2", "1e20"))
-    status, out, err = finish(command(spec, "--parallel", 2, root=tmp_path))
-    assert status == 2 and err.strip() == "msmeta: 1 of 3 runs failed, as said above", err
-    assert "3 runs, 0 of them finished before" in out and "first-order-1-smoke-s0" in out and "diverged" in out
-    results = runs.read_results("few-shot", tmp_path, live=True)
-    assert [r["config"]["window"] for r in results] == [1, [4, 4]]
-    assert {r["provenance"]["threads"] for r in results} == {max(1, os.cpu_count() // 2)}
-    stamps = [r["provenance"]["finished"] for r in results]
-    logs = [path.name for path in (tmp_path / "checkpoints" / "jobs").iterdir()]
+def test_runs_are_made_once_and_a_failure_is_named(msmeta, spec, tmp_path):
+    """Two jobs at once, of which one diverges. A second call finds the other and tries that one again."""
+    spec.write_text(SPEC.replace("[1, [4, 4]]", "[[4, 4]]").replace("0.2", "1e20"))
+    status, out, err = msmeta("sweep", spec, "--parallel", 2)
+    assert status == 2 and err.strip() == "msmeta: 1 of 2 runs failed, as said above", err
+    assert "2 runs, 0 of them finished before" in out and "first-order-1-smoke-s0" in out and "diverged" in out
+    root = tmp_path / "results"
+    (result,) = runs.read_results("few-shot", root, live=True)
+    assert result["config"]["window"] == [4, 4]
+    assert result["provenance"]["threads"] == max(1, os.cpu_count() // 2)
+    logs = [path.name for path in (root / "checkpoints" / "jobs").iterdir()]
     assert len({name.split("_")[0] for name in logs}) == 1, "logs are kept of the failed run alone"
-    status, out, _ = finish(command(spec, root=tmp_path))
-    assert status == 2 and "3 runs, 2 of them finished before" in out
-    assert [r["provenance"]["finished"] for r in runs.read_results("few-shot", tmp_path, live=True)] == stamps
+    status, out, _ = msmeta("sweep", spec)
+    assert status == 2 and "2 runs, 1 of them finished before" in out
+    assert runs.read_results("few-shot", root, live=True) == [result]
 
 
-def test_transfer_runs_are_members_too(spec, tmp_path):
-    spec.write_text("""
-experiment: transfer
-runs:
-  - {preset: smoke, dataset: glyphs-rgb, estimator: [multistep, scratch]}
-""")
-    status, out, err = finish(command(spec, root=tmp_path))
-    assert status == 0 and "2 runs, 0 of them finished before" in out, err
-    assert {r["config"]["estimator"] for r in runs.read_results("transfer", tmp_path, live=True)} == {
-        "multistep",
-        "scratch",
-    }
-    assert all(transfer.run(config, tmp_path).result() for config in sweep.read_spec(spec))
+def test_transfer_runs_are_members_too(msmeta, spec, tmp_path):
+    small = "train_images: 20, batch: 10"
+    spec.write_text(
+        f"experiment: transfer\nruns: [{{preset: smoke, dataset: glyphs-rgb, estimator: multistep, {small}}}]\n"
+    )
+    status, out, err = msmeta("sweep", spec)
+    assert status == 0 and "1 runs, 0 of them finished before" in out, err
+    (config,) = sweep.read_spec(spec)
+    assert transfer.run(config, tmp_path / "results").result()["config"]["estimator"] == "multistep"
 
 
-def members(root):
-    """Process numbers of the members that train for this store of results."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().decode().split("\0")
-        except OSError:
-            continue
-        if "submitit.core._submit" in words and any(str(root) in word for word in words):
-            found.append(int(path.parent.name))
-    return found
+def test_a_killed_member_is_started_again(spec, tmp_path, monkeypatch):
+    """Killed as soon as it is there, the first time."""
+    submit, said, killed = sweep._Jobs.submit, [], []
+
+    def submit_and_kill(jobs, config):
+        submit(jobs, config)
+        if not killed:
+            (job,) = jobs.running
+            killed.append(int(job.job_id))
+            os.kill(killed[0], signal.SIGKILL)
+
+    monkeypatch.setattr(sweep._Jobs, "submit", submit_and_kill)
+    configs = sweep.read_spec(spec)[:1]
+    assert sweep.sweep(configs, root=tmp_path, say=said.append) == {}
+    assert [line for line in said if "its process died" in line and "starting it again (1 of 2)" in line] == said[1:2]
+    assert sweep.place(configs[0], tmp_path).result()["config"] == runs.plain(configs[0])
 
 
-def wait_for(condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.05)
-    return found
+HELD = """
+import signal, sys
+from msmeta import cli, runs
+from msmeta.experiments import sweep, training
+
+class Held(sweep.Member):
+    "Its training saves after each iteration, and after the first it waits until it is asked to end."
+    def __call__(self):
+        save, training.CHECKPOINT_SECONDS = runs.Run.save_checkpoint, 0
+        def save_and_wait(place, state):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            save(place, state)
+            if state["iteration"] == 1:
+                runs.Run.save_checkpoint = save
+                signal.sigwait({signal.SIGTERM})
+                signal.raise_signal(signal.SIGTERM)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        runs.Run.save_checkpoint = save_and_wait
+        return super().__call__()
+
+sweep.Member = Held
+cli.main()
+"""
 
 
-@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="processes are found through /proc")
-def test_a_killed_member_is_started_again(spec, tmp_path):
-    process = command(spec, root=tmp_path)
-    (member,) = wait_for(lambda: members(tmp_path))
-    os.kill(member, signal.SIGKILL)
-    status, out, err = finish(process)
-    assert status == 0, err
-    assert out.count("its process died") == 1 and "starting it again (1 of 2)" in out
-    assert len(runs.read_results("few-shot", tmp_path, live=True)) == 3
-
-
-@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="processes are found through /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sweep_leaves_checkpoints_and_goes_on(spec, tmp_path, number):
     """Ctrl-C reaches the whole process group, as a terminal has it; a termination signal the sweep alone."""
-    spec.write_text(SPEC + "iterations: 600\n")
-    process = command(spec, root=tmp_path)
-    (log,) = wait_for(lambda: list((tmp_path / "checkpoints" / "jobs").glob("*_log.out")))
-    wait_for(lambda: "Loading pickle" in log.read_text())
-    time.sleep(6)  # imports take seconds, and 600 iterations twice that
+    environment = {**os.environ, "MSMETA_RESULTS": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)" + HELD  # a shell's jobs ignore it
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "sweep", str(spec)], env=environment, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        saved = tmp_path / "checkpoints"
+        while process.poll() is None and not list(saved.glob("*.pt")):
+            time.sleep(0.05)
+        os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+        _, err = process.communicate(timeout=240)
+    assert process.returncode == 130, err
+    assert err.strip() == "msmeta: interrupted: the same command goes on where the runs stopped"
+    (checkpoint,) = saved.glob("*.pt")  # and the member has ended, as its lock has gone
+    assert torch.load(checkpoint, weights_only=True)["iteration"] == 1 and not list(saved.glob("*.lock"))
     if number == signal.SIGINT:
-        os.killpg(process.pid, number)
-    else:
-        process.send_signal(number)
-    status, _, err = finish(process)
-    assert status == 130 and err.strip() == "msmeta: interrupted: the same command goes on where the runs stopped"
-    assert not members(tmp_path) and len(list((tmp_path / "checkpoints").glob("*.pt"))) == 1
-    status, out, err = finish(command(spec, "--parallel", 2, root=tmp_path))
-    assert status == 0, err
-    results = runs.read_results("few-shot", tmp_path, live=True)
-    assert [r["provenance"]["resumed"] for r in results].count(True) == 1 and len(results) == 3
+        configs = sweep.read_spec(spec)[:2]
+        assert sweep.sweep(configs, parallel=2, root=tmp_path, say=lambda _: None) == {}
+        resumed = [sweep.place(config, tmp_path).result()["provenance"]["resumed"] for config in configs]
+        assert resumed == [True, False]
 
 
 def test_an_interrupt_while_a_job_starts_is_not_lost(spec, tmp_path, monkeypatch):
@@ -254,22 +257,23 @@ def test_an_interrupt_while_a_job_starts_is_not_lost(spec, tmp_path, monkeypatch
         (["--set", "colour=red"], "executor local: Parameter 'colour' need"),
     ],
 )
-def test_a_mistake_is_one_line(spec, tmp_path, arguments, message):
-    status, _, err = finish(command(spec, *arguments, root=tmp_path))
+def test_a_mistake_is_one_line(msmeta, spec, arguments, message):
+    status, _, err = msmeta("sweep", spec, *arguments)
     (line,) = err.strip().splitlines()
     assert status == 2 and message in line
 
 
-def test_slurm_must_be_there(spec, tmp_path):
-    path = str(Path(sys.executable).parent)
-    status, _, err = finish(command(spec, "--executor", "slurm", root=tmp_path, PATH=path))
+def test_slurm_must_be_there(msmeta, spec, monkeypatch):
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    status, _, err = msmeta("sweep", spec, "--executor", "slurm")
     (line,) = err.strip().splitlines()
     assert status == 2 and "srun" in line
 
 
 STAND_INS = {
-    # Runs the batch script in the background, as SLURM does on another machine, and says its number.
-    "sbatch": 'SLURM_JOB_ID=$$ nohup bash "$1" >/dev/null 2>&1 & echo Submitted batch job $$',
+    # Keeps a copy of the batch script, runs it in the background, as SLURM does elsewhere, and says its number.
+    "sbatch": 'cp "$1" "$MSMETA_RESULTS/script.sh"\n'
+    'SLURM_JOB_ID=$$ nohup bash "$1" >/dev/null 2>&1 & echo Submitted batch job $$',
     # Takes the options off the command, and runs it with what SLURM tells a task.
     "srun": 'while [ $# -gt 0 ] && [ "${1#-}" != "$1" ]; do case $1 in --output|--error) shift;; esac; shift; done\n'
     "export SLURM_JOB_ID SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0 SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1\n"
@@ -278,22 +282,17 @@ STAND_INS = {
 }
 
 
-def test_slurm_jobs_are_submitted_with_the_settings(tmp_path):
+def test_slurm_jobs_are_submitted_with_the_settings(msmeta, spec, tmp_path, monkeypatch):
     """Real sbatch scripts, made by submitit and run by a stand-in of SLURM."""
-    bin_folder = tmp_path / "bin"
-    bin_folder.mkdir()
     for name, script in STAND_INS.items():
-        (bin_folder / name).write_text(f"#!/bin/bash\n{script}\n")
-        (bin_folder / name).chmod(0o755)
-    spec = tmp_path / "one.yaml"
+        (tmp_path / name).write_text(f"#!/bin/bash\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     spec.write_text("preset: smoke\nruns: [{dataset: glyphs, way: 5, shot: 1, estimator: multistep, window: 8}]\n")
-    process = command(
-        spec, "--executor", "slurm", "--set", "slurm_partition=gpu", "--set", "timeout_min=77", root=tmp_path,
-        PATH=f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
-    )  # fmt: skip
-    script = wait_for(lambda: list((tmp_path / "checkpoints" / "jobs").glob("*.sh")))[0].read_text()
-    assert "#SBATCH --partition=gpu" in script and "#SBATCH --time=77" in script
-    status, out, err = finish(process)
+    settings = ["--set", "slurm_partition=gpu", "--set", "timeout_min=77"]
+    status, out, err = msmeta("sweep", spec, "--executor", "slurm", *settings)
     assert status == 0, (out, err)
-    (result,) = runs.read_results("few-shot", tmp_path, live=True)
+    script = (tmp_path / "results" / "script.sh").read_text()
+    assert "#SBATCH --partition=gpu" in script and "#SBATCH --time=77" in script
+    (result,) = runs.read_results("few-shot", tmp_path / "results", live=True)
     assert result["config"]["window"] == 8

@@ -1,16 +1,20 @@
 """The one training loop: whatever interrupts it, and wherever, a resumed run equals the whole one to the last bit."""
 
+import os
 import signal
+import subprocess
+import sys
+import threading
 
 import pytest
 import torch
 
-from msmeta import runs
+from msmeta import ConfigError, UserError, runs
 from msmeta.experiments import few_shot, training, transfer
 
 SMALL = {
     "few_shot": few_shot.preset_config(
-        "smoke", "glyphs", 5, 1, "multistep", 4, filters=4, tasks=2, query=3, iterations=5, log_every=2, curve_every=2,
+        "smoke", "glyphs", 5, 1, "multistep", 2, steps=2, filters=4, tasks=2, query=3, iterations=5, log_every=2, curve_every=2,
         select_every=2, curve_episodes=2, test_episodes=4,
     ),
     "transfer": transfer.preset_config(
@@ -150,3 +154,98 @@ def test_a_signal_ends_at_the_next_boundary(kind, place, number, tmp_path, monke
         signal.signal(signal.SIGTERM, before)
     assert resumed["provenance"]["resumed"]
     assert_same_run(resumed, last_state, whole[kind])
+
+
+@pytest.mark.parametrize("kind", TRAIN)
+def test_an_unfinished_run_is_not_begun_again_by_chance(kind, tmp_path):
+    def stop(progress):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        TRAIN[kind](SMALL[kind], "cpu", on_step=stop, results_root=tmp_path)
+    with pytest.raises(ConfigError, match="stopped at iteration 1: continue it with --resume.*--force"):
+        TRAIN[kind](SMALL[kind], "cpu", results_root=tmp_path)
+
+
+def test_a_second_signal_ends_at_once_and_keeps_the_last_checkpoint(tmp_path, monkeypatch, last_state, whole):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+
+    def twice():
+        signal.raise_signal(signal.SIGINT)
+        assert last_state["iteration"] == 2
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("it went on")
+
+    with monkeypatch.context() as patch:
+        interrupt(patch, PLACES["few_shot"]["inside a step"], twice)
+        with pytest.raises(KeyboardInterrupt):
+            few_shot.train(SMALL["few_shot"], "cpu", results_root=tmp_path)
+    assert last_state["iteration"] == 2
+    resumed = few_shot.train(SMALL["few_shot"], "cpu", resume=True, results_root=tmp_path)
+    assert_same_run(resumed, last_state, whole["few_shot"])
+
+
+def test_signals_of_others_are_theirs(tmp_path, monkeypatch):
+    """One that is ignored, as by a background job, one that another program handles, and a thread's."""
+    seen = []
+    before = [signal.signal(signal.SIGINT, signal.SIG_IGN), signal.signal(signal.SIGTERM, lambda *_: seen.append(1))]
+
+    def both():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+
+    try:
+        interrupt(monkeypatch, PLACES["few_shot"]["inside a step"], both)
+        assert few_shot.train(SMALL["few_shot"], "cpu", results_root=tmp_path) and seen == [1]
+    finally:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)
+    done = []
+    options = {"force": True, "results_root": tmp_path}
+    thread = threading.Thread(target=lambda: done.append(few_shot.train(SMALL["few_shot"], "cpu", **options)))
+    thread.start()
+    thread.join()
+    assert done[0]["metrics"]["iterations"] == 5
+
+
+FIRST = """
+import sys
+from pathlib import Path
+from msmeta.experiments import few_shot
+sys.path.insert(0, sys.argv[2])
+from test_training import SMALL
+
+def wait(progress):
+    print(progress.iteration, flush=True)
+    sys.stdin.readline()
+
+few_shot.train(SMALL["few_shot"], "cpu", on_step=wait, results_root=Path(sys.argv[1]))
+"""
+
+
+def test_a_second_process_of_a_run_is_refused_until_the_first_has_ended(tmp_path):
+    """The first waits within its training, and is then killed: neither its lock nor half a file of it is in the way."""
+    config, folder = SMALL["few_shot"], tmp_path / "checkpoints"
+    command = [sys.executable, "-c", FIRST, str(tmp_path), os.path.dirname(__file__)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "1\n"
+        with pytest.raises(UserError, match=f"^this run is being trained by process {first.pid}: wait for its end$"):
+            few_shot.train(config, "cpu", results_root=tmp_path)
+        other = few_shot.preset_config("smoke", "glyphs", 5, 1, "multistep", 4, filters=4, tasks=2, iterations=1)
+        assert few_shot.train(other, "cpu", results_root=tmp_path)
+        first.kill()
+    (lock,) = folder.iterdir()
+    place = few_shot.run(config, tmp_path)
+    halves = [path.with_name(f".{path.name}.{first.pid}") for path in (place.checkpoint_path, place.result_path)]
+    for half in halves:
+        half.write_bytes(b"half a file")
+    assert few_shot.train(config, "cpu", results_root=tmp_path)
+    assert not list(folder.iterdir()) and not any(half.exists() for half in halves)
+
+
+def test_a_checkpoint_of_another_kind_is_named(tmp_path):
+    place = few_shot.run(SMALL["few_shot"], tmp_path)
+    for state in ({}, {"state": {}, "iteration": 1}):
+        place.save_checkpoint(state)
+        with pytest.raises(UserError, match="is damaged: start again with --force"):
+            few_shot.train(SMALL["few_shot"], "cpu", resume=True, results_root=tmp_path)

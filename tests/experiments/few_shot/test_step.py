@@ -12,6 +12,7 @@ from msmeta.bilevel import detach
 from msmeta.data import EpisodeSampler
 from msmeta.experiments import few_shot
 from msmeta.experiments.distributed import World
+from msmeta.experiments.few_shot.config import META_OPTIMIZERS, META_SCHEDULES
 from msmeta.experiments.few_shot.step import (
     GraphedStepper,
     MetaStepper,
@@ -19,21 +20,21 @@ from msmeta.experiments.few_shot.step import (
     in_threads,
     reptile_episodes,
     stepper,
+    task_chunk,
 )
-from msmeta.models import Conv4
 
 
 def smoke(estimator="multistep", window=1, **changes):
     return few_shot.preset_config("smoke", "glyphs", 5, 1, estimator, window, filters=4, tasks=4, **changes)
 
 
-def steppers(kind, config, world=World()):  # noqa: B008 - frozen
+def steppers(kind, config, world=World(), chunk=2):  # noqa: B008 - frozen
     images = data.load("glyphs")
     model = few_shot.build_model(config, images)
     theta = {name: torch.nn.Parameter(value) for name, value in model.init(config.seed).items()}
-    optimizer = torch.optim.Adam(list(theta.values()), lr=config.meta_lr)
+    optimizer = META_OPTIMIZERS[config.meta_optimizer](list(theta.values()), config.meta_lr, False)
     sampler = EpisodeSampler(images, "train", config.way, config.shot, config.query, config.seed)
-    return kind(config, model, theta, optimizer, sampler, 2, world)
+    return kind(config, model, theta, optimizer, sampler, chunk, world)
 
 
 @pytest.mark.parametrize(("estimator", "window"), [("multistep", 1), ("multistep", 4), ("first-order", 1)])
@@ -85,23 +86,55 @@ def test_threads_keep_order_and_leave_the_callers_threads_alone():
         torch.set_num_threads(before)
 
 
-def test_meta_gradient_does_not_depend_on_threads():
-    """Each chunk is worked on by one thread, and the chunks are added up in order: the same but for rounding, since a
-    library's order of summation may depend on where in memory an operand lies. In float64, as the inner steps magnify
-    rounding by several powers of ten."""
-    episodes = EpisodeSampler(data.load("glyphs"), "train", 5, 1, 15).sample(0, 5)
-    episodes = dataclasses.replace(episodes, support_x=episodes.support_x.double(), query_x=episodes.query_x.double())
-    model, before, found = Conv4(5, filters=4), torch.get_num_threads(), []
-    theta = {name: value.double() for name, value in model.init(0).items()}
-    estimator = smoke(window=4).build_estimator(None)
+@pytest.mark.parametrize("changes", [{"tasks": 5}, {"tasks": 1}, {"tasks": 3, "filters": 64, "task_chunk": 3}])
+def test_training_does_not_depend_on_threads(changes):
+    """The same bits of θ: chunks follow from the config, each is worked on by one thread, and they are added in order.
+
+    Five tasks in chunks of three at the most, one task, and one chunk of all with more than the 32,768 numbers from
+    which torch shares out a sum or a step of Adam.
+    """
+    config = dataclasses.replace(smoke(window=4, steps=4), **changes)
+    before, found = torch.get_num_threads(), []
     try:
-        for threads in (1, 3):
+        for threads in (1, 2):
             torch.set_num_threads(threads)
-            found.append(few_shot.meta_gradient(estimator, model, theta, episodes, 1))
+            steps = steppers(MetaStepper, config, chunk=task_chunk(config, torch.device("cpu")))
+            found.append((steps.run(0, 3, config.meta_lr), steps.theta))
     finally:
         torch.set_num_threads(before)
-    assert found[0][0].item() == pytest.approx(found[1][0].item(), rel=1e-12)
-    assert torch.equal(found[0][1], found[1][1]) and relative_error(found[0][2], found[1][2]) < 1e-11
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(value, found[1][1][name]) for name, value in found[0][1].items())
+
+
+@pytest.mark.parametrize(
+    ("dataset", "changes", "cpu"),
+    [("glyphs", {"tasks": 32}, 4), ("glyphs", {"tasks": 5}, 3), ("glyphs", {"tasks": 1}, 1),
+     ("glyphs", {"tasks": 32, "way": 20, "shot": 2}, 2), ("glyphs", {"tasks": 32, "way": 20, "shot": 5}, 1),
+     ("miniimagenet", {"tasks": 4}, 1), ("glyphs", {"tasks": 32, "task_chunk": 7}, 7)],
+)  # fmt: skip
+def test_tasks_worked_on_at_once_follow_from_the_config(dataset, changes, cpu):
+    config = dataclasses.replace(smoke(), dataset=dataset, **changes)
+    gpu = changes.get("task_chunk", changes["tasks"])
+    assert [task_chunk(config, torch.device(kind)) for kind in ("cpu", "cuda")] == [cpu, gpu]
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_the_schedule_changes_the_rate(name):
+    """By the optimiser's own formula: half the rate is half the step, of Adam as well, whose step no factor on the
+    gradient changes. Twice, since Adam's second step depends on the first gradient."""
+    config = smoke(meta_optimizer=name, meta_lr=0.01)
+    steps = {lr: steppers(MetaStepper, config) for lr in (0.01, 0.005)}
+    before = detach(steps[0.01].theta)
+    before = {key: value.clone() for key, value in before.items()}
+    for lr, own in steps.items():
+        own.run(0, 1, lr)
+    whole, half = ({key: own.theta[key].detach() - before[key] for key in before} for own in steps.values())
+    assert relative_error({key: 2 * value for key, value in half.items()}, whole) < 1e-3
+    rate = META_SCHEDULES["linear"]
+    assert [rate(fraction) for fraction in (0, 0.25, 1, 1.5)] == [1, 0.75, 0, 0]
+    theta = {key: value.detach().clone() for key, value in steps[0.01].theta.items()}
+    steps[0.01].run(1, 1, config.meta_lr * rate(1.0))
+    assert all(torch.equal(value, theta[key]) for key, value in steps[0.01].theta.items())
 
 
 def test_a_divergence_in_a_thread_is_one_error():

@@ -88,28 +88,6 @@ def test_each_method_trains_with_both_optimizers(train, changes, method):
         assert (result["log"]["gradient_change"][0] is not None) == (two_gradients)
 
 
-def test_an_interrupted_run_resumes_to_the_same_result(train, tmp_path):
-    config = smoke(epochs=3, optimizer="adam")
-    whole = train(config)
-    for stop in (1, 5):  # within the first epoch, and within the second
-
-        def interrupt(step, stop=stop):
-            if step.iteration == stop:
-                raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            train(config, force=True, on_step=interrupt)
-        assert transfer.run(config, tmp_path).checkpoint_path.exists()
-        transfer.run(config, tmp_path).result_path.unlink(missing_ok=True)
-        with pytest.raises(ConfigError, match="--resume"):
-            train(config)
-        resumed = train(config, resume=True)
-        for part in ("accuracy", "last_accuracy", "meta_movement", "pair_weights"):
-            assert resumed["metrics"][part] == whole["metrics"][part]
-        assert resumed["log"]["total_loss"] == whole["log"]["total_loss"]
-        assert resumed["curve"]["accuracy"] == whole["curve"]["accuracy"] and resumed["provenance"]["resumed"]
-
-
 def test_a_time_budget_leaves_a_checkpoint(train, tmp_path):
     config = smoke(epochs=3)
     assert train(config, time_budget=0.0) is None
