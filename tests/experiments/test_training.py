@@ -14,8 +14,8 @@ from msmeta.experiments import few_shot, training, transfer
 
 SMALL = {
     "few_shot": few_shot.preset_config(
-        "smoke", "glyphs", 5, 1, "multistep", 2, steps=2, filters=4, tasks=2, query=3, iterations=5, log_every=2, curve_every=2,
-        select_every=2, curve_episodes=2, test_episodes=4,
+        "smoke", "glyphs", 5, 1, "multistep", 2, steps=2, filters=4, tasks=2, query=3, iterations=5, log_every=2,
+        curve_every=2, select_every=2, curve_episodes=2, test_episodes=4,
     ),
     "transfer": transfer.preset_config(
         "smoke", "glyphs-rgb", "multistep", "adam", window=2, train_images=20, batch=10, epochs=2, log_every=2
