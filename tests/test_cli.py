@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 
-from msmeta import cli, data
+from msmeta import data
 from msmeta.cli import train
 from msmeta.experiments.config import schema
 from msmeta.experiments.sweep import EXPERIMENTS
