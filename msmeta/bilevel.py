@@ -190,9 +190,9 @@ def reached(outputs: Iterable[Tensor], params: Params) -> set[str]:
     return {name for name, value in params.items() if id(value) in ends}
 
 
-def graph(outputs: Iterable[Tensor]) -> Iterator[torch.autograd.graph.Node]:
-    """The nodes of the outputs' graph, each once."""
-    seen, ahead = {None}, [value.grad_fn for value in outputs]
+def graph(outputs: Iterable[Tensor], until: Iterable[Tensor] = ()) -> Iterator[torch.autograd.graph.Node]:
+    """The nodes of the outputs' graph, each once, but those that made `until` and what lies behind them."""
+    seen, ahead = {None, *(value.grad_fn for value in until)}, [value.grad_fn for value in outputs]
     while ahead:
         node = ahead.pop()
         if node not in seen:

@@ -237,7 +237,7 @@ def inner_gradient(
     """
     loss = evaluate(problem.inner, phi, theta, t)
     # The backward pass of compiled code has no derivative, and torch does not always say so: it may leave it out.
-    if create_graph and any(node.name() == "CompiledFunctionBackward" for node in graph([loss])):
+    if create_graph and any(node.name() == "CompiledFunctionBackward" for node in graph([loss], phi.values())):
         raise ConfigError(f"inner loss at step {t} is compiled: torch.compile loses second derivatives, so do without")
     grads, by_theta = gradients([(loss, None)], phi, theta if tell else {}, create_graph=create_graph)
     if tell:
