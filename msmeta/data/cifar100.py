@@ -37,17 +37,14 @@ CLASSES = sorted(name for names in FEW_SHOT_CLASSES.values() for name in names)
 """Of CIFAR-100, in the order of the official labels."""
 SAMPLES = {"train": 500, "test": 100}
 """Images of a class in each of the two published parts."""
-COUNTS = {"train": 45_000, "validation": 5_000, "test": 10_000}
+VALIDATION = 5_000
+"""Of the images published for training."""
 SIDE = 32
 ARCHIVE = RawFile("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85")
-OBTAINED = (
-    "downloaded through torchvision as CIFAR-100, or given as cifar-100-python.tar.gz or as cifar100.tar.gz with "
-    "train/CLASS/ and test/CLASS/ (.tgz, .tar, .zip, or the folder)"
-)
 T = TypeVar("T")
 
 
-def build(folder: Path, progress: Progress, allocate: Allocate = np.empty) -> Arrays:
+def build(dataset: Dataset, folder: Path, progress: Progress, allocate: Allocate) -> Arrays:
     """Reads the official pickles or else an image a file in `folder`; both give the same arrays.
 
     The images of a class are sorted by file name without suffix. Of the published training images, a tenth of each
@@ -57,7 +54,7 @@ def build(folder: Path, progress: Progress, allocate: Allocate = np.empty) -> Ar
     images = allocate((len(order), 3, SIDE, SIDE), np.uint8)
     pickles = {match[1]: match.string for match in matching(folder, r"(?:.*/)?(meta|train|test)", {"cifar-100-python"})}
     if "meta" in pickles or (folder / "cifar-100-python").is_dir():
-        pixels, rows = _from_pickles(folder, pickles, progress)
+        pixels, rows = _from_pickles(dataset, folder, pickles, progress)
         np.take(pixels, np.array(_published(rows))[order], axis=0, out=images)
         return Arrays(images, labels[order], CLASSES)
     image = r"(?:.*/)?(train|test)/([^/.][^/]*)/([^/.][^/]*)\.(?:png|webp)"
@@ -65,7 +62,7 @@ def build(folder: Path, progress: Progress, allocate: Allocate = np.empty) -> Ar
         names = _published([(*match.groups(), match.string) for match in found])
         decode_all(folder, [names[place] for place in order], decode, images, "read CIFAR-100", progress)
         return Arrays(images, labels[order], CLASSES)
-    raise DataError(f"it does not hold CIFAR-100, which is {OBTAINED}")
+    raise DataError(f"it does not hold CIFAR-100, which is {dataset.obtained}")
 
 
 def few_shot(arrays: Arrays) -> Arrays:
@@ -89,7 +86,7 @@ def _labels_and_order() -> tuple[np.ndarray, np.ndarray]:
     """Labels of the images as they are `_published`, and the order of these that the splits have."""
     classes, samples = len(CLASSES), sum(SAMPLES.values())
     labels = np.repeat(np.arange(classes), samples)
-    return labels, divide(labels, np.tile(np.arange(samples) >= SAMPLES["train"], classes), COUNTS)
+    return labels, divide(labels, np.tile(np.arange(samples) >= SAMPLES["train"], classes), VALIDATION)
 
 
 def _published(rows: Iterable[tuple[str, str, str, T]]) -> list[T]:
@@ -107,12 +104,12 @@ def _published(rows: Iterable[tuple[str, str, str, T]]) -> list[T]:
 
 
 def _from_pickles(
-    folder: Path, where: Mapping[str, str], progress: Progress
+    dataset: Dataset, folder: Path, where: Mapping[str, str], progress: Progress
 ) -> tuple[np.ndarray, list[tuple[str, str, str, int]]]:
     """Images (N, 3, 32, 32) of both parts, and (part, class, file name without suffix, place) of each."""
     for name in ("meta", *SAMPLES):
         if name not in where:
-            raise DataError(f"no {name}: CIFAR-100 is {OBTAINED}")
+            raise DataError(f"no {name}: CIFAR-100 is {dataset.obtained}")
     with readable(where["meta"]):
         labels = [as_text(label) for label in _list(load_pickle(folder, where["meta"]), "fine_label_names")]
     pixels, rows = [], []
@@ -151,10 +148,11 @@ CIFAR_100 = Dataset(
     licence="none stated; free to use with citation of Krizhevsky (2009)",
     source="A. Krizhevsky, V. Nair, G. Hinton: www.cs.toronto.edu/~kriz/cifar.html",
     citation="krizhevsky2009cifar",
-    obtained=OBTAINED,
+    obtained="downloaded through torchvision as CIFAR-100, or given as cifar-100-python.tar.gz or as cifar100.tar.gz "
+    "with train/CLASS/ and test/CLASS/ (.tgz, .tar, .zip, or the folder)",
     classes=100,
     shape=(3, SIDE, SIDE),
-    splits=splits_of_images(COUNTS),
+    splits=splits_of_images(train=45_000, validation=VALIDATION, test=10_000),
     build=build,
     raw_files=(
         RawFile("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"),
@@ -169,7 +167,7 @@ CIFAR_FS = Dataset(
     source="A. Krizhevsky, V. Nair, G. Hinton: www.cs.toronto.edu/~kriz/cifar.html; classes divided by L. Bertinetto, "
     "J. F. Henriques, P. H. S. Torr, A. Vedaldi: github.com/bertinetto/r2d2",
     citation="bertinetto2019cifarfs",
-    obtained=OBTAINED,
+    obtained=CIFAR_100.obtained,
     classes=100,
     shape=(3, SIDE, SIDE),
     splits=splits_of_classes(

@@ -59,7 +59,7 @@ class Dataset:
     splits: Mapping[str, range]
     """Images of each split."""
     build: Callable[..., Arrays]
-    """`build(folder, progress, allocate=numpy.empty)` reads the folder with the raw files, archives extracted.
+    """`build(dataset, folder, progress, allocate)` reads the folder with the raw files, archives extracted.
 
     Of generated data it is `build()`, of a view `build(arrays)`, which reorders those of the other data set.
     Raises DataError in one line, which names files as they are called in the folder.
@@ -87,6 +87,11 @@ class Dataset:
         return TRANSFER if self.samples is None else FEW_SHOT
 
     @property
+    def counts(self) -> dict[str, int]:
+        """Number of images of each split."""
+        return {split: len(part) for split, part in self.splits.items()}
+
+    @property
     def size(self) -> int:
         """Number of images."""
         return max(part.stop for part in self.splits.values())
@@ -106,7 +111,7 @@ class Dataset:
         return self.classes if self.samples is None else len(self.splits[split]) // self.samples
 
 
-def splits_of_images(counts: Mapping[str, int]) -> dict[str, range]:
+def splits_of_images(**counts: int) -> dict[str, range]:
     """Splits of so many images, one after the other."""
     ends = np.cumsum(list(counts.values())).tolist()
     return {split: range(end - counts[split], end) for split, end in zip(counts, ends, strict=True)}

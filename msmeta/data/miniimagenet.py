@@ -20,14 +20,9 @@ SAMPLES = 600
 SIDE = 84
 FILES = r"(?:.*/)?(?:(train|val|test)\.csv|(images|train|val|test)/((?:([^/.][^/]*)/)?[^/.][^/]*\.(?i:jpe?g|png|webp)))"
 """Split of a CSV file; or folder of an image, its name there, and its class where that has a folder."""
-OBTAINED = (
-    "given with `msmeta data prepare miniimagenet --from DIR`, where DIR holds miniimagenet.tar.gz (.tgz, .tar, .zip, "
-    "or that folder) with train.csv, val.csv, test.csv and images/ (with or without a folder for each class), or with "
-    "train/CLASS/, val/CLASS/ and test/CLASS/; or mini-imagenet-cache-train.pkl, -val.pkl and -test.pkl"
-)
 
 
-def build(folder: Path, progress: Progress, allocate: Allocate = np.empty) -> Arrays:
+def build(dataset: Dataset, folder: Path, progress: Progress, allocate: Allocate) -> Arrays:
     """Reads the images, by the CSV files where there are such, or else the three pickles, in `folder`.
 
     The classes of a split are sorted by name, the images of a class in the order of the CSV file (or pickle), or by
@@ -39,18 +34,20 @@ def build(folder: Path, progress: Progress, allocate: Allocate = np.empty) -> Ar
     lists = {match[1]: match.string for match in found if match[1]}
     images = [match for match in found if match[2]]
     if lists:
-        classes = _stored(_checked(_listed(folder, lists)), images)
+        classes = _stored(_checked(dataset, _listed(dataset, folder, lists)), images)
     elif any(match[2] in CLASSES and match[4] for match in images):
         of_split = {split: [match for match in images if match[2] == split and match[4]] for split in CLASSES}
-        classes = _checked({split: [(match[4], match.string) for match in of_split[split]] for split in CLASSES})
+        classes = _checked(
+            dataset, {split: [(match[4], match.string) for match in of_split[split]] for split in CLASSES}
+        )
     elif any((folder / name).exists() for name in pickles.values()):
-        return _from_pickles(folder, pickles, progress, allocate)
+        return _from_pickles(dataset, folder, pickles, progress, allocate)
     else:
-        raise DataError(f"it does not hold miniImageNet, which is {OBTAINED}")
+        raise DataError(f"it does not hold miniImageNet, which is {dataset.obtained}")
     names = [*chain.from_iterable(classes.values())]
     pixels = allocate((len(names), 3, SIDE, SIDE), np.uint8)
     decode_all(folder, names, decode, pixels, "read miniImageNet", progress)
-    return _arrays(pixels, classes)
+    return _arrays(dataset, pixels, classes)
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
@@ -58,27 +55,27 @@ def decode(data: bytes, name: str) -> np.ndarray:
     return resized(open_image(data, name), SIDE)
 
 
-def _checked(listed: Mapping[str, Iterable[tuple[str, T]]]) -> dict[str, list[T]]:
+def _checked(dataset: Dataset, listed: Mapping[str, Iterable[tuple[str, T]]]) -> dict[str, list[T]]:
     """Images of each class, classes in the order of the splits, from (class, image) of each split."""
     classes: dict[str, list[T]] = {}
     for split, expected in CLASSES.items():
-        found = grouped(split, listed[split], expected, SAMPLES)
+        found = grouped(split, listed[split], expected, dataset.samples)
         if twice := classes.keys() & found:
             raise DataError(f"class {min(twice)} is in two splits: get miniImageNet again")
         classes |= found
     return classes
 
 
-def _arrays(images: np.ndarray, classes: Mapping[str, list]) -> Arrays:
-    return Arrays(images, np.repeat(np.arange(len(classes)), SAMPLES), list(classes))
+def _arrays(dataset: Dataset, images: np.ndarray, classes: Mapping[str, list]) -> Arrays:
+    return Arrays(images, np.repeat(np.arange(len(classes)), dataset.samples), list(classes))
 
 
-def _listed(folder: Path, lists: Mapping[str, str]) -> dict[str, list[tuple[str, str]]]:
+def _listed(dataset: Dataset, folder: Path, lists: Mapping[str, str]) -> dict[str, list[tuple[str, str]]]:
     """(class, image) of each split, in the order of its CSV file."""
     listed: dict[str, list[tuple[str, str]]] = {}
     for split in CLASSES:
         if split not in lists:
-            raise DataError(f"no {split}.csv: miniImageNet is {OBTAINED}")
+            raise DataError(f"no {split}.csv: miniImageNet is {dataset.obtained}")
         with readable(lists[split]):
             text = (folder / lists[split]).read_text("utf-8-sig")
             rows = csv.DictReader(io.StringIO(text))
@@ -107,19 +104,21 @@ def _stored(classes: Mapping[str, list[str]], images: Sequence[re.Match[str]]) -
     return {label: [find(label, name) for name in names] for label, names in classes.items()}
 
 
-def _from_pickles(folder: Path, names: Mapping[str, str], progress: Progress, allocate: Allocate) -> Arrays:
+def _from_pickles(
+    dataset: Dataset, folder: Path, names: Mapping[str, str], progress: Progress, allocate: Allocate
+) -> Arrays:
     pixels, listed = {}, {}
     for done, (split, name) in enumerate(names.items()):
         progress("read miniImageNet", done, len(names))
         with readable(name):
             pixels[split], rows = _cache(load_pickle(folder, name))
         listed[split] = [(label, (split, row)) for label, row in rows]
-    classes = _checked(listed)
-    images = allocate((len(classes) * SAMPLES, 3, SIDE, SIDE), np.uint8)
+    classes = _checked(dataset, listed)
+    images = allocate((dataset.size, 3, SIDE, SIDE), np.uint8)
     for place, (split, row) in enumerate(chain.from_iterable(classes.values())):
         images[place] = pixels[split][row].transpose(2, 0, 1)
     progress("read miniImageNet", len(names), len(names))
-    return _arrays(images, classes)
+    return _arrays(dataset, images, classes)
 
 
 def _cache(content: dict[str, object]) -> tuple[np.ndarray, list[tuple[str, int]]]:
@@ -143,7 +142,9 @@ DATASET = Dataset(
     source="O. Vinyals et al. 2016, with the classes and images that S. Ravi and H. Larochelle (2017) published: "
     "github.com/twitter-research/meta-learning-lstm, folder data/miniImagenet; images of ImageNet (image-net.org)",
     citation="ravi2017optimization",
-    obtained=OBTAINED,
+    obtained="given with `msmeta data prepare miniimagenet --from DIR`, where DIR holds miniimagenet.tar.gz (.tgz, .tar, .zip, "
+    "or that folder) with train.csv, val.csv, test.csv and images/ (with or without a folder for each class), or with "
+    "train/CLASS/, val/CLASS/ and test/CLASS/; or mini-imagenet-cache-train.pkl, -val.pkl and -test.pkl",
     classes=sum(CLASSES.values()),
     shape=(3, SIDE, SIDE),
     splits=splits_of_classes(

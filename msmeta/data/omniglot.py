@@ -17,12 +17,9 @@ SPLIT_SEED = 1
 DRAWING = r".*/([^/.][^/]*/character\d+)/[^/.][^/]*\.png"
 """Its character is the group, `Alphabet/characterNN`."""
 URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
-OBTAINED = (
-    "downloaded through torchvision, or given as the two archives (or folders) images_background and images_evaluation"
-)
 
 
-def build(folder: Path, progress: Progress, allocate: Allocate = np.empty) -> Arrays:
+def build(dataset: Dataset, folder: Path, progress: Progress, allocate: Allocate) -> Arrays:
     """Reads the two parts in `folder`, the characters in the order of the split, the drawings of each by file name.
 
     Images are 28x28, strokes 255 on 0. MAML's script asks Pillow for Lanczos, which Pillow replaces by the nearest
@@ -33,14 +30,14 @@ def build(folder: Path, progress: Progress, allocate: Allocate = np.empty) -> Ar
     for part, expected in CHARACTERS.items():
         found = matching(folder, DRAWING, {part})
         if not found:
-            raise DataError(f"no drawings {part}/ALPHABET/characterNN/*.png: Omniglot is {OBTAINED}")
-        characters += grouped(part, [(match[1], match.string) for match in found], expected, DRAWINGS).items()
+            raise DataError(f"no drawings {part}/ALPHABET/characterNN/*.png: Omniglot is {dataset.obtained}")
+        characters += grouped(part, [(match[1], match.string) for match in found], expected, dataset.samples).items()
 
     characters = [characters[place] for place in split_order(len(characters))]
     names = [name for _, files in characters for name in files]
     images = allocate((len(names), 1, SIDE, SIDE), np.uint8)
     decode_all(folder, names, decode, images[:, 0], "read Omniglot", progress)
-    labels = np.repeat(np.arange(len(characters)), DRAWINGS)
+    labels = np.repeat(np.arange(len(characters)), dataset.samples)
     return Arrays(images, labels, [character for character, _ in characters])
 
 
@@ -63,7 +60,8 @@ DATASET = Dataset(
     licence="MIT",
     source="B. M. Lake, R. Salakhutdinov, J. B. Tenenbaum: github.com/brendenlake/omniglot, folder python/",
     citation="lake2015omniglot",
-    obtained=OBTAINED,
+    obtained="downloaded through torchvision, or given as the two archives (or folders) images_background "
+    "and images_evaluation",
     classes=sum(CHARACTERS.values()),
     shape=(1, SIDE, SIDE),
     splits=splits_of_classes(

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,33 +49,24 @@ Listed = Callable[[Mapping[str, Path]], Iterable[Photograph]]
 
 
 def build(
-    title: str,
-    obtained: str,
-    within: Sequence[str],
-    lists: Sequence[str],
-    pattern: str,
-    listed: Listed,
-    classes: int,
-    counts: Mapping[str, int],
-    folder: Path,
-    progress: Progress,
-    allocate: Allocate = np.empty,
+    lists: Sequence[str], listed: Listed, dataset: Dataset, folder: Path, progress: Progress, allocate: Allocate
 ) -> Arrays:
     """The photographs that are `listed`, resized to 256x256 without cropping, in the order of the splits.
 
     Validation images are a part of the training images.
-    Raises DataError in one line if a list is missing, the lists do not agree with `classes` and `counts`, or an image
-    is missing or damaged.
+    Raises DataError in one line if a list is missing, the lists do not agree with the counts, or an image is missing
+    or damaged.
     """
+    title, counts = dataset.title, dataset.counts
     names: dict[str, str] = {}
-    for match in matching(folder, pattern, within):
+    for match in matching(folder, dataset.wanted, dataset.archives):
         names.setdefault(match[1], match.string)
     for name in lists:
         if name not in names:
-            raise DataError(f"no {name}: {title} is {obtained}")
+            raise DataError(f"no {name}: {title} is {dataset.obtained}")
     rows = sorted(listed({name: folder / stored for name, stored in names.items()}))
     if not rows:
-        raise DataError(f"no lists of images: {title} is {obtained}")
+        raise DataError(f"no lists of images: {title} is {dataset.obtained}")
     again = f"get {title} again"
     for file, times in Counter(row.file for row in rows).items():
         if times > 1:
@@ -85,13 +76,13 @@ def build(
     names_of_classes, labels = np.unique([row.label for row in rows], return_inverse=True)
     testing = np.array([row.testing for row in rows])
     for what, found, expected in (
-        ("classes", len(names_of_classes), classes),
+        ("classes", len(names_of_classes), dataset.classes),
         ("training images", np.sum(~testing), counts["train"] + counts["validation"]),
         ("test images", np.sum(testing), counts["test"]),
     ):
         if found != expected:
             raise DataError(f"the lists name {found:,} {what}, {title} has {expected:,}: {again}")
-    order = divide(labels, testing, counts)
+    order = divide(labels, testing, counts["validation"])
     images = allocate((len(order), 3, STORED, STORED), np.uint8)
     decode_all(folder, [names[rows[place].file] for place in order], decode, images, f"read {title}", progress)
     return Arrays(images, labels[order], names_of_classes.tolist())
@@ -168,30 +159,16 @@ def _matlab_texts(path: Path) -> list[str]:
 
 
 def _dataset(
-    name: str,
-    title: str,
-    classes: int,
-    counts: Mapping[str, int],
-    within: tuple[str, ...],
-    images: str,
-    lists: Iterable[str],
-    listed: Listed,
-    given: str,
-    **about: str,
+    name: str, images: str, lists: Sequence[str], listed: Listed, given: str, counts: Mapping[str, int], **about: Any
 ) -> Dataset:
     """An entry. `images`: pattern of the names of images, or of lists whose names are not fixed, which are `lists`."""
-    obtained = f"given with `msmeta data prepare {name} --from DIR`, where DIR holds {given}"
-    pattern = rf"(?:.*/)?({'|'.join([images, *map(re.escape, lists)])})"
     return Dataset(
         name=name,
-        title=title,
-        obtained=obtained,
-        classes=classes,
+        obtained=f"given with `msmeta data prepare {name} --from DIR`, where DIR holds {given}",
         shape=(3, STORED, STORED),
-        splits=splits_of_images(counts),
-        build=partial(build, title, obtained, within, tuple(lists), pattern, listed, classes, counts),
-        archives=within,
-        wanted=pattern,
+        splits=splits_of_images(**counts),
+        build=partial(build, lists, listed),
+        wanted=rf"(?:.*/)?({'|'.join([images, *map(re.escape, lists)])})",
         crop=SIDE,
         **about,
     )
@@ -199,63 +176,63 @@ def _dataset(
 
 BIRD = _dataset(
     "bird",
-    "Bird",
-    200,
-    {"train": 4_994, "validation": 1_000, "test": 5_794},
-    ("CUB_200_2011", "images"),
     r"images/[^/]+/[^/.][^/]*",
     BIRD_LISTS,
     _birds,
     "CUB_200_2011.tgz (.tar.gz, .tar, .zip, or the folder) with " + ", ".join(BIRD_LISTS) + " and images/",
+    {"train": 4_994, "validation": 1_000, "test": 5_794},
+    title="Bird",
     licence="non-commercial research and education; the photographers keep the copyright of the images",
     source="CUB-200-2011: C. Wah, S. Branson, P. Welinder, P. Perona, S. Belongie: "
     "www.vision.caltech.edu/datasets/cub_200_2011",
     citation="wah2011cub",
+    classes=200,
+    archives=("CUB_200_2011", "images"),
 )
 
 INDOOR = _dataset(
     "indoor",
-    "Indoor",
-    67,
-    {"train": 4_360, "validation": 1_000, "test": 1_340},
-    ("indoorCVPR_09", "Images"),
     r"Images/[^/]+/[^/.][^/]*",
     INDOOR_LISTS,
     _rooms,  # photographs that the lists do not name are left out
     "indoorCVPR_09.tar (or the folder Images/), TrainImages.txt and TestImages.txt",
+    {"train": 4_360, "validation": 1_000, "test": 1_340},
+    title="Indoor",
     licence="for research purposes only",
     source="MIT Indoor Scenes: A. Quattoni, A. Torralba: web.mit.edu/torralba/www/indoor.html",
     citation="quattoni2009indoor",
+    classes=67,
+    archives=("indoorCVPR_09", "Images"),
 )
 
 ACTION = _dataset(
     "action",
-    "Action",
-    40,
-    {"train": 3_600, "validation": 400, "test": 5_532},
-    ("Stanford40_JPEGImages", "Stanford40_ImageSplits", "Stanford40", "JPEGImages", "ImageSplits"),
     r"JPEGImages/[^/.][^/]*|ImageSplits/[^/.][^/]*_(?:train|test)\.txt",
     (),
     _actions,
     "Stanford40_JPEGImages.zip and Stanford40_ImageSplits.zip (or the folders JPEGImages/ and ImageSplits/)",
+    {"train": 3_600, "validation": 400, "test": 5_532},
+    title="Action",
     licence="none stated; its authors ask to be cited",
     source="Stanford 40 Actions: B. Yao, X. Jiang, A. Khosla, A. L. Lin, L. Guibas, L. Fei-Fei: "
     "vision.stanford.edu/Datasets/40actions.html",
     citation="yao2011action",
+    classes=40,
+    archives=("Stanford40_JPEGImages", "Stanford40_ImageSplits", "Stanford40", "JPEGImages", "ImageSplits"),
 )
 
 DOG = _dataset(
     "dog",
-    "Dog",
-    120,
-    {"train": 10_800, "validation": 1_200, "test": 8_580},
-    ("images", "Images", "lists"),
     r"Images/[^/]+/[^/.][^/]*",
     DOG_LISTS,
     _dogs,
     "images.tar (or the folder Images/) and lists.tar (or train_list.mat and test_list.mat)",
+    {"train": 10_800, "validation": 1_200, "test": 8_580},
+    title="Dog",
     licence="ImageNet's terms of access: non-commercial research and education; not to be passed on",
     source="Stanford Dogs: A. Khosla, N. Jayadevaprakash, B. Yao, L. Fei-Fei: "
     "vision.stanford.edu/aditya86/ImageNetDogs",
     citation="khosla2011dog",
+    classes=120,
+    archives=("images", "Images", "lists"),
 )

@@ -22,7 +22,7 @@ DATASETS: dict[str, Dataset] = {
 }
 
 TABLE_6: dict[str, dict[str, int]] = {
-    name: {**{split: len(part) for split, part in dataset.splits.items()}, "total": dataset.size}
+    name: {**dataset.counts, "total": dataset.size}
     for name, dataset in DATASETS.items()
     if dataset.purpose == TRANSFER and not dataset.generated
 }

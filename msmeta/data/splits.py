@@ -3,21 +3,19 @@
 The random numbers depend on the number of images alone, so a split is a pure function of the data set.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 
 SEED = 0
 
 
-def divide(labels: np.ndarray, testing: np.ndarray, counts: Mapping[str, int]) -> np.ndarray:
+def divide(labels: np.ndarray, testing: np.ndarray, validation: int) -> np.ndarray:
     """The order that puts images in the order of the splits, each split in the order given: int64 (N,).
 
-    `labels` (N,) and `testing` (N,), which says what is published as test images, agree with `counts`.
+    `labels` (N,); `testing` (N,) says what is published as test images; `validation` of the others are for that.
     """
     training = np.flatnonzero(~testing)
     held_out = np.zeros(len(training), bool)
-    held_out[stratified(labels[training], counts["validation"])] = True
+    held_out[stratified(labels[training], validation)] = True
     return np.concatenate([training[~held_out], training[held_out], np.flatnonzero(testing)])
 
 

@@ -14,28 +14,23 @@ from msmeta.errors import DataError
 CLASSES = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
 """In the order of the official labels, which count from 1."""
 PUBLISHED = {"train": 5_000, "test": 8_000}
-COUNTS = {"train": 4_500, "validation": 500, "test": 8_000}
 RAW_SIDE, SIDE = 96, 32
 ARCHIVE = RawFile("http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz", "91f7769df0f17e558f3565bffb0c7dfb")
-OBTAINED = (
-    "downloaded through torchvision, or given as stl10_binary.tar.gz (.tgz, .tar, .zip, or the folder stl10_binary/) "
-    "with train_X.bin, train_y.bin, test_X.bin and test_y.bin"
-)
 BINARY = r"(?:.*/)?((?:train|test)_[Xy]\.bin)"
 """Those that are read: the 100,000 unlabelled images beside them are 2.8 GB."""
 
 
-def build(folder: Path, progress: Progress, allocate: Allocate = np.empty) -> Arrays:
+def build(dataset: Dataset, folder: Path, progress: Progress, allocate: Allocate) -> Arrays:
     """Reads the binary files in `folder`, the images of a class in their order there.
 
     Of the published training images, a tenth of each class is for validation. Images are resized with Pillow's
     bilinear filter, which is antialiased. Raises DataError if a file is missing or damaged or has another size.
     """
     where = {match[1]: folder / match.string for match in matching(folder, BINARY, {"stl10_binary"})}
-    parts = [_part(where, part) for part in PUBLISHED]
+    parts = [_part(dataset, where, part) for part in PUBLISHED]
     pixels, labels = (np.concatenate(both) for both in zip(*parts, strict=True))
     by_class = np.argsort(labels, kind="stable")
-    order = by_class[divide(labels[by_class], by_class >= PUBLISHED["train"], COUNTS)]
+    order = by_class[divide(labels[by_class], by_class >= PUBLISHED["train"], dataset.counts["validation"])]
     images = allocate((len(order), 3, SIDE, SIDE), np.uint8)
     for done, place in enumerate(order):
         progress("resize STL-10", done, len(order))
@@ -45,13 +40,13 @@ def build(folder: Path, progress: Progress, allocate: Allocate = np.empty) -> Ar
     return Arrays(images, labels[order], list(CLASSES))
 
 
-def _part(where: Mapping[str, Path], part: str) -> tuple[np.ndarray, np.ndarray]:
+def _part(dataset: Dataset, where: Mapping[str, Path], part: str) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 (N, 3, 96, 96), each stored column by column, and labels from 0 int64 (N,) of a published part."""
     count = PUBLISHED[part]
     found = []
     for name, size in ((f"{part}_X.bin", count * 3 * RAW_SIDE * RAW_SIDE), (f"{part}_y.bin", count)):
         if name not in where:
-            raise DataError(f"no {name}: STL-10 is {OBTAINED}")
+            raise DataError(f"no {name}: STL-10 is {dataset.obtained}")
         with readable(name):
             found.append(np.fromfile(where[name], np.uint8))
         if len(found[-1]) != size:
@@ -71,10 +66,11 @@ DATASET = Dataset(
     licence="none stated; images of ImageNet, whose terms allow non-commercial research and education",
     source="A. Coates, A. Ng, H. Lee: cs.stanford.edu/~acoates/stl10",
     citation="coates2011stl10",
-    obtained=OBTAINED,
+    obtained="downloaded through torchvision, or given as stl10_binary.tar.gz (.tgz, .tar, .zip, or the folder "
+    "stl10_binary/) with train_X.bin, train_y.bin, test_X.bin and test_y.bin",
     classes=len(CLASSES),
     shape=(3, SIDE, SIDE),
-    splits=splits_of_images(COUNTS),
+    splits=splits_of_images(train=4_500, validation=500, test=8_000),
     build=build,
     raw_files=(
         RawFile("http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz", "91f7769df0f17e558f3565bffb0c7dfb"),

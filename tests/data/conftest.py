@@ -27,15 +27,15 @@ def small(monkeypatch):
     """Made data sets: `pictures`, read into memory, `photographs`, mapped and to be cropped, `drawings`, for few-shot
     tasks, and `again`, a view of `pictures`, class by class."""
 
-    def build(shape, labels, folder, progress, allocate=np.empty):
-        images = allocate((len(labels), *shape), np.uint8)
+    def build(labels, dataset, folder, progress, allocate):
+        images = allocate((len(labels), *dataset.shape), np.uint8)
         progress("read", 0, 1)
         images[:] = np.random.default_rng(0).integers(0, 256, images.shape, np.uint8)
         return Arrays(images, labels, list("abc"))
 
     def entry(name, shape, splits, labels, **options):
         described = {"title": name.title(), "licence": "", "source": "", "citation": "", "obtained": "given"}
-        made = partial(build, shape, labels)
+        made = partial(build, labels)
         entry = Dataset(name, **described, classes=3, shape=shape, splits=splits, **{"build": made} | options)
         monkeypatch.setitem(DATASETS, name, entry)
 
@@ -44,8 +44,8 @@ def small(monkeypatch):
         return Arrays(arrays.images[order], arrays.labels[order], arrays.classes)
 
     in_splits = np.concatenate([np.repeat(np.arange(3), count // 3) for count in COUNTS.values()])
-    entry("pictures", (3, 32, 32), splits_of_images(COUNTS), in_splits)
-    entry("photographs", (3, 40, 40), splits_of_images(COUNTS), in_splits, crop=32)
+    entry("pictures", (3, 32, 32), splits_of_images(**COUNTS), in_splits)
+    entry("photographs", (3, 40, 40), splits_of_images(**COUNTS), in_splits, crop=32)
     classes = splits_of_classes(15, train=range(2), test=range(2, 3), tune=range(1), validation=range(1, 2))
     entry("drawings", (1, 8, 8), classes, np.repeat(np.arange(3), 15), samples=15, rotations=4)
     entry("again", (3, 32, 32), classes, in_splits, samples=15, build=by_class, view_of="pictures")

@@ -30,10 +30,10 @@ def small(monkeypatch):
     monkeypatch.setattr(module, "CLASSES", FINE)
     monkeypatch.setattr(module, "SAMPLES", SAMPLES)
     counts = {"train": 10, "validation": 5, "test": 10}
-    monkeypatch.setattr(module, "COUNTS", counts)
+    monkeypatch.setattr(module, "VALIDATION", counts["validation"])
     few_shot = {"train": CLASSES[:2], "validation": CLASSES[2:3], "test": CLASSES[3:]}
     monkeypatch.setattr(module, "FEW_SHOT_CLASSES", few_shot)
-    monkeypatch.setitem(DATASETS, "cifar-100", replace(module.CIFAR_100, classes=5, splits=splits_of_images(counts)))
+    monkeypatch.setitem(DATASETS, "cifar-100", replace(module.CIFAR_100, classes=5, splits=splits_of_images(**counts)))
     splits = splits_of_classes(5, train=range(2), validation=range(2, 3), test=range(3, 5), tune=range(2))
     monkeypatch.setitem(DATASETS, "cifar-fs", replace(module.CIFAR_FS, classes=5, samples=5, splits=splits))
 
@@ -45,7 +45,7 @@ def changed(name, **changes) -> dict[str, bytes]:
 
 def refused(folder, match):
     with pytest.raises(DataError, match=match) as error:
-        module.build(folder, lambda *_: None)
+        module.build(DATASETS["cifar-100"], folder, lambda *_: None, np.empty)
     assert "\n" not in str(error.value)
 
 

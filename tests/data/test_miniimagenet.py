@@ -26,7 +26,6 @@ CLASSES = ["n03", "n05", "n09", "n01", "n08", "n02", "n04"]
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr(module, "CLASSES", SMALL)
-    monkeypatch.setattr(module, "SAMPLES", SAMPLES)
     splits = splits_of_classes(SAMPLES, train=range(3), validation=range(3, 5), test=range(5, 7), tune=range(3))
     dataset = replace(module.DATASET, classes=7, samples=SAMPLES, splits=splits)
     monkeypatch.setitem(DATASETS, "miniimagenet", dataset)
@@ -66,7 +65,7 @@ def write_pickles(folder, changes=None):
 
 
 def build(folder):
-    return module.build(folder, lambda *_: None)
+    return module.build(DATASETS["miniimagenet"], folder, lambda *_: None, np.empty)
 
 
 def refused(folder, match):

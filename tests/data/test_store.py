@@ -114,7 +114,7 @@ def test_unknown_name():
 @pytest.mark.parametrize("name", STORED)
 def test_what_is_prepared_is_loaded(root, name):
     dataset, data = DATASETS[name], load(name, root=root)
-    made = dataset.build(None, lambda *_: None)
+    made = dataset.build(dataset, None, lambda *_: None, np.empty)
     for split, part in dataset.splits.items():
         assert np.array_equal(data.images[split].numpy(), made.images[part.start : part.stop])
         assert np.array_equal(data.labels[split].numpy(), made.labels[part.start : part.stop])
@@ -203,11 +203,11 @@ def test_what_is_read_is_the_folder_of_the_file_that_is_given_its_archives_extra
     (source / "a.txt").write_text("a")
     with tarfile.open(source / "part.tar", "w") as archive:
         archive.add(source / "a.txt", "b.txt")
-    seen, dataset = {}, DATASETS["pictures"]
+    seen, dataset, made = {}, DATASETS["pictures"], DATASETS["pictures"].build
 
-    def build(folder, progress, allocate):
+    def build(dataset, folder, *others):
         seen.update({path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*.txt")})
-        return dataset.build(folder, progress, allocate)
+        return made(dataset, folder, *others)
 
     monkeypatch.setitem(DATASETS, "pictures", replace(dataset, archives=("part",), build=build))
     prepare("pictures", source / "part.tar", tmp_path / "data")
