@@ -36,10 +36,9 @@ def build(dataset: Dataset, folder: Path, progress: Progress, allocate: Allocate
     if lists:
         classes = _stored(_checked(dataset, _listed(dataset, folder, lists)), images)
     elif any(match[2] in CLASSES and match[4] for match in images):
-        of_split = {split: [match for match in images if match[2] == split and match[4]] for split in CLASSES}
-        classes = _checked(
-            dataset, {split: [(match[4], match.string) for match in of_split[split]] for split in CLASSES}
-        )
+        in_folders = [match for match in images if match[4]]
+        listed = {split: [(match[4], match.string) for match in in_folders if match[2] == split] for split in CLASSES}
+        classes = _checked(dataset, listed)
     elif any((folder / name).exists() for name in pickles.values()):
         return _from_pickles(dataset, folder, pickles, progress, allocate)
     else:
@@ -142,9 +141,9 @@ DATASET = Dataset(
     source="O. Vinyals et al. 2016, with the classes and images that S. Ravi and H. Larochelle (2017) published: "
     "github.com/twitter-research/meta-learning-lstm, folder data/miniImagenet; images of ImageNet (image-net.org)",
     citation="ravi2017optimization",
-    obtained="given with `msmeta data prepare miniimagenet --from DIR`, where DIR holds miniimagenet.tar.gz (.tgz, .tar, .zip, "
-    "or that folder) with train.csv, val.csv, test.csv and images/ (with or without a folder for each class), or with "
-    "train/CLASS/, val/CLASS/ and test/CLASS/; or mini-imagenet-cache-train.pkl, -val.pkl and -test.pkl",
+    obtained="given with `msmeta data prepare miniimagenet --from DIR`, where DIR holds miniimagenet.tar.gz (.tgz, "
+    ".tar, .zip, or that folder) with train.csv, val.csv, test.csv and images/ (with or without a folder for each "
+    "class), or with train/CLASS/, val/CLASS/ and test/CLASS/; or mini-imagenet-cache-train.pkl, -val.pkl and -test.pkl",
     classes=sum(CLASSES.values()),
     shape=(3, SIDE, SIDE),
     splits=splits_of_classes(

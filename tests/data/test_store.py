@@ -13,7 +13,7 @@ import torch
 from made import flip
 from torchvision.datasets import CIFAR100, STL10, Omniglot
 
-from msmeta import cli
+from msmeta import cli, data
 from msmeta.data import (
     DATASETS,
     FEW_SHOT,
@@ -384,7 +384,7 @@ def test_the_command_line(root, monkeypatch, capsys):
 def test_data_root(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MSMETA_DATA", raising=False)
-    assert data_root() == Path(cli.__file__).parents[1] / "data"  # of the checkout, from wherever
+    assert data_root() == Path(data.__file__).parents[2] / "data"  # of the checkout, from wherever
     monkeypatch.setenv("MSMETA_DATA", "elsewhere")
     assert data_root() == tmp_path / "elsewhere"
     monkeypatch.setenv("MSMETA_DATA", "~/elsewhere")
