@@ -51,16 +51,17 @@ def build(dataset: Dataset, folder: Path, progress: Progress, allocate: Allocate
     class is for validation. Raises DataError if something is missing or damaged or a count is wrong.
     """
     labels, order = _labels_and_order()
-    images = allocate((len(order), 3, SIDE, SIDE), np.uint8)
     pickles = {match[1]: match.string for match in matching(folder, r"(?:.*/)?(meta|train|test)", {"cifar-100-python"})}
     if "meta" in pickles or (folder / "cifar-100-python").is_dir():
         pixels, rows = _from_pickles(dataset, folder, pickles, progress)
+        images = allocate((len(order), *dataset.shape), np.uint8)
         np.take(pixels, np.array(_published(rows))[order], axis=0, out=images)
         return Arrays(images, labels[order], CLASSES)
     image = r"(?:.*/)?(train|test)/([^/.][^/]*)/([^/.][^/]*)\.(?:png|webp)"
     if found := matching(folder, image, {"cifar100", *SAMPLES}):
-        names = _published([(*match.groups(), match.string) for match in found])
-        decode_all(folder, [names[place] for place in order], decode, images, "read CIFAR-100", progress)
+        published = _published([(*match.groups(), match.string) for match in found])
+        names = [published[place] for place in order]
+        images = decode_all(dataset, folder, names, decode, progress, allocate)
         return Arrays(images, labels[order], CLASSES)
     raise DataError(f"it does not hold CIFAR-100, which is {dataset.obtained}")
 

@@ -44,9 +44,7 @@ def build(dataset: Dataset, folder: Path, progress: Progress, allocate: Allocate
     else:
         raise DataError(f"it does not hold miniImageNet, which is {dataset.obtained}")
     names = [*chain.from_iterable(classes.values())]
-    pixels = allocate((len(names), 3, SIDE, SIDE), np.uint8)
-    decode_all(folder, names, decode, pixels, "read miniImageNet", progress)
-    return _arrays(dataset, pixels, classes)
+    return _arrays(dataset, decode_all(dataset, folder, names, decode, progress, allocate), classes)
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
@@ -143,7 +141,8 @@ DATASET = Dataset(
     citation="ravi2017optimization",
     obtained="given with `msmeta data prepare miniimagenet --from DIR`, where DIR holds miniimagenet.tar.gz (.tgz, "
     ".tar, .zip, or that folder) with train.csv, val.csv, test.csv and images/ (with or without a folder for each "
-    "class), or with train/CLASS/, val/CLASS/ and test/CLASS/; or mini-imagenet-cache-train.pkl, -val.pkl and -test.pkl",
+    "class), or with train/CLASS/, val/CLASS/ and test/CLASS/; or mini-imagenet-cache-train.pkl, -val.pkl and "
+    "-test.pkl",
     classes=sum(CLASSES.values()),
     shape=(3, SIDE, SIDE),
     splits=splits_of_classes(

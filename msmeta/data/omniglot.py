@@ -35,8 +35,7 @@ def build(dataset: Dataset, folder: Path, progress: Progress, allocate: Allocate
 
     characters = [characters[place] for place in split_order(len(characters))]
     names = [name for _, files in characters for name in files]
-    images = allocate((len(names), 1, SIDE, SIDE), np.uint8)
-    decode_all(folder, names, decode, images[:, 0], "read Omniglot", progress)
+    images = decode_all(dataset, folder, names, decode, progress, allocate)
     labels = np.repeat(np.arange(len(characters)), dataset.samples)
     return Arrays(images, labels, [character for character, _ in characters])
 

@@ -51,11 +51,10 @@ Listed = Callable[[Mapping[str, Path]], Iterable[Photograph]]
 def build(
     lists: Sequence[str], listed: Listed, dataset: Dataset, folder: Path, progress: Progress, allocate: Allocate
 ) -> Arrays:
-    """The photographs that are `listed`, resized to 256x256 without cropping, in the order of the splits.
+    """The photographs that are `listed`, resized to 256x256, in the order of the splits.
 
-    Validation images are a part of the training images.
-    Raises DataError in one line if a list is missing, the lists do not agree with the counts, or an image is missing
-    or damaged.
+    Validation images are a part of the training images. Raises DataError in one line if a list is missing, the lists do
+    not agree with the counts, or an image is missing or damaged.
     """
     title, counts = dataset.title, dataset.counts
     names: dict[str, str] = {}
@@ -83,8 +82,8 @@ def build(
         if found != expected:
             raise DataError(f"the lists name {found:,} {what}, {title} has {expected:,}: {again}")
     order = divide(labels, testing, counts["validation"])
-    images = allocate((len(order), 3, STORED, STORED), np.uint8)
-    decode_all(folder, [names[rows[place].file] for place in order], decode, images, f"read {title}", progress)
+    files = [names[rows[place].file] for place in order]
+    images = decode_all(dataset, folder, files, decode, progress, allocate)
     return Arrays(images, labels[order], names_of_classes.tolist())
 
 

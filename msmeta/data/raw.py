@@ -24,7 +24,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from msmeta.data.dataset import Progress, RawFile
+from msmeta.data.dataset import Allocate, Dataset, Progress, RawFile
 from msmeta.errors import DataError
 
 REACH_SECONDS = 5.0
@@ -46,6 +46,7 @@ DECODERS = min(4, os.cpu_count() or 1)
 
 DAMAGE = csv.Error, tarfile.TarError, zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError
 """What the standard library raises for damaged content."""
+Decode = Callable[[bytes, str], np.ndarray]
 T = TypeVar("T")
 
 
@@ -279,14 +280,10 @@ def resized(image: Image.Image, side: int) -> np.ndarray:
 
 
 def decode_all(
-    folder: Path,
-    names: Sequence[str],
-    decode: Callable[[bytes, str], np.ndarray],
-    images: np.ndarray,
-    what: str,
-    progress: Progress,
-) -> None:
-    """Fills `images` (N, ...) with `decode(content, name)` of each of these files in `folder`, several at a time."""
+    dataset: Dataset, folder: Path, names: Sequence[str], decode: Decode, progress: Progress, allocate: Allocate
+) -> np.ndarray:
+    """`decode(content, name)` of each of these files in `folder`, several at a time: uint8 (N, *dataset.shape)"""
+    images, what = allocate((len(names), *dataset.shape), np.uint8), f"read {dataset.title}"
 
     def fill(place: int) -> None:
         with readable(names[place]):
@@ -298,5 +295,6 @@ def decode_all(
         for done, _ in enumerate(pool.map(fill, range(len(names)))):
             progress(what, done, len(names))
         progress(what, len(names), len(names))
+        return images
     finally:
         pool.shutdown(cancel_futures=True)

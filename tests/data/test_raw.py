@@ -12,6 +12,7 @@ import tarfile
 import threading
 import zipfile
 from dataclasses import replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -358,9 +359,10 @@ def test_decode_all_stops_at_the_first_error(tmp_path):
         return np.zeros(3, np.uint8)
 
     write(tmp_path, {name: name.encode() for name in "abcd"})
-    images, steps = np.ones((3, 3), np.uint8), []
-    raw.decode_all(tmp_path, ["a", "c", "d"], decode, images, "read", lambda *step: steps.append(step))
-    assert not images.any() and steps == [("read", done, 3) for done in range(4)]
+    dataset, steps = replace(DATASETS["omniglot"], title="Letters", shape=(3,)), []
+    read = partial(raw.decode_all, dataset, tmp_path)
+    images = read(["a", "c", "d"], decode, lambda *step: steps.append(step), np.ones)
+    assert images.shape == (3, 3) and not images.any() and steps == [("read Letters", done, 3) for done in range(4)]
     for name, message in (("b", "b is damaged"), ("e", "cannot read e: .*No such file")):
         with pytest.raises(DataError, match=message):
-            raw.decode_all(tmp_path, ["a", name, "d"], decode, images, "read", lambda *_: None)
+            read(["a", name, "d"], decode, lambda *_: None, np.ones)
