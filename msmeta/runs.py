@@ -9,6 +9,7 @@ import dataclasses
 import fcntl
 import glob
 import hashlib
+import io
 import json
 import os
 import platform
@@ -89,8 +90,10 @@ class Run:
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Writes tensors and plain values whole or not at all."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)  # which to a full disk raises no OSError
         with replacing(self.checkpoint_path) as temporary:
-            torch.save(state, temporary)
+            temporary.write_bytes(buffer.getbuffer())
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The state that was saved, on the CPU, or None. Raises UserError for a file that cannot be read."""
@@ -132,8 +135,9 @@ def read_result(path: Path) -> dict[str, Any]:
     """One result file. Raises UserError where it is no JSON object with a config."""
     try:
         result = json.loads(path.read_text())
-        result["config"], result["metrics"], result["provenance"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not all(isinstance(result[part], dict) for part in ("config", "metrics", "provenance")):
+            raise TypeError
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"result {path} is damaged: delete it, or repeat the run with --force") from error
     return result
 

@@ -1,8 +1,10 @@
 """The store of results: names, whole files, provenance."""
 
 import json
+import os
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -74,6 +76,26 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         raise RuntimeError
     assert run.result_path.read_text() == before and len(list(run.result_path.parent.iterdir())) == 1
     assert '"iteration": [ 1, 2 ]' in before  # a curve takes one line of a diff
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk is played by /dev/full")
+def test_a_full_disk_is_one_line(tmp_path):
+    place = _run(tmp_path)
+    place.checkpoint_path.parent.mkdir()
+    place.checkpoint_path.with_name(f".{place.checkpoint_path.name}.{os.getpid()}").symlink_to("/dev/full")
+    with pytest.raises(UserError, match="cannot write .*: No space left on device"):
+        place.save_checkpoint({"theta": torch.zeros(10**5)})
+    assert not list(place.checkpoint_path.parent.iterdir())
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"config": null, "metrics": {}, "provenance": {}}', "[" * 100_000])
+def test_a_damaged_result_is_named(tmp_path, text):
+    place = _run(tmp_path)
+    place.result_path.parent.mkdir()
+    place.result_path.write_text(text)
+    for read in (place.result, lambda: runs.read_results("few-shot", tmp_path)):
+        with pytest.raises(UserError, match=f"^result {place.result_path} is damaged"):
+            read()
 
 
 def test_an_unwritable_store_is_one_line(tmp_path):

@@ -22,24 +22,24 @@ SMALL = {
     ),
 }  # fmt: skip
 TRAIN = {"few_shot": few_shot.train, "transfer": transfer.train}
-# A function, which of its calls is interrupted, and whether before or after what it does.
+
+
+def places(module, step, looks):
+    """Of each place a function, which of its calls is interrupted, and whether before or after what it does."""
+    evaluate = f"{module}.experiment.evaluate"
+    return {
+        "inside a step": (f"{module}.{step}", 3, "before"),
+        "between step and counter": ("torch.optim.Adam.step", 3, "after"),
+        "in the learning curve": (evaluate, looks[0], "before"),
+        "in the selection": (evaluate, looks[1], "after"),
+        "in the write": ("torch.save", 3, "before"),
+        "in the final evaluation": (evaluate, looks[2], "before"),
+    }
+
+
 PLACES = {
-    "few_shot": {
-        "inside a step": ("msmeta.experiments.few_shot.step.meta_gradient", 3, "before"),
-        "between step and counter": ("torch.optim.Adam.step", 3, "after"),
-        "in the learning curve": ("msmeta.experiments.few_shot.experiment.evaluate", 3, "before"),
-        "in the selection": ("msmeta.experiments.few_shot.experiment.evaluate", 4, "after"),
-        "in the write": ("torch.save", 3, "before"),
-        "in the final evaluation": ("msmeta.experiments.few_shot.experiment.evaluate", 5, "before"),
-    },
-    "transfer": {
-        "inside a step": ("msmeta.experiments.transfer.experiment.transfer_iteration", 3, "before"),
-        "between step and counter": ("torch.optim.Adam.step", 3, "after"),
-        "in the learning curve": ("msmeta.experiments.transfer.experiment.evaluate", 1, "before"),
-        "in the selection": ("msmeta.experiments.transfer.experiment.evaluate", 2, "after"),
-        "in the write": ("torch.save", 3, "before"),
-        "in the final evaluation": ("msmeta.experiments.transfer.experiment.evaluate", 3, "before"),
-    },
+    "few_shot": places("msmeta.experiments.few_shot", "step.meta_gradient", (3, 4, 5)),
+    "transfer": places("msmeta.experiments.transfer", "experiment.transfer_iteration", (1, 2, 3)),
 }
 CASES = [(kind, place) for kind, places in PLACES.items() for place in places]
 
