@@ -18,9 +18,9 @@ from msmeta.report import (
     transfer_time,
 )
 from msmeta.report.parameters import check_parameters, run_by_papermill
-from msmeta.report.style import origin, show
+from msmeta.report.style import measured_with, origin, show, stored_benchmark
 
 __all__ = [
-    "check_parameters", "costs", "exploration", "few_shot", "gradients", "live", "origin", "paper", "run_by_papermill",
-    "show", "speed", "transfer", "transfer_figures", "transfer_time",
+    "check_parameters", "costs", "exploration", "few_shot", "gradients", "live", "measured_with", "origin", "paper",
+    "run_by_papermill", "show", "speed", "stored_benchmark", "transfer", "transfer_figures", "transfer_time",
 ]  # fmt: skip

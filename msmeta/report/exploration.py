@@ -8,22 +8,21 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from msmeta.report.style import BLIND_SAFE, COLOURS, markdown, panels, styled
+from msmeta.report.style import BLIND_SAFE, COLOURS, panels, styled, table_of
 
 Rows = Sequence[dict[str, Any]]  # of `explore.compare`, the exact one first
 
 
 def table(rows: Rows) -> str:
     """Each estimator's numbers, in Markdown."""
-    cells = [
-        [
-            _name(row), f"{row['loss']:.3f}", f"{row['accuracy']:.1f}", f"{row['cosine']:.3f}",
-            f"{row['ratio']:.2f}", f"{1000 * row['seconds']:.0f}", f"{row['bytes'] / 1e6:.1f}",
-        ]
-        for row in rows
-    ]  # fmt: skip
-    head = ["Method", "Query loss", "Accuracy (%)", "Cosine", "Length ratio", "Time (ms)", "Kept (MB)"]
-    return markdown(head, cells)
+    return table_of(
+        "Method | Query loss | Accuracy (%) | Cosine | Length ratio | Time (ms) | Kept (MB)",
+        (
+            f"{_name(row)} | {row['loss']:.3f} | {row['accuracy']:.1f} | {row['cosine']:.3f} | {row['ratio']:.2f} | "
+            f"{1000 * row['seconds']:.0f} | {row['bytes'] / 1e6:.1f}"
+            for row in rows
+        ),
+    )
 
 
 @styled
@@ -38,9 +37,8 @@ def figure(rows: Rows) -> Figure:
             path.plot([], [], color=colour, linewidth=6, label=f"{_name(row)} (steps as exact)")
         else:
             path.plot(*zip(*row["path"], strict=True), color=colour, marker=next(markers), label=_name(row))
-        for place, column in enumerate(("seconds", "bytes")):
-            share = row[column] / rows[0][column]
-            cost.bar(place + 0.8 * (i + 0.5) / len(rows) - 0.4, share, 0.75 / len(rows), color=colour)
+        shares, width = [row[name] / rows[0][name] for name in ("seconds", "bytes")], 0.8 / len(rows)
+        cost.bar([place + width * (i + 0.5) - 0.4 for place in (0, 1)], shares, 0.94 * width, color=colour)
     path.set(xlabel="inner step", ylabel="query loss")
     path.legend()
     cost.set_xticks([0, 1], ["time", "memory kept"])
@@ -49,6 +47,4 @@ def figure(rows: Rows) -> Figure:
 
 
 def _name(row: dict[str, Any]) -> str:
-    if row["window"] is None:
-        return "first-order"
-    return "exact" if row["window"] == 1 else f"N = {row['window']}"
+    return {None: "first-order", 1: "exact"}.get(row["window"], f"N = {row['window']}")

@@ -36,7 +36,8 @@ MAML = multi_step(1)
 
 def methods(windows: Sequence[int] = (1, 2, 4, 8), others: Sequence[str] = OTHERS) -> list[Values]:
     """One multi-step method for each window, and the other estimators. Raises ConfigError."""
-    windows = converted("windows", windows, list[int | tuple[int, ...]], [1, 4])
+    words = "a list of whole numbers, or of lists of them for windows that differ"
+    windows = converted("windows", windows, list[int | tuple[int, ...]], [1, 4], words)
     others = converted("others", others, list[str], list(OTHERS))
     return [*map(multi_step, windows), *({"estimator": other} for other in others)]
 

@@ -7,6 +7,7 @@ from typing import Any
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from msmeta.experiments.few_shot.costs import uniform
 from msmeta.report import statistics
 from msmeta.report.style import (
     BLIND_SAFE,
@@ -14,11 +15,11 @@ from msmeta.report.style import (
     Result,
     drawn,
     legend_below,
-    markdown,
     panels,
     plain_ticks,
     stored_benchmark,
     styled,
+    table_of,
 )
 
 Row = dict[str, Any]
@@ -42,14 +43,9 @@ _OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
 def measured() -> dict[str, Result]:
     """Committed results of benchmarks/meta_gradients.py, by problem. Raises UserError where one was not run."""
     return {
-        problem: stored_benchmark(f"meta-gradients/{problem}.json", f"meta_gradients.py {problem}")
+        problem: stored_benchmark(f"meta-gradients/{problem}", f"benchmarks/meta_gradients.py {problem}")
         for problem in GRADIENT_PROBLEMS
     }
-
-
-def steps_memory() -> Result:
-    """The committed result of benchmarks/steps_memory.py. Raises UserError where it was not run."""
-    return stored_benchmark("benchmarks/steps_memory.json", "steps_memory.py")
 
 
 @styled
@@ -61,7 +57,7 @@ def by_window(results: dict[str, Result]) -> Figure:
         numbers = range(1, steps + 1)
         for stage, colour in zip(stages, sns.color_palette("viridis", len(stages)), strict=True):
             for momentum, (_, line) in _MOMENTUM.items():
-                rows = [_windows(result, stage, momentum)[_uniform(n, steps)] for n in numbers]
+                rows = [_windows(result, stage, momentum)[uniform(steps, n)] for n in numbers]
                 style = {"color": colour, "linestyle": line, "marker": "o", "markersize": 3, "elinewidth": 0.8}
                 for axis, name in ((cosine, "cosine"), (ratio, "norm_ratio")):
                     axis.errorbar(numbers, [row.get(name) for row in rows], [_half(row, name) for row in rows], **style)
@@ -87,8 +83,8 @@ def by_cost(results: dict[str, Result]) -> Figure:
         result, steps = results[problem], results[problem]["config"]["steps"]
         last = max(stage for stage in _stages(result) if stage[1] == 1)
         windows, others = _windows(result, last, 0.9), _rows(result, last, 0.9)
-        exact = windows[_uniform(1, steps)][cost]
-        groups = [("windows, N = 1, 2, 4, 8", [windows[_uniform(n, steps)] for n in (1, 2, 4, 8)],
+        exact = windows[uniform(steps, 1)][cost]
+        groups = [("windows, N = 1, 2, 4, 8", [windows[uniform(steps, n)] for n in (1, 2, 4, 8)],
                    {"marker": "o", "markersize": 5, "color": COLOURS["Multi-step (2)"], "linewidth": 1})]  # fmt: skip
         for key, (name, style) in _OTHERS.items():
             own = [row for row in others if row["estimator"] == key and "cosine" in row]
@@ -124,17 +120,19 @@ def by_partition(result: Result) -> Figure:
 
 def table(result: Result) -> str:
     """Every estimator at every stage of one problem, in Markdown."""
-    rows = [
-        [
-            _name(row), _stage_name(_stage(row)), _MOMENTUM[row["momentum"]][0],
-            *(f"{row[k]:.3g} ±{_half(row, k):.1g}" if k in row else "diverged" for k in ("cosine", "norm_ratio")),
-            f"{1000 * row['seconds']:.3g}" if "seconds" in row else "-",
-            f"{row['bytes'] / 1e6:.0f}" if "bytes" in row else "-",
-        ]
-        for row in result["metrics"]
-    ]  # fmt: skip
-    head = ["Estimator", "Stage", "Inner SGD", "Cosine", "Length ratio", "Time (ms)", "Memory (MB)"]
-    return markdown(head, rows)
+    rows = []
+    for row in result["metrics"]:
+        window = ",".join(map(str, row["window"] or ()))
+        cosine, ratio = (
+            f"{row[name]:.3g} ±{_half(row, name):.1g}" if name in row else "diverged"
+            for name in ("cosine", "norm_ratio")
+        )
+        time = f"{1000 * row['seconds']:.3g}" if "seconds" in row else "-"
+        memory = f"{row['bytes'] / 1e6:.0f}" if "bytes" in row else "-"
+        name = f"windows {window}" if window else _OTHERS[row["estimator"]][0]
+        stage, momentum = _stage_name(_stage(row)), _MOMENTUM[row["momentum"]][0]
+        rows.append(f"{name} | {stage} | {momentum} | {cosine} | {ratio} | {time} | {memory}")
+    return table_of("Estimator | Stage | Inner SGD | Cosine | Length ratio | Time (ms) | Memory (MB)", rows)
 
 
 @styled
@@ -169,12 +167,6 @@ def _stage_name(stage: Stage, space: str = " ") -> str:
     return f"after {iterations} iterations{space}({how})" if iterations else "as initialised"
 
 
-def _name(row: Row) -> str:
-    if row["estimator"] == "multistep":
-        return f"windows {','.join(map(str, row['window']))}"
-    return _OTHERS[row["estimator"]][0]
-
-
 def _rows(result: Result, stage: Stage, momentum: float) -> list[Row]:
     return [row for row in result["metrics"] if (_stage(row), row["momentum"]) == (stage, momentum)]
 
@@ -182,11 +174,6 @@ def _rows(result: Result, stage: Stage, momentum: float) -> list[Row]:
 def _windows(result: Result, stage: Stage, momentum: float) -> dict[tuple[int, ...], Row]:
     """The rows of windows by their lengths."""
     return {tuple(row["window"]): row for row in _rows(result, stage, momentum) if row["estimator"] == "multistep"}
-
-
-def _uniform(n: int, steps: int) -> tuple[int, ...]:
-    """Windows of n, with a shorter last one where n does not divide the steps."""
-    return (n,) * (steps // n) + ((steps % n,) if steps % n else ())
 
 
 def _half(row: Row, name: str) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from typing import Any, get_origin
 
 import yaml
@@ -30,15 +31,8 @@ def check_parameters(notebook: dict[str, Any]) -> None:
         return
     history = notebook["In"]
     at = next(i for i, source in enumerate(history) if source.startswith(_INJECTED))
-    lines = [line for line in ast.parse(history[at - 1]).body if isinstance(line, ast.AnnAssign)]
-    known = {line.target.id: line for line in lines if isinstance(line.target, ast.Name)}
-    given = [
-        target.id
-        for line in ast.parse(history[at]).body
-        if isinstance(line, ast.Assign)
-        for target in line.targets
-        if isinstance(target, ast.Name)
-    ]
+    known = {line.target.id: line for line in ast.parse(history[at - 1]).body if isinstance(line, ast.AnnAssign)}
+    given = [line.targets[0].id for line in ast.parse(history[at]).body]
     if unknown := [name for name in given if name not in known]:
         raise ConfigError(f"unknown parameter {', '.join(unknown)}: this notebook has {', '.join(known)}")
     for name in given:
@@ -50,10 +44,10 @@ def check_parameters(notebook: dict[str, Any]) -> None:
             notebook[name] = converted(name, notebook[name], kind, default)
 
 
-def converted(name: str, value: Any, kind: Any, example: Any = None) -> Any:
+def converted(name: str, value: Any, kind: Any, example: Any = None, words: str = "") -> Any:
     """`value` as a `kind`, such as int or list[int]: text is read, and a single value is a list of one.
 
-    Raises ConfigError, which names the parameter.
+    Raises ConfigError, which names the parameter and its type, this in words where there are any.
     """
     given = value
     try:
@@ -65,5 +59,6 @@ def converted(name: str, value: Any, kind: Any, example: Any = None) -> Any:
         return TypeAdapter(kind).validate_python(value)
     except (ValidationError, yaml.YAMLError):
         such = "" if example is None else f", such as {example!r}"
-        wanted = kind.__name__ if isinstance(kind, type) and not get_origin(kind) else str(kind)
-        raise ConfigError(f"{name}={given!r}: it must be of type {wanted}{such}") from None
+        raise ConfigError(
+            f"{name}={given!r}: it must be {words or f'of type {inspect.formatannotation(kind)}'}{such}"
+        ) from None

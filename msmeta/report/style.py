@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.style
@@ -80,12 +80,17 @@ def show(*parts: Figure | str) -> None:
         display(Markdown(part) if isinstance(part, str) else part)
 
 
-def stored_benchmark(name: str, script: str) -> Result:
-    """A result of a script in benchmarks/. Raises UserError where it was not run."""
-    path = runs.results_root() / name
-    if not path.exists():
-        raise UserError(f"results/{name} is not there: run python benchmarks/{script}")
-    return runs.read_result(path)
+def find_benchmark(name: str) -> Result | None:
+    """A stored result of a benchmark, such as `benchmarks/few_shot_step`: a GPU's where there is one, None for none."""
+    places = (runs.results_root() / f"{name}{end}.json" for end in ("-cuda", ""))
+    return next((runs.read_result(path) for path in places if path.exists()), None)
+
+
+def stored_benchmark(name: str, command: str | None = None) -> Result:
+    """The same. command: what makes it. Raises UserError where it was not run."""
+    if found := find_benchmark(name):
+        return found
+    raise UserError(f"results/{name}.json is not there: run python {command or f'{name}.py'}")
 
 
 def origin(result: Mapping[str, Any] | pd.Series) -> str:
@@ -95,9 +100,21 @@ def origin(result: Mapping[str, Any] | pd.Series) -> str:
     return f"{where['device']}, {where['threads']} threads, torch {where['torch']}, {commit}"
 
 
-def markdown(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def measured_with(result: Result | None) -> str:
+    """The same as a sentence, with the size of a few-shot meta-iteration; nothing of what was not measured."""
+    if result is None:
+        return ""
+    config = result["config"]
+    size = f"; {config['filters']} filters, {config['tasks']} tasks" if "filters" in config else ""
+    return f"Measured with: {origin(result)}{size}."
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A table, or a sentence where it would be empty."""
-    if not rows:
-        return "No run yet."
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    return table_of(" | ".join(head), (" | ".join(map(str, row)) for row in rows))
+
+
+def table_of(head: str, rows: Iterable[str]) -> str:
+    """The same of a head and rows as they stand in Markdown: `Method | time (s)`."""
+    lines = [head, " | ".join(["---"] * (1 + head.count(" | "))), *rows]
+    return "\n".join(f"| {line} |" for line in lines) if len(lines) > 2 else "No run yet."

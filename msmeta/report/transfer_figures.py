@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +15,7 @@ from msmeta.errors import ConfigError
 from msmeta.experiments import transfer
 from msmeta.report.frame import TRANSFER, where
 from msmeta.report.statistics import mean_ci
-from msmeta.report.style import COLOURS, drawn, legend_below, markdown, panels, styled
+from msmeta.report.style import COLOURS, drawn, legend_below, markdown, panels, styled, table_of
 from msmeta.report.tables import accuracy_text, cells, difference_text, first, mean_text, of_config, seeds_of, table
 from msmeta.report.transfer import difference, pairs_off
 
@@ -25,6 +23,7 @@ BASELINE = {"estimator": "multistep", "steps": 2, "window": 1, "transfer_rate": 
 MULTI_STEP = BASELINE | {"window": 2}
 _TENTHS = (1, 2, 3, 5, 7, 10)
 """Parts of the training for which the change of the gradient is listed."""
+_MIXED = "falls with some seeds, not with others"
 
 
 def usual(found: pd.DataFrame) -> pd.DataFrame:
@@ -51,20 +50,15 @@ def change_figure(found: pd.DataFrame) -> Figure | str:
         raise ConfigError("the change of the gradient needs two transfer steps with a gradient each: steps=2 or more")
     if found.empty or min(len(log["iteration"]) for log in found["log"]) < 2:
         return "No curve: so short a training has a single point of it, if any. The table has the numbers."
-    groups = list(found.groupby("setting", sort=False))
+    groups, colour = list(found.groupby("setting", sort=False)), COLOURS["Baseline"]
     figure, axes = panels(len(groups), width=4.5 * len(groups), height=3.4)
     for axis, (setting, own) in zip(axes[0], groups, strict=True):
         iterations, curves = own["log"].iloc[0]["iteration"], [log["gradient_change"] for log in own["log"]]
-        for curve in curves if len(curves) > 1 else ():
-            axis.plot(iterations, curve, color=COLOURS["Baseline"], linewidth=0.7, alpha=0.6)
-        axis.plot(
-            iterations, np.mean(curves, axis=0), color=COLOURS["Baseline"], linewidth=2, label=f"mean of {len(curves)}"
-        )
-        axis.set(
-            title=f"{own['title'].iloc[0]}, {setting}", xlabel="iteration", ylabel="‖g₂ - g₁‖ / ‖g₂‖", ylim=(0, None)
-        )
-        if len(curves) > 1:
-            axis.legend()
+        axis.plot(iterations, np.transpose(curves), color=colour, linewidth=0.7, alpha=0.6)
+        axis.plot(iterations, np.mean(curves, axis=0), color=colour, linewidth=2, label=f"mean of {len(curves)}")
+        axis.set(title=f"{own['title'].iloc[0]}, {setting}", xlabel="iteration", ylabel="‖g₂ - g₁‖ / ‖g₂‖")
+        axis.set_ylim(bottom=0)
+        axis.legend()
     return figure
 
 
@@ -72,54 +66,40 @@ def change_table(found: pd.DataFrame) -> str:
     """Means over parts of the training, and the learning rate there, in Markdown."""
     rows = []
     for setting, own in found.groupby("setting", sort=False):
-        title, config = f"{own['title'].iloc[0]}, {setting}", own["config"].iloc[0]
-        parts = [_in_tenth(own, tenth) for tenth in _TENTHS]
-        rows.append([title, len(own), *(mean_text(part, 3) if part else "-" for part in parts)])
-        middles = [math.floor(config.epochs * (tenth - 0.5) / 10) for tenth in _TENTHS]
-        rates = [config.dynamics(epoch).lr / config.dynamics(0).lr for epoch in middles]
+        title, config, tenths = f"{own['title'].iloc[0]}, {setting}", own["config"].iloc[0], _tenths(own)
+        rows.append([title, len(own), *(mean_text(tenths.loc[i], 3) if i in tenths.index else "-" for i in _TENTHS)])
+        rates = [config.dynamics(int(config.epochs * (i - 0.5) / 10)).lr / config.dynamics(0).lr for i in _TENTHS]
         rows.append([f"{title}: η / η₀ (Eq. 55)", "", *(f"{rate:.3f}" for rate in rates)])
-    return markdown(["Runs", "seeds", *(f"tenth {tenth} of 10" for tenth in _TENTHS)], rows)
+    return markdown(["Runs", "seeds", *(f"tenth {i} of 10" for i in _TENTHS)], rows)
 
 
 def change_words(found: pd.DataFrame) -> str:
     """The last tenth of the training beside the first, and the largest, in words: one line an inner optimiser."""
     lines = []
     for setting, own in found.groupby("setting", sort=False):
-        tenths = [_in_tenth(own, tenth) for tenth in range(1, 11)]
-        early, late = tenths[0], tenths[-1]
-        line = f"- {own['title'].iloc[0]}, {setting}: "
-        if not (early and late):
-            lines.append(line + "too few points to compare the first tenth of the training with the last.")
+        title, tenths = f"- {own['title'].iloc[0]}, {setting}", _tenths(own)
+        if not {1, 10} <= set(tenths.index):
+            lines.append(f"{title}: too few points to compare the first tenth of the training with the last.")
             continue
-        means = [sum(tenth) / len(tenth) if tenth else 0.0 for tenth in tenths]
-        ratios = [b / a for a, b in zip(early, late, strict=True) if a]
-        times = f", {mean_text(ratios)} times as much" if len(ratios) == len(early) else ""
+        early, late, means = tenths.loc[1], tenths.loc[10], tenths.mean(axis=1)
+        signs = set(np.sign(late - early))
+        trend = {-1: "falls", 0: "stays the same", 1: "rises"}[signs.pop()] if len(signs) == 1 else _MIXED
         lines.append(
-            f"{line}the change **{_trend(early, late)}**, from {mean_text(early, 3)} in the first tenth of the "
-            f"training to {mean_text(late, 3)} in the last{times} (n = {len(own)}). It is largest, {max(means):.3f}, "
-            f"in tenth {1 + means.index(max(means))} of 10."
+            f"{title}: the change **{trend}**, from {mean_text(early, 3)} in the first tenth of the training to "
+            f"{mean_text(late, 3)} in the last (n = {len(own)}). It is largest, {means.max():.3f}, in tenth "
+            f"{means.idxmax()} of 10."
         )
     return "\n".join(lines)
 
 
-def _in_tenth(found: pd.DataFrame, tenth: int) -> list[float]:
-    """For each run the mean of the logged changes that end in this tenth of the iterations; empty if one has none."""
+def _tenths(found: pd.DataFrame) -> pd.DataFrame:
+    """The mean of the logged changes that end in each tenth of the iterations, one column a run; tenths in which a run
+    has none are left out."""
     means = []
     for run in found.itertuples():
-        points = zip(run.log["iteration"], run.log["gradient_change"], strict=True)
-        low, high = (end * run.iterations / 10 for end in (tenth - 1, tenth))
-        inside = [change for iteration, change in points if low < iteration <= high]
-        if not inside:
-            return []
-        means.append(sum(inside) / len(inside))
-    return means
-
-
-def _trend(early: Sequence[float], late: Sequence[float]) -> str:
-    signs = {np.sign(b - a) for a, b in zip(early, late, strict=True)}
-    if len(signs) > 1:
-        return "falls with some seeds, not with others"
-    return {-1: "falls", 0: "stays the same", 1: "rises"}[signs.pop()]
+        tenth = np.ceil(10 * np.array(run.log["iteration"]) / run.iterations).astype(int)
+        means.append(pd.Series(run.log["gradient_change"]).groupby(tenth).mean())
+    return pd.concat(means, axis=1, join="inner")
 
 
 @styled
@@ -187,19 +167,20 @@ def _less(seeds: pd.DataFrame, base: pd.DataFrame) -> str:
 
 def movement_table(found: pd.DataFrame) -> str:
     """How far the meta-networks of each row are from their start, and the weights λ of the pairs, in Markdown."""
-    columns = {
-        "Method": first("row"),
-        "seeds": len,
-        "‖θ - θ₀‖, what": lambda seeds: mean_text(moved["what"] for moved in seeds["meta_movement"]),
-        "‖θ - θ₀‖, where": lambda seeds: mean_text(moved["where"] for moved in seeds["meta_movement"]),
-        "λ, mean over pairs": lambda seeds: mean_text(map(np.mean, seeds["pair_weights"])),
-        "smallest and largest pair": lambda seeds: "{:.2f} to {:.2f}".format(*np.sort(_pairs(seeds), None)[[0, -1]]),
-        "pairs that are off": lambda seeds: (
-            f"{mean_text(map(pairs_off, seeds['pair_weights']), 1)} of {_pairs(seeds).size}"
-        ),
-        "test accuracy (%)": accuracy_text,
-    }
-    return table(cells(found[found["estimator"] != "scratch"]), columns)
+    rows = []
+    for seeds in cells(found[found["estimator"] != "scratch"]):
+        what, where_ = (mean_text(moved[name] for moved in seeds["meta_movement"]) for name in ("what", "where"))
+        weights, pairs = seeds["pair_weights"], _pairs(seeds)
+        rows.append(
+            f"{seeds['row'].iloc[0]} | {len(seeds)} | {what} | {where_} | {mean_text(map(np.mean, weights))} | "
+            f"{pairs.min():.2f} to {pairs.max():.2f} | {mean_text(map(pairs_off, weights), 1)} of {pairs.size} | "
+            f"{accuracy_text(seeds)}"
+        )
+    return table_of(
+        "Method | seeds | ‖θ - θ₀‖, what | ‖θ - θ₀‖, where | λ, mean over pairs | smallest and largest pair | "
+        "pairs that are off | test accuracy (%)",
+        rows,
+    )
 
 
 def _pairs(seeds: pd.DataFrame) -> np.ndarray:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import statistics
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from msmeta import data, runs
+from msmeta import data
 from msmeta.experiments import transfer
-from msmeta.report import paper, style
+from msmeta.report import paper
 from msmeta.report.frame import TRANSFER, where
-from msmeta.report.style import COLOURS, Result, legend_below, markdown, panels, stored_benchmark, styled
-from msmeta.report.tables import cells, first, listed, table
+from msmeta.report.style import COLOURS, Result, find_benchmark, legend_below, markdown, panels, styled, table_of
+from msmeta.report.tables import cells, listed
 from msmeta.report.transfer import DATASETS
 from msmeta.report.transfer_figures import draw_by_steps, several_steps, steps_text, usual
 
@@ -23,74 +25,75 @@ Row = dict[str, Any]
 PAPER_EPOCHS = transfer.preset_config("paper", "bird", "multistep").epochs
 SIZES = {224: "bird", 32: "cifar-100"}
 """Sides of the images, and the data set whose epoch is given for each."""
-BASELINE = {"estimator": "multistep", "steps": 2, "window": 1, "replayed": False}
-MULTI_STEP, REPLAYED = BASELINE | {"window": 2}, BASELINE | {"replayed": True}
 _NOT_RUN = "Not run: `python benchmarks/transfer_step.py`, on an idle machine or one with a GPU."
 
 
 def measured() -> Result | None:
-    """The stored result of benchmarks/transfer_step.py, a GPU's where there is one; None where it was not run."""
-    for name in ("benchmarks/transfer_step-cuda.json", "benchmarks/transfer_step.json"):
-        if (runs.results_root() / name).exists():
-            return stored_benchmark(name, "transfer_step.py")
-    return None
+    """The stored result of benchmarks/transfer_step.py; None where it was not run."""
+    return find_benchmark("benchmarks/transfer_step")
 
 
-def origin(result: Result | None) -> str:
-    """Where it was measured, in words; nothing where it was not."""
-    return f"Measured with: {style.origin(result)}." if result else ""
+def _of_benchmark(shown: Callable[..., Any]) -> Callable[..., Any]:
+    """What a function shows of the result; where there is none, that it was not run."""
+
+    @functools.wraps(shown)
+    def show(result: Result | None, *args: Any) -> Any:
+        return shown(result, *args) if result and result["metrics"] else _NOT_RUN
+
+    return show
 
 
 def paper_table() -> str:
     """The paper's Table 1, in Markdown."""
     rows = []
-    for method, cells_ in paper.table(1).cells.items():
-        seconds, hours, ratio = cells_.values()
+    for method, own in paper.table(1).cells.items():
+        seconds, hours, ratio = own.values()
         rows.append([method, f"{seconds.value:g} ±{seconds.spread:g}", f"{hours.value:g}", f"{ratio.value:.2f}"])
     return markdown(["Method", "Seconds an epoch", "Hours for 200 epochs", "Ratio"], rows)
 
 
-def times_table(result: Result | None, side: int, optimizer: str) -> str:
-    """Every method at one size of images and with one inner optimiser, in Markdown; or that it was not run.
+@_of_benchmark
+def times_table(result: Result, side: int, optimizer: str) -> str:
+    """Every method at one size of images and with one inner optimiser, in Markdown.
 
     An epoch is extrapolated from the time of an iteration: as many of the paper's minibatches as the training images
     give, of Bird (224x224) or CIFAR-100 (32x32).
     """
-    own, dataset = _rows(result, side, optimizer), SIZES[side]
-    base = _find(own, **BASELINE)
+    dataset, base = SIZES[side], _find(result, side, optimizer)
     if base is None:
         return _NOT_RUN
-    columns = {
-        "Method": lambda row: _name(row) if row["precision"] == "float32" else f"{_name(row)}, {row['precision']}",
-        "T / N": lambda row: steps_text(_config(row)),
-        "images of a minibatch": lambda row: row["batch"],
-        "ms an iteration": lambda row: f"{1000 * row['seconds']:.0f}{_spread(row)}",
-        f"seconds an epoch of {data.DATASETS[dataset].title}": lambda row: f"{epoch_seconds(row, dataset):.1f}",
-        f"hours for {PAPER_EPOCHS} epochs": lambda row: f"{epoch_seconds(row, dataset) * PAPER_EPOCHS / 3600:.1f}",
-        "ratio to the Baseline": lambda row: f"{row['seconds'] / base['seconds']:.2f}",
-        "times the floor": lambda row: f"{row['seconds'] / row['floor_seconds']:.1f}",
-        "memory (MB)": lambda row: f"{row['bytes'] / 1e6:.0f}",
-    }
-    order = [(row["replayed"], TRANSFER.order(_config(row)), row["precision"] != "float32") for row in own]
-    return table([row for _, row in sorted(zip(order, own, strict=True), key=lambda pair: pair[0])], columns)
+    own = [row for row in result["metrics"] if (row["side"], row["optimizer"]) == (side, optimizer)]
+    own.sort(key=lambda row: (row["replayed"], TRANSFER.order(_config(row)), row["precision"] != "float32"))
+    rows = []
+    for row in own:
+        spread = f" ±{1000 * _deviation(row):.0f}" if len(row["seconds_all"]) > 1 else ""
+        epoch, steps = epoch_seconds(row, dataset), steps_text(_config(row))
+        rows.append(
+            f"{_name(row)} | {steps} | {row['batch']} | {1000 * row['seconds']:.0f}{spread} | {epoch:.1f} | "
+            f"{epoch * PAPER_EPOCHS / 3600:.1f} | {row['seconds'] / base['seconds']:.2f} | "
+            f"{row['seconds'] / row['floor_seconds']:.1f} | {row['bytes'] / 1e6:.0f}"
+        )
+    return table_of(
+        "Method | T / N | images of a minibatch | ms an iteration | "
+        f"seconds an epoch of {data.DATASETS[dataset].title} | hours for {PAPER_EPOCHS} epochs | "
+        "ratio to the Baseline | times the floor | memory (MB)",
+        rows,
+    )
 
 
-def _rows(result: Result | None, side: int, optimizer: str) -> list[Row]:
-    metrics = result["metrics"] if result else []
-    return [row for row in metrics if (row["side"], row["optimizer"]) == (side, optimizer)]
+def _find(
+    result: Result, side: int, optimizer: str, steps: int = 2, window: int = 1, replayed: bool = False
+) -> Row | None:
+    """A row in float32, by default the Baseline's; None where it was not measured."""
+    wanted = {"side": side, "optimizer": optimizer, "steps": steps, "window": window, "replayed": replayed}
+    wanted |= {"estimator": "multistep", "precision": "float32"}
+    return next((row for row in result["metrics"] if wanted.items() <= row.items()), None)
 
 
-def _find(rows: list[Row], **wanted: Any) -> Row | None:
-    """The row in float32 with these values; None where it was not measured."""
-    wanted |= {"precision": "float32"}
-    return next((row for row in rows if all(row[name] == value for name, value in wanted.items())), None)
-
-
-def _pair(result: Result | None, side: int, optimizer: str, base: Row = BASELINE) -> tuple[Row, Row] | None:
-    """The rows of the Baseline, or another base, and of Multi-step; None where one was not measured."""
-    rows = _rows(result, side, optimizer)
-    found = _find(rows, **base), _find(rows, **MULTI_STEP)
-    return None if None in found else found
+def _pair(result: Result, side: int, optimizer: str, replayed: bool = False) -> tuple[Row, Row] | None:
+    """The rows of the Baseline, also as it was published, and of Multi-step; None where one was not measured."""
+    base, ours = _find(result, side, optimizer, replayed=replayed), _find(result, side, optimizer, window=2)
+    return (base, ours) if base and ours else None
 
 
 def _config(row: Row) -> transfer.TransferConfig:
@@ -99,7 +102,8 @@ def _config(row: Row) -> transfer.TransferConfig:
 
 
 def _name(row: Row) -> str:
-    return "Replayed reverse" if row["replayed"] else transfer.label(_config(row))
+    name = "Replayed reverse" if row["replayed"] else transfer.label(_config(row))
+    return name if row["precision"] == "float32" else f"{name}, {row['precision']}"
 
 
 def epoch_seconds(row: Row, dataset: str) -> float:
@@ -109,12 +113,8 @@ def epoch_seconds(row: Row, dataset: str) -> float:
 
 
 def _deviation(row: Row) -> float:
-    """Standard deviation over the rounds of the measurement, as a share of the time; 0 for a single round."""
-    return statistics.stdev(row["seconds_all"]) / row["seconds"] if len(row["seconds_all"]) > 1 else 0.0
-
-
-def _spread(row: Row) -> str:
-    return f" ±{1000 * row['seconds'] * _deviation(row):.0f}" if len(row["seconds_all"]) > 1 else ""
+    """Standard deviation over the rounds of the measurement (s); 0 for a single round."""
+    return statistics.stdev(row["seconds_all"]) if len(row["seconds_all"]) > 1 else 0.0
 
 
 def _saved(base: Row, ours: Row) -> float:
@@ -126,18 +126,17 @@ def _paper_saved() -> float:
     return 100 * (1 - paper.table(1).cells["Multi-step"]["ratio"].value)
 
 
-def saved_table(result: Result | None) -> str:
-    """What Multi-step saves for each size of images and inner optimiser, in Markdown; or that it was not run.
+@_of_benchmark
+def saved_table(result: Result) -> str:
+    """What Multi-step saves for each size of images and inner optimiser, in Markdown.
 
     In brackets: least and most over the rounds, in each of which both methods were timed.
     """
-    if result is None:
-        return _NOT_RUN
     rows = []
     for side, optimizer in dict.fromkeys((row["side"], row["optimizer"]) for row in result["metrics"]):
-        found = [_saved_text(_pair(result, side, optimizer, base)) for base in (BASELINE, REPLAYED)]
+        saved = [_saved_text(_pair(result, side, optimizer, replayed)) for replayed in (False, True)]
         reported = f"{_paper_saved():.0f} %" if (side, optimizer) == (224, "sgd") else "-"
-        rows.append([f"{side}x{side}", {"sgd": "SGD", "adam": "Adam"}[optimizer], *found, reported])
+        rows.append([f"{side}x{side}", {"sgd": "SGD", "adam": "Adam"}[optimizer], *saved, reported])
     head = ["Images", "Inner optimiser", "saved of the Baseline", "saved of Replayed reverse", "the paper's Table 1"]
     return markdown(head, rows)
 
@@ -150,13 +149,14 @@ def _saved_text(pair: tuple[Row, Row] | None) -> str:
     return f"{_saved(*pair):.0f} %{over_rounds}"
 
 
+@_of_benchmark
 @styled
-def epoch_bars(result: Result | None, optimizer: str = "adam") -> Figure | str:
-    """Figure 3: seconds of an epoch of each data set, Baseline beside Multi-step, with the share that is saved.
+def epoch_bars(result: Result) -> Figure | str:
+    """Figure 3: seconds of an epoch of each data set with Adam, Baseline beside Multi-step, and the share saved.
 
-    Bars have the standard deviation over rounds. In words where it was not run.
+    Bars have the standard deviation over rounds.
     """
-    found = {side: pair for side in reversed(SIZES) if (pair := _pair(result, side, optimizer))}
+    found = {side: pair for side in reversed(SIZES) if (pair := _pair(result, side, "adam"))}
     if not found:
         return _NOT_RUN
     groups = [[name for name in DATASETS if data.DATASETS[name].side == side] for side in found]
@@ -164,7 +164,8 @@ def epoch_bars(result: Result | None, optimizer: str = "adam") -> Figure | str:
     for axis, (side, pair), names in zip(axes[0], found.items(), groups, strict=True):
         for offset, method, row in zip((-0.2, 0.2), ("Baseline", "Multi-step"), pair, strict=True):
             heights = [epoch_seconds(row, name) for name in names]
-            places, errors = [i + offset for i in range(len(names))], [_deviation(row) * height for height in heights]
+            errors = [_deviation(row) / row["seconds"] * height for height in heights]
+            places = [i + offset for i in range(len(names))]
             axis.bar(places, heights, 0.38, yerr=errors, color=COLOURS[method], ecolor="black", label=method)
         for i, name in enumerate(names):
             at = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
@@ -178,58 +179,54 @@ def epoch_bars(result: Result | None, optimizer: str = "adam") -> Figure | str:
     return figure
 
 
-def epoch_table(result: Result | None, optimizer: str = "adam") -> str:
-    """The numbers of Figure 3, in Markdown; or that it was not run."""
-    if result is None:
-        return _NOT_RUN
+@_of_benchmark
+def epoch_table(result: Result) -> str:
+    """The numbers of Figure 3, in Markdown."""
     rows = []
     for name in DATASETS:
-        side, pair = data.DATASETS[name].side, _pair(result, data.DATASETS[name].side, optimizer)
+        side, pair = data.DATASETS[name].side, _pair(result, data.DATASETS[name].side, "adam")
         images, batch = data.TABLE_6[name]["train"], transfer.preset_config("paper", name, "multistep").batch
-        found = (
-            [*(f"{epoch_seconds(row, name):.1f}" for row in pair), f"{_saved(*pair):.0f} %"]
-            if pair
-            else ["not run"] * 3
-        )
+        found = "not run | not run | not run"
+        if pair:
+            base, ours = (f"{epoch_seconds(row, name):.1f}" for row in pair)
+            found = f"{base} | {ours} | {_saved(*pair):.0f} %"
         reported = f"{_paper_saved():.0f} % (Table 1, SGD)" if name == "bird" else "not printed"
-        line = [data.DATASETS[name].title, f"{side}x{side}", f"{images:,}", f"{images // batch:,} of {batch}"]
-        rows.append([*line, *found, reported])
-    head = [
-        "Data", "images", "for training", "minibatches an epoch", "Baseline (s)", "Multi-step (s)", "saved",
+        minibatches = f"{images:,} | {images // batch:,} of {batch}"
+        rows.append(f"{data.DATASETS[name].title} | {side}x{side} | {minibatches} | {found} | {reported}")
+    return table_of(
+        "Data | images | for training | minibatches an epoch | Baseline (s) | Multi-step (s) | saved | "
         "saved in the paper",
-    ]  # fmt: skip
-    return markdown(head, rows)
+        rows,
+    )
 
 
+@_of_benchmark
 @styled
-def by_steps(result: Result | None, optimizer: str = "adam") -> Figure | str:
-    """Figure 4b: time of an iteration against T for each method, one panel a size of images; in words where it was not
-    run for several T."""
+def by_steps(result: Result) -> Figure | str:
+    """Figure 4b: time of an iteration with Adam against T for each method, one panel a size of images; in words where
+    it was not run for several T."""
     found = {}
-    for side in SIZES:
-        own = [row for row in _rows(result, side, optimizer) if row["precision"] == "float32" and not row["replayed"]]
-        points = sorted(
-            ((_config(row), [1000 * row["seconds"]]) for row in own), key=lambda each: TRANSFER.order(each[0])
-        )
-        if several_steps(points):
-            found[side] = points, own[0]["batch"]
+    for row in result["metrics"]:
+        if (row["optimizer"], row["precision"], row["replayed"]) == ("adam", "float32", False):
+            place = f"{row['side']}x{row['side']}, minibatches of {row['batch']}"
+            found.setdefault((-row["side"], place), []).append((_config(row), [1000 * row["seconds"]]))
+    found = {title: points for (_, title), points in sorted(found.items()) if several_steps(points)}
     if not found:
-        return "No figure against T: one T alone was timed." if result else _NOT_RUN
+        return "No figure against T: one T alone was timed."
     figure, axes = panels(len(found), width=4.6 * len(found), height=4)
-    for axis, (side, (points, batch)) in zip(axes[0], found.items(), strict=True):
-        draw_by_steps(axis, points)
-        axis.set(title=f"{side}x{side}, minibatches of {batch}", ylabel="ms an iteration", ylim=(0, None))
+    for axis, (title, points) in zip(axes[0], found.items(), strict=True):
+        draw_by_steps(axis, sorted(points, key=lambda each: TRANSFER.order(each[0])))
+        axis.set(title=title, ylabel="ms an iteration", ylim=(0, None))
     legend_below(figure, axes[0][0])
     return figure
 
 
-def steps_cost(result: Result | None, optimizer: str = "adam") -> str:
-    """What each further transfer step adds to the time of an exact iteration, in Markdown; or that it was not run."""
-    if result is None:
-        return _NOT_RUN
+@_of_benchmark
+def steps_cost(result: Result) -> str:
+    """What each further transfer step adds to the time of an exact iteration with Adam, in Markdown."""
     rows = []
     for side in SIZES:
-        exact = [_find(_rows(result, side, optimizer), **BASELINE | {"steps": steps}) for steps in range(4)]
+        exact = [_find(result, side, "adam", steps) for steps in range(4)]
         if None not in exact:
             milliseconds = [1000 * row["seconds"] for row in exact]
             added = [f"{b - a:+.0f}" for a, b in itertools.pairwise(milliseconds)]
@@ -242,21 +239,16 @@ def run_times_table(found: pd.DataFrame) -> str:
 
     The time of reading images is in it, that of evaluation is not.
     """
-    columns = {
-        "Setting": lambda seeds: f"{seeds['title'].iloc[0]}, {seeds['setting'].iloc[0]}",
-        "preset": first("preset"),
-        "Method": first("row"),
-        "seeds": len,
-        "ms an iteration": lambda seeds: f"{1000 * seeds['seconds_per_iteration'].mean():.0f}",
-        "s an epoch": lambda seeds: f"{seeds['seconds_per_epoch'].mean():.1f}",
-        "ratio to exact": lambda seeds: _ratio(seeds, found),
-        "device": lambda seeds: listed(f"{run.device}, {run.threads} threads" for run in seeds.itertuples()),
-    }
-    return table(cells(usual(found)), columns)
-
-
-def _ratio(seeds: pd.DataFrame, found: pd.DataFrame) -> str:
-    """Of an epoch's time to that of the exact method of the same data, optimiser and preset."""
-    own = {name: seeds[name].iloc[0] for name in ("dataset", "optimizer", "preset")}
-    exact = where(usual(found), estimator="multistep", window=1, **own)
-    return f"{seeds['seconds_per_epoch'].mean() / exact['seconds_per_epoch'].mean():.2f}" if len(exact) else "-"
+    found, rows = usual(found), []
+    for seeds in cells(found):
+        one = seeds.iloc[0]
+        same = where(found, dataset=one["dataset"], optimizer=one["optimizer"], preset=one["preset"])
+        exact = where(same, estimator="multistep", window=1)["seconds_per_epoch"]
+        epoch, iteration = seeds["seconds_per_epoch"].mean(), seeds["seconds_per_iteration"].mean()
+        ratio = f"{epoch / exact.mean():.2f}" if len(exact) else "-"
+        device = listed(f"{run.device}, {run.threads} threads" for run in seeds.itertuples())
+        rows.append(
+            f"{one['title']}, {one['setting']} | {one['preset']} | {one['row']} | {len(seeds)} | "
+            f"{1000 * iteration:.0f} | {epoch:.1f} | {ratio} | {device}"
+        )
+    return table_of("Setting | preset | Method | seeds | ms an iteration | s an epoch | ratio to exact | device", rows)

@@ -25,10 +25,10 @@ def test_figure_and_table_show_the_stored_numbers(tmp_path, monkeypatch):
     stored = measured(costs.ALL, costs.METHODS, (1, 8))
     monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
     with pytest.raises(UserError, match="run python benchmarks/few_shot_costs.py"):
-        report.costs.measured()
+        report.stored_benchmark("benchmarks/few_shot_costs")
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks" / "few_shot_costs.json").write_text(json.dumps(stored))
-    result = report.costs.measured()
+    result = report.stored_benchmark("benchmarks/few_shot_costs")
     figure = report.costs.figure(result)
     assert [axis.get_title() for axis in figure.axes[:4]] == [f"{w}-way {s}-shot" for w, s in costs.ALL]
     assert figure.axes[0].get_ylabel() == "growth of peak resident set (MB)"
@@ -46,7 +46,10 @@ def test_figure_and_table_show_the_stored_numbers(tmp_path, monkeypatch):
     assert f"Multi-step (4) is **{faster:.2f} times as fast** as MAML" in report.costs.saving(result, 5, 1)
     stored["provenance"]["device"] = "a GPU"
     (tmp_path / "benchmarks" / "few_shot_costs-cuda.json").write_text(json.dumps(stored))
-    assert report.costs.figure(report.costs.measured()).axes[0].get_ylabel() == "peak memory (MB)"
+    assert (
+        report.costs.figure(report.stored_benchmark("benchmarks/few_shot_costs")).axes[0].get_ylabel()
+        == "peak memory (MB)"
+    )
 
 
 def test_one_number_of_steps_makes_no_curve_and_few_cells_no_fit():
@@ -59,3 +62,11 @@ def test_one_number_of_steps_makes_no_curve_and_few_cells_no_fit():
     memory, _ = report.costs.figure(few).axes
     assert [list(line.get_xdata()) for line in memory.lines if len(line.get_xdata())] == [[2, 4]]  # and no dotted line
     assert report.costs.table(few, 20, 1) == "No run yet."
+
+
+def test_memory_that_did_not_grow_is_no_share_to_be_off_by():
+    result = measured([(5, 1)], ["MAML", "FO-MAML"], [2, 4])
+    for row in result["metrics"][:2]:
+        row["bytes"] = 0
+    maml, first_order = report.costs.table(result, 5, 1).splitlines()[2:]
+    assert maml.endswith("| 0 / 0 | - |") and first_order.endswith("| 0 / 0 | 0 / 0 |")

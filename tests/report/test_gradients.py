@@ -83,7 +83,7 @@ def test_figures_of_meta_gradients_show_the_stored_numbers(tmp_path, monkeypatch
 def test_memory_over_steps_shows_both_backward_passes(tmp_path, monkeypatch):
     monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
     with pytest.raises(UserError, match="steps_memory.json is not there: run python benchmarks/steps_memory.py"):
-        report.gradients.steps_memory()
+        report.stored_benchmark("benchmarks/steps_memory")
     rows = [
         {"steps": steps, "window": window, "backward": backward, "bytes": 1e6 * steps * window, "seconds": steps}
         for backward in ("autograd", "adjoint")
@@ -93,6 +93,6 @@ def test_memory_over_steps_shows_both_backward_passes(tmp_path, monkeypatch):
     (tmp_path / "benchmarks").mkdir()
     stored = {"config": {}, "metrics": rows, "provenance": {}}
     (tmp_path / "benchmarks" / "steps_memory.json").write_text(json.dumps(stored))
-    memory, _ = report.gradients.memory_over_steps(report.gradients.steps_memory()).axes
+    memory, _ = report.gradients.memory_over_steps(report.stored_benchmark("benchmarks/steps_memory")).axes
     lines = {line.get_label(): list(line.get_ydata()) for line in memory.lines}
     assert lines == {f"{b}, N = {n}": [4.0 * n, 8.0 * n] for b in ("autograd", "adjoint") for n in (1, 4)}

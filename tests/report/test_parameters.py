@@ -83,6 +83,6 @@ def test_the_methods_of_a_table_take_windows_as_papermill_gives_them():
         few_shot.train("smoke", "omniglot", [5], [1], [], None, 0, "cpu", False)
     with pytest.raises(ConfigError, match="unknown data set 'cifar': choose one of omniglot"):
         few_shot.train("quick", "cifar", [5], [1], [few_shot.MAML], None, 0, "cpu", False)
-    with pytest.raises(ConfigError, match="windows='four'"):
+    with pytest.raises(ConfigError, match="windows='four': it must be a list of whole numbers, or of lists of them"):
         few_shot.methods("four")
     assert converted("windows", (1, 2), list[int]) == [1, 2]

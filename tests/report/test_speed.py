@@ -10,7 +10,7 @@ from msmeta import UserError, report
 def test_speed_tables_show_the_stored_times_as_ratios_to_the_plain_loop(tmp_path, monkeypatch):
     monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
     with pytest.raises(UserError, match="few_shot_step.json is not there: run python benchmarks/few_shot_step.py"):
-        report.speed.step_times()
+        report.stored_benchmark("benchmarks/few_shot_step")
     assert report.speed.graph_table().startswith("Not run: `python benchmarks/few_shot_graph.py`")
     assert report.speed.convolutions_table() == "No run yet."
     names = [f"{kind} {name}" for name in (1, 2, 4, 8, "first-order") for kind in ("plain", "msmeta")]
@@ -20,10 +20,10 @@ def test_speed_tables_show_the_stored_times_as_ratios_to_the_plain_loop(tmp_path
     folder.mkdir()
     stored = {"config": {}, "metrics": metrics, "provenance": origin}
     (folder / "few_shot_step.json").write_text(json.dumps(stored))
-    table = report.speed.step_table(report.speed.step_times())
+    table = report.speed.step_table(report.stored_benchmark("benchmarks/few_shot_step"))
     assert "| MAML | 3.00 | 1.00 | 1.50 | 0.50 | 15.0 | 0 | 1 |" in table
     assert "| Multi-step (8) | 0.43 | 0.14 | 0.38 | 0.12 | 3.8 | 6 | 7 |" in table
-    assert report.speed.step_ratio(report.speed.step_times(), "msmeta 2", "plain 1") == "0.25"
+    assert report.speed.step_ratio(report.stored_benchmark("benchmarks/few_shot_step"), "msmeta 2", "plain 1") == "0.25"
 
     rows = [{"formulation": "grouped", "first": 0.0123, "second": 0.0045}]
     stored = {"config": {"precision": "bf16"}, "metrics": rows, "provenance": origin}

@@ -6,8 +6,9 @@ its own grows by. The images are random: neither time nor memory depends on them
 
 from __future__ import annotations
 
+import itertools
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from msmeta import machine, runs
 from msmeta.data import Episodes
+from msmeta.dynamics import partition
 from msmeta.errors import ConfigError
 from msmeta.experiments.few_shot.config import FewShotConfig, method
 from msmeta.experiments.few_shot.presets import preset_config
@@ -24,13 +26,8 @@ from msmeta.experiments.few_shot.step import meta_gradient, task_chunk
 from msmeta.models import Conv4
 from msmeta.models.conv4 import BLOCKS
 
-METHODS = {
-    method(estimator, window): (estimator, window)
-    for estimator, window in (
-        ("multistep", 1), ("multistep", 2), ("multistep", 4), ("multistep", 8), ("first-order", 1), ("implicit", 1),
-        ("reptile", 1),
-    )
-}  # fmt: skip
+METHODS = {method("multistep", window): ("multistep", window) for window in (1, 2, 4, 8)}
+METHODS |= {method(estimator): (estimator, 1) for estimator in ("first-order", "implicit", "reptile")}
 """Estimator and window by their name."""
 REPEATS = 3
 
@@ -57,12 +54,15 @@ class Cell:
 
     def config(self) -> FewShotConfig:
         """Omniglot's protocol with this many steps; where N does not divide T the last window is shorter."""
-        whole, rest = divmod(self.steps, self.window)
-        windows = (self.window,) * whole + ((rest,) if rest else ())
+        window = 1 if self.window == 1 else uniform(self.steps, self.window)
         changes = {"steps": self.steps, "filters": self.filters, "tasks": self.tasks}
-        return preset_config(
-            "paper", "omniglot", self.way, self.shot, self.estimator, 1 if self.window == 1 else windows, **changes
-        )
+        return preset_config("paper", "omniglot", self.way, self.shot, self.estimator, window, **changes)
+
+
+def uniform(steps: int, window: int) -> tuple[int, ...]:
+    """Windows of this length, with a shorter last one where it does not divide the steps."""
+    whole, rest = divmod(steps, window)
+    return (window,) * whole + (rest,) * (rest > 0)
 
 
 def measure(cell: Cell, device: str = "auto") -> dict[str, float]:
@@ -71,11 +71,9 @@ def measure(cell: Cell, device: str = "auto") -> dict[str, float]:
     Raises UserError, in one line, if the device is not there or the memory does not suffice.
     """
     chosen = machine.choose_device(device)
-    return (
-        meta_iteration(cell, chosen)
-        if chosen.type == "cuda"
-        else machine.in_fresh_process(meta_iteration, cell, chosen)
-    )
+    if chosen.type == "cuda":
+        return meta_iteration(cell, chosen)
+    return machine.in_fresh_process(meta_iteration, cell, chosen)
 
 
 def meta_iteration(cell: Cell, device: torch.device) -> dict[str, float]:
@@ -121,7 +119,7 @@ def counts(cell: Cell) -> Counts:
     config = cell.config()
     support, query, steps = cell.way * cell.shot, cell.way * config.query, cell.steps
     if config.estimator == "multistep":
-        windows = len(_windows(config))
+        windows = len(partition(config.steps, config.window))
         return Counts(windows * support + query, windows * support, query, windows * support, 2 * windows)
     if config.estimator == "first-order":
         return Counts(steps * support + query, 0, max(query, support), 0, 2)
@@ -163,10 +161,6 @@ def _image_work(model: Conv4) -> tuple[int, int, int]:
     return sum(operations) + 2 * model.features * model.way, operations[0], activations
 
 
-def _windows(config: FewShotConfig) -> tuple[int, ...]:
-    return (1,) * config.steps if config.window == 1 else tuple(config.window)
-
-
 @dataclass(frozen=True)
 class CostModel:
     """Seconds = gradient images x `per_gradient` + product images x `per_product`, all of a meta-batch; bytes likewise
@@ -206,38 +200,14 @@ def state_bytes(cell: Cell) -> int:
 
 
 def _relative_least_squares(columns: Sequence[tuple[float, float]], values: np.ndarray) -> tuple[float, float]:
-    """The two constants, neither of them negative."""
-    matrix = np.array(columns, dtype=float) / values[:, None]
-    solution, *_ = np.linalg.lstsq(matrix, np.ones(len(values)), rcond=None)
+    """The two constants, neither of them negative. What was measured as nothing has no relative error and is left out:
+    memory that grew by no more than the states have."""
+    matrix = (np.array(columns, dtype=float) / values[:, None])[values > 0]
+    solution, *_ = np.linalg.lstsq(matrix, np.ones(len(matrix)), rcond=None)
     if solution.min() >= 0:
         return float(solution[0]), float(solution[1])
     alone = matrix[:, 0]  # the second says nothing here, as where few images are held twice
     return float(alone.sum() / (alone @ alone)), 0.0
-
-
-def sweep(
-    settings: Sequence[tuple[int, int]],
-    steps: Sequence[int],
-    methods: Iterable[str] = METHODS,
-    device: str = "auto",
-    filters: int = 64,
-    tasks: int = 4,
-    say: Callable[[str], None] = print,
-) -> dict[str, Any]:
-    """Measures every method at every number of inner steps, one after another; a result as the store holds it."""
-    if unknown := [name for name in methods if name not in METHODS]:
-        raise ConfigError(f"method {unknown[0]!r} is unknown: choose from {'; '.join(METHODS)}")
-    rows = []
-    for way, shot in settings:
-        for count in steps:
-            for name in methods:
-                cell = Cell(*METHODS[name], way, shot, count, filters, tasks)
-                rows.append({**asdict(cell), **measure(cell, device)})
-                say(f"{way}-way {shot}-shot, T = {count}, {name}: {1000 * rows[-1]['seconds']:.0f} ms, "
-                    f"{rows[-1]['bytes'] / 1e6:.0f} MB")  # fmt: skip
-    config = {"settings": [list(s) for s in settings], "steps": list(steps), "methods": list(methods),
-              "filters": filters, "tasks": tasks}  # fmt: skip
-    return {"config": config, "metrics": rows, "provenance": runs.provenance(machine.choose_device(device))}
 
 
 ALL = [(5, 1), (5, 5), (20, 1), (20, 5)]
@@ -245,8 +215,8 @@ ALL = [(5, 1), (5, 5), (20, 1), (20, 5)]
 LIVE = {
     "smoke": ([(5, 1), (20, 1)], (2,), ("MAML", "Multi-step (2)", "FO-MAML")),
     "quick": (ALL, (1, 8), ("MAML", "Multi-step (4)", "Multi-step (8)", "FO-MAML")),
-    "cpu": (ALL, tuple(range(1, 9)), METHODS),
-    "paper": (ALL, tuple(range(1, 9)), METHODS),
+    "cpu": (ALL, tuple(range(1, 9)), tuple(METHODS)),
+    "paper": (ALL, tuple(range(1, 9)), tuple(METHODS)),
 }
 """Settings, inner steps and methods of a live measurement, by preset."""
 
@@ -260,15 +230,28 @@ def live(
     filters: int,
     tasks: int,
 ) -> dict[str, Any]:
-    """What a notebook measures: the preset's cells where it sets none of its own. Raises ConfigError."""
+    """Measures every method at every number of inner steps in each setting, one after another: the preset's where none
+    are given. Returns a result as the store holds it. Raises ConfigError."""
     if preset not in LIVE:
         raise ConfigError(f"preset {preset!r} is unknown: choose from {', '.join(LIVE)}")
-    own = LIVE[preset]
-    settings = [tuple(setting) for setting in settings or own[0]]
-    return sweep(settings, steps or own[1], methods or own[2], device, filters, tasks)
+    settings, steps, methods = (
+        list(own or usual) for own, usual in zip((settings, steps, methods), LIVE[preset], strict=True)
+    )
+    if unknown := [name for name in methods if name not in METHODS]:
+        raise ConfigError(f"method {unknown[0]!r} is unknown: choose from {'; '.join(METHODS)}")
+    rows = []
+    for (way, shot), count, name in itertools.product(settings, steps, methods):
+        cell = Cell(*METHODS[name], way, shot, count, filters, tasks)
+        row = measure(cell, device)
+        print(
+            f"{way}-way {shot}-shot, T = {count}, {name}: {1000 * row['seconds']:.0f} ms, {row['bytes'] / 1e6:.0f} MB"
+        )
+        rows.append({**asdict(cell), **row})
+    config = {"settings": settings, "steps": steps, "methods": methods, "filters": filters, "tasks": tasks}
+    return {"config": config, "metrics": rows, "provenance": runs.provenance(machine.choose_device(device))}
 
 
-class SavedBytes:
+class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
     """The most bytes that automatic differentiation held for backward passes at one time, on any device.
 
     Counted by its own hooks, so that no allocator's habits are in it. A tensor saved twice counts twice.
@@ -276,17 +259,11 @@ class SavedBytes:
 
     def __init__(self) -> None:
         self.now = self.peak = 0
+        super().__init__(lambda tensor: _Held(self, tensor), lambda held: held.tensor)
 
     def __enter__(self) -> SavedBytes:
-        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda held: held.tensor)
-        self._hooks.__enter__()
+        super().__enter__()
         return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._hooks.__exit__(*error)
-
-    def _pack(self, tensor: Tensor) -> _Held:
-        return _Held(self, tensor)
 
 
 class _Held:

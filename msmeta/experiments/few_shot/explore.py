@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -98,17 +97,16 @@ def compare(learner: Learner, setting: Setting) -> list[dict[str, Any]]:
     bytes: what the backward pass keeps. path: (step, query loss) where each gradient is evaluated, and after the last
     step.
     """
-    inner = SGD(setting.lr, setting.momentum)
-    exact = replace(setting, window=1)
-    rows = [_row(learner, exact, MultiStep(inner, setting.steps, 1, setting.backward))]
-    if setting.window != 1:
-        shared = MultiStep(inner, setting.steps, setting.window, setting.backward)
-        rows.append(_row(learner, setting, shared))
-    rows.append(_row(learner, exact, FirstOrder(inner, setting.steps)) | {"window": None})
-    reference = rows[0]["grad"]
+    inner, steps = SGD(setting.lr, setting.momentum), setting.steps
+    rows = [
+        _row(learner, replace(setting, window=window), MultiStep(inner, steps, window, setting.backward))
+        for window in dict.fromkeys((1, setting.window))
+    ]
+    rows.append(_row(learner, replace(setting, window=1), FirstOrder(inner, steps)) | {"window": None})
+    exact = rows[0]["grad"]
     for row in rows:
-        row["cosine"] = (torch.dot(row["grad"], reference) / (row["grad"].norm() * reference.norm())).item()
-        row["ratio"] = (row["grad"].norm() / reference.norm()).item()
+        row["cosine"] = (torch.dot(row["grad"], exact) / (row["grad"].norm() * exact.norm())).item()
+        row["ratio"] = (row["grad"].norm() / exact.norm()).item()
     return rows
 
 
@@ -117,12 +115,8 @@ def _row(learner: Learner, setting: Setting, estimator: Callable[..., MetaGradie
     problem = few_shot.episode_problem(learner.model, learner.episodes, logits)
     with SavedBytes() as saved:
         out = estimator(problem, learner.theta)
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        estimator(problem, learner.theta).loss.item()
-        times.append(time.perf_counter() - start)
     right = logits[0].argmax(-1) == learner.episodes.query_y
+    times, _ = machine.timed(lambda: estimator(problem, learner.theta), right.device, 3)
     return {
         "window": setting.window,
         "loss": out.loss.item(),

@@ -41,7 +41,7 @@ def test_windows_cover_the_steps_whether_or_not_they_divide_them():
         name for name in costs.METHODS for _ in range(2)
     ]
     with pytest.raises(ConfigError, match="method 'SGD' is unknown: choose from MAML; Multi-step"):
-        costs.sweep([(5, 1)], [1], ["SGD"], "cpu")
+        costs.live("paper", [(5, 1)], [1], ["SGD"], "cpu", 8, 2)
 
 
 @pytest.mark.parametrize("steps", [1, 2])
@@ -70,6 +70,10 @@ def test_fit_recovers_the_constants_and_never_goes_below_zero():
     assert found == pytest.approx(constants, rel=1e-9)
     model = costs.fit(cells, made((3e-4, -1e-5, 5e5, 2e5), cells))
     assert model.per_product == 0 and model.per_gradient == pytest.approx(3e-4, rel=0.1)
+    still = made(constants, cells)
+    still[0]["bytes"] = 0  # the resident set did not grow: no relative error to fit
+    assert costs.fit(cells, still).per_held_once == pytest.approx(5e5, rel=1e-9)
+    assert costs.fit(cells, [row | {"bytes": 0} for row in still]).per_held_twice == 0
 
 
 @pytest.mark.parametrize("method", costs.METHODS)
