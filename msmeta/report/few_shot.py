@@ -11,12 +11,11 @@ from matplotlib.figure import Figure
 
 from msmeta.experiments import few_shot
 from msmeta.report import frame, live, paper, tables
-from msmeta.report.claims import Claim, claims_table
 from msmeta.report.frame import FEW_SHOT, Values
 from msmeta.report.parameters import converted
 from msmeta.report.statistics import Difference, paired
 from msmeta.report.style import drawn, panels, styled
-from msmeta.report.tables import Columns, accuracy_text, cells, first, listed, mean_text, of_config
+from msmeta.report.tables import Claim, Columns, accuracy_text, cells, claims_table, listed, mean_text, of_config
 
 PAPER_DATA = {4: "omniglot", 5: "miniimagenet"}
 """Data set of each of the paper's tables."""
@@ -48,12 +47,8 @@ committed = partial(frame.committed, FEW_SHOT)
 """Committed runs (`frame.committed`)."""
 
 
-def measured_table(number: int, dataset: str | None = None) -> str:
-    """Our Table 4 or 5, in Markdown: each cell is the `paper` preset's result, else the `cpu` preset's, or "not run".
-
-    dataset: another one than the paper's, with the same columns.
-    """
-    dataset = dataset or PAPER_DATA[number]
+def measured_table(number: int, dataset: str) -> str:
+    """Table 4 or 5 as measured on a data set, in Markdown: the `paper` preset's result, else the `cpu` preset's."""
     return tables.measured_table(FEW_SHOT, number, committed(dataset=dataset), methods(), _places(number, dataset))
 
 
@@ -62,20 +57,20 @@ def _places(number: int, dataset: str) -> list[Values]:
 
 
 def comparison(found: pd.DataFrame) -> str:
-    """Methods of one preset against MAML, at equal training time and at equal meta-iterations, in Markdown.
+    """Methods of one preset and data set against MAML, at equal training time and at equal meta-iterations, in Markdown.
 
     Differences are paired over the common test episodes, and over seeds where there are several. Equal iterations are
     the last point of the learning curves that both MAML and the method have reached.
     """
 
+    base = frame.where(found, **MAML)
+
     def maml(seeds: pd.DataFrame) -> pd.DataFrame:
-        config = seeds["cell"].iloc[0]
-        own = few_shot.preset_config(config.preset, config.dataset, config.way, config.shot, **MAML)
-        return found.iloc[:0] if config == own else tables.seeds_of(found, own)
+        return frame.where(base, setting=seeds["setting"].iloc[0]).drop(seeds.index, errors="ignore")
 
     columns = {
-        "Setting": first("setting"),
-        "Method": first("label"),
+        "Setting": "{setting}",
+        "Method": "{label}",
         "seeds": lambda seeds: listed(seeds["seed"]),
         "iterations": lambda seeds: listed(seeds["iterations"]),
         "at equal time (%)": accuracy_text,
@@ -89,20 +84,20 @@ def comparison(found: pd.DataFrame) -> str:
 
 
 def equal_iterations(ours: pd.DataFrame, theirs: pd.DataFrame, bound: float = 0.0) -> tuple[Difference | None, str]:
-    """`difference` after equally many meta-iterations, and how many; None where a seed has no such point."""
-    sides = [{run.seed: run for run in each.itertuples()} for each in (ours, theirs)]
-    seeds = sides[0].keys() & sides[1].keys()
-    at = {seed: max(set.intersection(*({*s[seed].curve["iteration"]} for s in sides)), default=None) for seed in seeds}
+    """`tables.difference` after equally many meta-iterations, and how many; None where a seed has no such point."""
+    curves = [{run.seed: _points(run) for run in each.itertuples()} for each in (ours, theirs)]
+    seeds = curves[0].keys() & curves[1].keys()
+    at = {seed: max(curves[0][seed].keys() & curves[1][seed].keys(), default=None) for seed in seeds}
     if None in at.values():
         return None, ""
-    values = [{seed: _accuracies(side[seed], at[seed]) for seed in seeds} for side in sides]
+    values = [{seed: own[seed][at[seed]] for seed in seeds} for own in curves]
     return paired(*values, bound), listed(sorted(at.values()))
 
 
-def _accuracies(run: Any, iteration: int) -> list[float]:
-    """Accuracy (%) on each test episode at a point of the learning curve."""
-    right = run.curve["right_answers"][run.curve["iteration"].index(iteration)]
-    return [100 * count / run.answers_per_episode for count in right]
+def _points(run: Any) -> dict[int, list[float]]:
+    """Accuracy (%) on each test episode at the points of the learning curve, by their iterations."""
+    percent = [[100 * count / run.answers_per_episode for count in right] for right in run.curve["right_answers"]]
+    return dict(zip(run.curve["iteration"], percent, strict=True))
 
 
 def claims(number: int, found: pd.DataFrame, only: tuple[Values, Values, tuple[int, int]] | None = None) -> str:
@@ -148,9 +143,8 @@ _CLAIMS = {
 """The paper's words, `method` less `base`, the settings in which it is more than so many points."""
 
 
-def commands(preset: str, number: int, dataset: str | None = None) -> str:
+def commands(preset: str, number: int, dataset: str) -> str:
     """The commands that would fill the cells that this preset has not run, as a code block; empty if there are none."""
-    dataset = dataset or PAPER_DATA[number]
     values = [place | method for place in _places(number, dataset) for method in methods()]
     return tables.commands(FEW_SHOT, preset, committed(dataset=dataset), values, [0])
 
@@ -158,36 +152,32 @@ def commands(preset: str, number: int, dataset: str | None = None) -> str:
 def tuning_table(dataset: str = "omniglot") -> str:
     """How the inner and the meta rate of the `cpu` preset were chosen: accuracy on classes held out for it."""
     heads = {
-        "Setting": first("setting"),
+        "Setting": "{setting}",
         "Method": of_config(
             lambda c: few_shot.label(c) + (f", λ = {c.proximal:g}" if c.estimator == "implicit" else "")
         ),
         "Iterations": lambda own: listed(sorted(own["iterations"])),
-        "Meta rate": of_config(lambda c: f"{c.meta_lr:g}"),
+        "Meta rate": "{meta_lr:g}",
     }
     return tables.tuning_table(FEW_SHOT, ["setting", "label", "proximal", "meta_lr"], heads, dataset=dataset)
 
 
 def live_table(found: pd.DataFrame, number: int) -> str:
     """Live runs beside the paper's cell of the same method, where it is of the same data set, in Markdown."""
-
-    def reported(config: few_shot.FewShotConfig) -> paper.Cell | None:
-        return paper.cell(number, vars(config)) if config.dataset == PAPER_DATA[number] else None
-
     own = {"Iterations/s": lambda seeds: mean_text(seeds["meta_iterations_per_second"], 1)}
-    return tables.live_table(found, reported, own)
+    return tables.live_table(
+        found, lambda c: paper.cell(number, vars(c)) if c.dataset == PAPER_DATA[number] else None, own
+    )
 
 
 _CONDITIONS: Columns = {
     "filters, image size if shrunk": of_config(
         lambda c: f"{c.filters}" + (f" at {c.image_size}x{c.image_size}" if c.image_size else "")
     ),
-    "tasks": first("tasks"),
+    "tasks": "{tasks}",
     "steps in training / at test": of_config(lambda c: f"{c.steps} / {c.test_steps or c.steps}"),
-    "inner optimiser, lr / momentum / weight decay": of_config(
-        lambda c: f"{c.optimizer} {c.lr:g} / {c.momentum:g} / {c.weight_decay:g}"
-    ),
-    "meta optimiser, lr": of_config(lambda c: f"{c.meta_optimizer} {c.meta_lr:g}"),
+    "inner optimiser, lr / momentum / weight decay": "{optimizer} {lr:g} / {momentum:g} / {weight_decay:g}",
+    "meta optimiser, lr": "{meta_optimizer} {meta_lr:g}",
     "tested": lambda seeds: listed(seeds["selected_iteration"]) if seeds["select_every"].iloc[0] else "the last",
     "with training's windows (%)": lambda seeds: (
         "-" if seeds["window"].iloc[0] == 1 else accuracy_text(seeds, "windowed_accuracy")

@@ -10,7 +10,8 @@ import pandas as pd
 
 from msmeta import data, runs
 from msmeta.errors import ConfigError
-from msmeta.report.frame import Experiment, Values, frame
+from msmeta.experiments.transfer import sources
+from msmeta.report.frame import TRANSFER, Experiment, Values, frame
 
 
 def train(
@@ -21,15 +22,14 @@ def train(
     device: str,
     force: bool,
     say: Callable[[str], None] = print,
-    missing: str = "",
     **values: Iterable[Any],
 ) -> tuple[pd.DataFrame, str]:
-    """Trains each method with each of these values, on a data set or on glyphs; (runs, what data and why).
+    """Trains each method with each of these values, on a data set or on glyphs; (runs, what they used and why).
 
-    Says how each run ended. Finished runs with the same config are reused unless `force`. missing: as in `choose_data`.
-    values: of fields of the config; None is the preset's. Raises ConfigError where there is nothing to run.
+    Says how each run ended. Finished runs with the same config are reused unless `force`. values: of fields of the
+    config; None is the preset's. Raises ConfigError where there is nothing to run.
     """
-    dataset, why = choose_data(preset, dataset, missing)
+    dataset, why = _choose_data(experiment, preset, dataset)
     choices = [[(name, value) for value in own] for name, own in values.items()]
     configs = [
         experiment.module.preset_config(preset, dataset, **method, **{n: v for n, v in chosen if v is not None})
@@ -54,37 +54,45 @@ def title(found: pd.DataFrame) -> str:
     return f"Live run ({first['preset']}), {first['title']}, {first['setting']}"
 
 
-def choose_data(preset: str, dataset: str, missing: str = "") -> tuple[str, str]:
-    """(data set for live runs, which and why in words): itself, or glyphs of its kind where it cannot be had.
+def _choose_data(experiment: Experiment, preset: str, dataset: str) -> tuple[str, str]:
+    """(data set for live runs, what they use and why): itself, or glyphs where it or the source network is missing.
 
-    missing: what else cannot be had, in words. The presets `cpu` and `paper` insist on the data set. Raises ConfigError
-    for an unknown one.
+    The presets `cpu` and `paper` insist on the data set. Raises ConfigError for an unknown one.
     """
-    title = data.find(dataset).title
-    if preset == "smoke":
-        return data.glyphs_like(dataset), f"The smoke preset always uses procedurally drawn glyphs, not {title}."
+    title, source = data.find(dataset).title, _source(experiment, preset, dataset)
+    glyphs = f"These runs used procedurally drawn glyphs, not {title}, because"
     if preset in runs.COMMITTED_PRESETS:
-        return dataset, f"These runs used {title}."
-    if missing:
-        why = f"These runs used procedurally drawn glyphs, not {title}, because {missing}."
-        return data.glyphs_like(dataset), why
-    return data.real_or_glyphs(dataset)
+        name, why = dataset, f"These runs used {title}."
+    elif preset == "smoke":
+        name, why = data.glyphs_like(dataset), f"{glyphs} the smoke preset always does."
+    elif source and not sources.available(source):
+        name = data.glyphs_like(dataset)
+        why = f"{glyphs} the weights of the source network {source} are not in the data folder."
+    else:
+        name, why = data.real_or_glyphs(dataset)
+    if source := _source(experiment, preset, name):
+        untrained = sources.SOURCES[source].file is None
+        why += f" The source network is {source}" + (", untrained: it has nothing to teach." if untrained else ".")
+    return name, why
+
+
+def _source(experiment: Experiment, preset: str, dataset: str) -> str | None:
+    """The network that meta-transfer learns from."""
+    return experiment.module.preset_config(preset, dataset, "scratch").source if experiment is TRANSFER else None
 
 
 def data_in_words(name: str) -> str:
     """Counts, origin, licence and hash of a data set, in Markdown."""
     entry = data.find(name)
     if entry.purpose == data.FEW_SHOT:
-        train, test = (entry.classes_in(split) for split in ("train", "test"))
-        what = f"{train:,} classes for meta-training and {test:,} others for meta-test"
-        if entry.rotations > 1:
-            counts = f"{entry.rotations * train:,} and {entry.rotations * test:,} classes"
-            what += f", each also turned by 90, 180 and 270 degrees ({counts})"
-        what += f", {entry.samples} images of each"
+        train, test = (f"{entry.classes_in(split):,}" for split in ("train", "test"))
+        turned = f", each in {entry.rotations} rotations" if entry.rotations > 1 else ""
+        what = (
+            f"{train} classes for meta-training and {test} others for meta-test{turned}, {entry.samples} images of each"
+        )
     else:
         train, validation, test = (f"{len(entry.splits[split]):,}" for split in ("train", "validation", "test"))
-        counts = f"{train} images for training, {validation} for validation, {test} for the test"
-        what = f"{entry.classes} classes; {counts}"
+        what = f"{entry.classes} classes; {train} images for training, {validation} for validation, {test} for the test"
     return (
         f"**{entry.title}**: {what}, {entry.side}x{entry.side} pixels. Source: {entry.source.rstrip('.')}. "
         f"Licence: {entry.licence.rstrip('.')}. SHA-256 of the arrays: `{data.load(name).hash[:16]}`."

@@ -21,14 +21,13 @@ class Cell:
     spread: float | None
 
     def __str__(self) -> str:
-        return f"{self.value:g} ±{self.spread:g}"
+        return f"{self.value:g}" + ("" if self.spread is None else f" ±{self.spread:g}")
 
 
 @dataclass(frozen=True)
 class PaperTable:
     """A table as it is printed: `cells[method][column]`, None where the paper leaves the cell empty, in its order."""
 
-    caption: str
     columns: tuple[str, ...]
     cells: dict[str, dict[str, Cell | None]]
 
@@ -46,7 +45,7 @@ def table(number: int | str) -> PaperTable:
     columns = tuple(column["title"] for column in raw["columns"])
     values = {row["method"]: [value and Cell(*value) for value in row["values"]] for row in raw["rows"]}
     cells = {method: dict(zip(columns, own, strict=True)) for method, own in values.items()}
-    return PaperTable(raw["caption"], columns, cells)
+    return PaperTable(columns, cells)
 
 
 def cell(number: int, config: Mapping[str, Any]) -> Cell | None:

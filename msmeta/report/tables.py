@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -15,7 +15,10 @@ from msmeta.report.frame import Experiment, Values, commit_in_words, stored, whe
 from msmeta.report.statistics import Difference, mean_ci, paired, plus_minus
 from msmeta.report.style import markdown
 
-Columns = dict[str, Callable[[Any], Any]]  # what stands in each column, by its head
+Column = str | Callable[[pd.DataFrame], Any]
+"""Of the runs of a row: a template of what they have in common, such as `{optimizer} {lr:g}`, or a function."""
+Columns = dict[str, Column]
+"""What stands in each column, by its head."""
 
 PLUS_MINUS = (
     "\n\n± is a 95 % confidence interval of the mean (Student's t): over seeds where there are several; where there is "
@@ -23,9 +26,13 @@ PLUS_MINUS = (
 )
 
 
-def table(groups: Iterable[Any], columns: Columns) -> str:
-    """A row a group, in Markdown."""
-    return markdown(list(columns), [[column(group) for column in columns.values()] for group in groups])
+def table(groups: Iterable[pd.DataFrame], columns: Columns) -> str:
+    """A row a group of runs, in Markdown."""
+    rows = [
+        [column.format(**own.iloc[0]) if isinstance(column, str) else column(own) for column in columns.values()]
+        for own in groups
+    ]
+    return markdown(list(columns), rows)
 
 
 def first(name: str) -> Callable[[pd.DataFrame], Any]:
@@ -120,6 +127,52 @@ def _p_text(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
+@dataclass(frozen=True)
+class Claim:
+    """In `where`, `method` less `base` is more than `bound` points; each of them fields of a config.
+
+    printed: whether the paper says so; else it is ours.
+    """
+
+    words: str
+    method: dict[str, Any]
+    base: dict[str, Any]
+    where: dict[str, Any]
+    bound: float = 0.0
+    printed: bool = True
+
+
+def claims_table(
+    experiment: Experiment,
+    number: int,
+    found: pd.DataFrame,
+    claims: Iterable[Claim],
+    place: Callable[[Any], str],
+    tests: dict[str, Callable[[pd.DataFrame, pd.DataFrame, float], str]],
+) -> str:
+    """Each claim on Table `number`, in Markdown.
+
+    Both sides are runs of one preset, `paper` where it has run both. place: `where` in words, of a config. tests: by
+    the heads of their columns, what is said of the runs of the method, those of the base and the bound.
+    """
+    rows = []
+    for claim in claims:
+        sides = claim.method, claim.base
+        configs = [experiment.module.preset_config("paper", **claim.where, **side) for side in sides]
+        reported = [paper.cell(number, vars(config)) if claim.printed else None for config in configs]
+        own = of_best_preset(experiment, found, claim.where, sides)
+        rows.append(
+            [
+                claim.words,
+                f"{' less '.join(map(experiment.row, configs))}, {place(configs[0])}",
+                f"> {claim.bound:+g}",
+                f"{reported[0].value - reported[1].value:+.2f}" if all(reported) else "-",
+                *(test(*own, claim.bound) for test in tests.values()),
+            ]
+        )
+    return markdown(["The paper's words", "Difference (points)", "Claim", "Paper", *tests], rows)
+
+
 def listed(values: Iterable[Any]) -> str:
     """Values that differ, each once."""
     return ", ".join(dict.fromkeys(f"{value:,}" if isinstance(value, int) else str(value) for value in values))
@@ -129,8 +182,8 @@ def conditions(found: pd.DataFrame, own: Columns) -> str:
     """What each row was run with, in Markdown: all that is known to move accuracy by points. own: columns of the
     experiment, of the runs of one config."""
     columns = {
-        "Run": lambda seeds: f"{seeds['title'].iloc[0]}, {seeds['setting'].iloc[0]}, {seeds['row'].iloc[0]}",
-        "preset": first("preset"),
+        "Run": "{title}, {setting}, {row}",
+        "preset": "{preset}",
         "seeds": lambda seeds: listed(seeds["seed"]),
         **own,
         "iterations": lambda seeds: listed(seeds["iterations"]),
@@ -148,8 +201,8 @@ def live_table(found: pd.DataFrame, reported: Callable[[Any], Any], own: Columns
     """Live runs beside the paper's numbers, in Markdown. reported: the paper's number for a config, or None. own: as
     in `conditions`."""
     columns = {
-        "Setting": lambda seeds: f"{seeds['title'].iloc[0]}, {seeds['setting'].iloc[0]}",
-        "Method": first("row"),
+        "Setting": "{title}, {setting}",
+        "Method": "{row}",
         "seeds": lambda seeds: listed(seeds["seed"]),
         "Live run (%)": accuracy_text,
         "Paper (%)": of_config(lambda config: reported(config) or "-"),
@@ -204,6 +257,6 @@ def commands(
     return "\n".join(["```bash", *chain(*lines.values()), "```"]) if lines else ""
 
 
-def _prepare(dataset: str) -> str:
-    given = "" if data.DATASETS[dataset].raw_files else " --from DIR"
-    return f"msmeta data prepare {dataset}{given}"
+def _prepare(name: str) -> str:
+    raw_files = data.find(data.find(name).view_of or name).raw_files
+    return f"msmeta data prepare {name}" + ("" if raw_files else " --from DIR")

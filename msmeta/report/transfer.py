@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
 
 import pandas as pd
 
 from msmeta import data
 from msmeta.errors import ConfigError
 from msmeta.experiments import transfer
-from msmeta.experiments.transfer import sources
 from msmeta.report import frame, live, paper, tables
-from msmeta.report.claims import Claim, claims_table
 from msmeta.report.frame import TRANSFER, Values
 from msmeta.report.style import markdown
-from msmeta.report.tables import Columns, difference, first, mean_text, of_config, tested_text
+from msmeta.report.tables import Claim, Column, Columns, claims_table, difference, mean_text, of_config, tested_text
 
-SCRATCH, BASELINE = {"estimator": "scratch"}, {"estimator": "multistep"}
+SCRATCH = {"estimator": "scratch"}
+BASELINE = {"estimator": "multistep", "steps": 2, "window": 1, "transfer_rate": 1.0}
 MULTI_STEP = BASELINE | {"window": 2}
 METHODS: dict[str, Values] = {
     "Scratch": SCRATCH,
@@ -53,25 +51,8 @@ def window_methods(steps: int = 2, window: int = 2) -> list[Values]:
     return [SCRATCH, BASELINE | {"steps": steps}, BASELINE | {"steps": steps, "window": window}]
 
 
-def train(
-    preset: str,
-    dataset: str,
-    methods: Iterable[Values],
-    device: str,
-    force: bool,
-    say: Callable[[str], None] = print,
-    **values: Iterable[Any],
-) -> tuple[pd.DataFrame, str]:
-    """`live.train`, on glyphs too where the source network cannot be had; also says which source network it is."""
-    source = transfer.preset_config(preset, dataset, "scratch").source
-    absent = f"the weights of the source network {source} are not in the data folder"
-    missing = "" if sources.available(source) else absent
-    found, why = live.train(TRANSFER, preset, dataset, methods, device, force, say, missing, **values)
-    source = found["source"].iloc[0]
-    untrained = ", whose weights are random: it has nothing to teach" if sources.SOURCES[source].file is None else ""
-    return found, f"{why} The source network is {source}{untrained}."
-
-
+train = partial(live.train, TRANSFER)
+"""Trains live runs (`live.train`), on glyphs where the data set or the source network cannot be had."""
 committed = partial(frame.committed, TRANSFER)
 """Committed runs (`frame.committed`)."""
 
@@ -89,20 +70,14 @@ def measured_table(number: int) -> str:
 
 def of_table(found: pd.DataFrame) -> pd.DataFrame:
     """The runs of the methods of Tables 2 and 3, whatever their epochs."""
-    return found.loc[[any(_is(config, method) for method in TABLE_METHODS) for config in found["config"]]]
+    return found.loc[[any(m.items() <= vars(config).items() for m in TABLE_METHODS) for config in found["config"]]]
 
 
 def longer(found: pd.DataFrame, method: Values) -> list[Values]:
     """A method with each number of epochs that is not its preset's and that it was run with."""
-    own = [config for config in found["config"] if _is(config, method)]
+    own = frame.where(found, **method)["config"]
     epochs = {config.epochs for config in own if config.epochs != TRANSFER.preset(config, TRANSFER.required).epochs}
     return [method | {"epochs": count} for count in sorted(epochs)]
-
-
-def _is(config: transfer.TransferConfig, method: Values) -> bool:
-    """Whether a run is of a method, whatever its epochs."""
-    given = {name: getattr(config, name) for name in ("preset", "dataset", "optimizer", "epochs", "seed")}
-    return config == transfer.preset_config(**given | method)
 
 
 def claims(number: int, found: pd.DataFrame) -> str:
@@ -135,30 +110,29 @@ def commands(preset: str, optimizer: str, methods: Iterable[Values], datasets: I
 
 def presets(optimizer: str) -> str:
     """What a run of each preset is on CIFAR-100, in Markdown; the `paper` preset is the paper's protocol."""
-    counts, presets = data.TABLE_6["cifar-100"], ("paper", "cpu", "quick")
-    configs = [transfer.preset_config(preset, "cifar-100", "multistep", optimizer) for preset in presets]
-
-    scratch_rates = {c.preset: transfer.preset_config(c.preset, c.dataset, "scratch", optimizer).lr for c in configs}
-
-    def images(config: transfer.TransferConfig) -> int:
-        return config.train_images or counts["train"]
-
-    lines: dict[str, Callable[[transfer.TransferConfig], str]] = {
-        "training images": lambda c: f"{images(c):,}",
-        "validation images, for the choice of the epoch": lambda c: f"{counts['validation']:,}",
-        "test images": lambda c: f"{counts['test']:,}",
-        "source network": lambda c: c.source,
-        "target network": _network,
-        "images of a minibatch": lambda c: f"{c.batch}",
-        "epochs": lambda c: f"{c.epochs}",
-        "iterations": lambda c: f"{c.epochs * (images(c) // c.batch):,}",
-        "first rate of φ, annealed by Eq. 55": lambda c: f"{c.lr:g}, weight decay {c.weight_decay:g}",
-        "first rate of φ, Scratch": lambda c: f"{scratch_rates[c.preset]:g}",
-        "rate of θ (Adam)": lambda c: f"{c.meta_lr:g}, weight decay {c.meta_weight_decay:g}",
-        "β": lambda c: f"{c.beta:g}",
-    }
-    rows = [[name, *map(text, configs)] for name, text in lines.items()]
-    return markdown(["", *(f"`{preset}`" for preset in presets)], rows)
+    counts, columns = data.TABLE_6["cifar-100"], []
+    for preset in ("paper", "cpu", "quick"):
+        own, scratch = (transfer.preset_config(preset, "cifar-100", e, optimizer) for e in ("multistep", "scratch"))
+        images = own.train_images or counts["train"]
+        columns.append(
+            {
+                "": f"`{preset}`",
+                "training images": f"{images:,}",
+                "validation images, for the choice of the epoch": f"{counts['validation']:,}",
+                "test images": f"{counts['test']:,}",
+                "source network": own.source,
+                "target network": _network(own),
+                "images of a minibatch": own.batch,
+                "epochs": own.epochs,
+                "iterations": f"{own.epochs * (images // own.batch):,}",
+                "first rate of φ, annealed by Eq. 55": f"{own.lr:g}, weight decay {own.weight_decay:g}",
+                "first rate of φ, Scratch": f"{scratch.lr:g}",
+                "rate of θ (Adam)": f"{own.meta_lr:g}, weight decay {own.meta_weight_decay:g}",
+                "β": f"{own.beta:g}",
+            }
+        )
+    head, *rows = zip(columns[0], *(column.values() for column in columns), strict=True)
+    return markdown(head, rows)
 
 
 def _network(config: transfer.TransferConfig) -> str:
@@ -168,10 +142,7 @@ def _network(config: transfer.TransferConfig) -> str:
 def tuning_table(optimizer: str) -> str:
     """How the `cpu` preset's first rates of φ and θ were chosen: accuracy (%) on validation images, and pairs that are
     off."""
-    heads = {
-        "Method": first("label"),
-        "rate of θ": _of_transfer(lambda c: f"{c.meta_lr:g}"),
-    }
+    heads = {"Method": "{label}", "rate of θ": _of_transfer("{meta_lr:g}")}
 
     def note(run: pd.Series) -> str:
         return "" if run["estimator"] == "scratch" else f" ({pairs_off(run['pair_weights'])} off)"
@@ -189,28 +160,26 @@ def live_table(found: pd.DataFrame) -> str:
     numbers = {optimizer: number for number, optimizer in OPTIMIZERS.items()}
     own = {
         "Validation (%)": lambda seeds: mean_text(seeds["validation_accuracy"]),
-        "Epochs": first("epochs"),
+        "Epochs": "{epochs}",
         "ms an iteration": lambda seeds: mean_text(1000 * seeds["seconds_per_iteration"], 0),
     }
     return tables.live_table(found, lambda config: paper.cell(numbers[config.optimizer], vars(config)), own)
 
 
-def _of_transfer(text: Callable[[transfer.TransferConfig], Any]) -> Callable[[pd.DataFrame], Any]:
+def _of_transfer(template: str) -> Column:
     """Of a config that transfers; Scratch has none of it."""
-    return of_config(lambda config: "-" if config.estimator == "scratch" else text(config))
+    return of_config(lambda config: "-" if config.estimator == "scratch" else template.format(**vars(config)))
 
 
 _CONDITIONS: Columns = {
-    "images for training / validation / test": lambda seeds: " / ".join(
-        f"{count:,}" for count in seeds["images"].iloc[0].values()
-    ),
-    "source": _of_transfer(lambda c: c.source),
+    "images for training / validation / test": "{images[train]:,} / {images[validation]:,} / {images[test]:,}",
+    "source": _of_transfer("{source}"),
     "target": of_config(_network),
-    "T / N": _of_transfer(lambda c: f"{c.steps} / {c.window}"),
-    "lr / momentum or β₁ / weight decay": of_config(lambda c: f"{c.lr:g} / {c.momentum:g} / {c.weight_decay:g}"),
-    "meta lr": _of_transfer(lambda c: f"{c.meta_lr:g}"),
-    "minibatch": first("batch"),
-    "epochs": first("epochs"),
+    "T / N": _of_transfer("{steps} / {window}"),
+    "lr / momentum or β₁ / weight decay": "{lr:g} / {momentum:g} / {weight_decay:g}",
+    "meta lr": _of_transfer("{meta_lr:g}"),
+    "minibatch": "{batch}",
+    "epochs": "{epochs}",
     "epochs selected": lambda seeds: ", ".join(map(str, seeds["selected_epoch"])),
     "their validation accuracy (%)": lambda seeds: mean_text(seeds["validation_accuracy"]),
     "last epoch's test accuracy (%)": lambda seeds: mean_text(seeds["last_accuracy"]),

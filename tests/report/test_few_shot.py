@@ -47,6 +47,7 @@ def test_papers_table_is_the_papers():
     assert cell(table, "FO-MAML (ours)", "20-way 1-shot") == "90.53 ±1.13"
     assert len(table.splitlines()) == 2 + 9
     assert cell(paper.table(5).markdown(), "iMAML", "5-way 5-shot") == "-"
+    assert cell(paper.table(1).markdown(), "Multi-step", "ratio") == "0.65"
     with pytest.raises(ConfigError, match="no table 7"):
         paper.table(7)
 
@@ -64,7 +65,7 @@ def test_a_config_finds_the_papers_own_number_before_the_one_it_quotes():
 
 def test_measured_table_prefers_the_full_protocol_and_labels_the_rest(store):
     store(result(), result(("multistep", 1)), result(("multistep", 1), "paper", accuracy=99.0))
-    table = report.measured_table(4)
+    table = report.measured_table(4, "omniglot")
     assert cell(table, "Multi-step (4)", "5-way 1-shot") == "95.00 ±6.62 (cpu, 1 seed)"
     assert cell(table, "MAML", "5-way 1-shot") == "99.00 ±6.62 (paper, 1 seed)"
     assert cell(table, "FO-MAML", "5-way 1-shot") == cell(table, "MAML", "20-way 5-shot") == "not run"
@@ -73,7 +74,7 @@ def test_measured_table_prefers_the_full_protocol_and_labels_the_rest(store):
 def test_several_seeds_have_the_interval_of_their_mean(store):
     """94 and 96: standard error 1, and t = 12.706 with one degree of freedom."""
     store(result(seed=0, accuracy=94.0), result(seed=1, accuracy=96.0))
-    table = report.measured_table(4)
+    table = report.measured_table(4, "omniglot")
     assert cell(table, "Multi-step (4)", "5-way 1-shot") == "95.00 ±12.71 (cpu, 2 seeds)"
     assert table.endswith("over its test episodes, which say nothing of other seeds.")
     (row,) = report.conditions(report.committed(dataset="omniglot")).splitlines()[2:]
@@ -90,22 +91,24 @@ def test_a_single_episode_has_no_interval():
 
 def test_other_data_and_other_settings_never_stand_in_the_table(store):
     store(result(dataset="glyphs"), result(filters=8), result(preset="quick"), result(evaluate_on="validation"))
-    assert cell(report.measured_table(4), "Multi-step (4)", "5-way 1-shot") == "not run"
+    assert cell(report.measured_table(4, "omniglot"), "Multi-step (4)", "5-way 1-shot") == "not run"
 
 
 def test_results_from_before_a_field_was_added_still_count(store):
     entry = result()
     del entry["config"]["image_size"], entry["config"]["precision"]
     store(entry)
-    assert cell(report.measured_table(4), "Multi-step (4)", "5-way 1-shot") == "95.00 ±6.62 (cpu, 1 seed)"
+    assert cell(report.measured_table(4, "omniglot"), "Multi-step (4)", "5-way 1-shot") == "95.00 ±6.62 (cpu, 1 seed)"
     assert "| 32 | 8 |" in report.conditions(report.committed(dataset="omniglot"))
 
 
 def test_what_was_not_run_comes_with_its_command(store):
     store(result())
-    commands = report.commands("cpu", 4)
+    commands = report.commands("cpu", 4, "omniglot")
     assert commands.count("msmeta train few-shot") == 4 * 7 - 1
     assert commands.splitlines()[1] == "msmeta data prepare omniglot"
+    assert report.commands("cpu", 5, "cifar-fs").splitlines()[1] == "msmeta data prepare cifar-fs"
+    assert report.commands("cpu", 5, "miniimagenet").splitlines()[1] == "msmeta data prepare miniimagenet --from DIR"
     line = "--dataset omniglot --way 5 --shot 1 --estimator multistep --window 4 --preset cpu\n"
     assert line not in commands and line.replace("way 5", "way 20") in commands
 

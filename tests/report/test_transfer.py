@@ -16,7 +16,7 @@ def test_a_real_run_has_every_field_that_the_pages_show(tmp_path, monkeypatch, s
     said, methods = [], report.window_methods()
     found, why = report.train("smoke", "cifar-100", methods, "cpu", False, said.append, epochs=[None])
     assert list(found["label"]) == ["Scratch", "Baseline", "Multi-step"] and len(said) == 3
-    assert "not CIFAR-100" in why and "random-resnet32, whose weights are random" in why
+    assert "not CIFAR-100" in why and "random-resnet32, untrained" in why
     assert "20 classes; 280 images for training" in live.data_in_words("glyphs-rgb")
     for entry, own in zip(
         runs.read_results("transfer", live=True), (result(), result("Multi-step"), result("Scratch")), strict=True
@@ -106,12 +106,15 @@ def test_what_was_not_run_comes_with_its_command(store):
     commands = report.commands("cpu", "sgd", report.TABLE_METHODS, ["cifar-100"])
     assert commands.splitlines()[1:-1] == [
         "msmeta data prepare cifar-100",
-        "for seed in 2; do msmeta train transfer --dataset cifar-100 --estimator multistep --window 2 --optimizer sgd "
-        "--preset cpu --seed $seed; done",
+        "for seed in 2; do msmeta train transfer --dataset cifar-100 --estimator multistep --steps 2 --window 2 "
+        "--transfer-rate 1.0 --optimizer sgd --preset cpu --seed $seed; done",
     ]
     commands = report.commands("paper", "adam", report.methods(["1-step, 2·lr"]), ["bird"])
     assert "prepare bird --from DIR" in commands
-    assert "for seed in 0 1 2; do" in commands and "--steps 1 --transfer-rate 2.0 --optimizer adam --pre" in commands
+    assert (
+        "for seed in 0 1 2; do" in commands
+        and "--steps 1 --window 1 --transfer-rate 2.0 --optimizer adam --pre" in commands
+    )
     store(committed()[-1])
     assert report.commands("cpu", "sgd", report.TABLE_METHODS, ["cifar-100"]) == ""
 
