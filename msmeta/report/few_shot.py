@@ -57,7 +57,7 @@ def _places(number: int, dataset: str) -> list[Values]:
 
 
 def comparison(found: pd.DataFrame) -> str:
-    """Methods of one preset and data set against MAML, at equal training time and at equal meta-iterations, in Markdown.
+    """Methods of one preset and data set against MAML, at equal training time and at equal iterations, in Markdown.
 
     Differences are paired over the common test episodes, and over seeds where there are several. Equal iterations are
     the last point of the learning curves that both MAML and the method have reached.
