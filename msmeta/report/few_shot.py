@@ -14,8 +14,8 @@ from msmeta.report import frame, live, paper, tables
 from msmeta.report.frame import FEW_SHOT, Values
 from msmeta.report.parameters import converted
 from msmeta.report.statistics import Difference, paired
-from msmeta.report.style import drawn, panels, styled
-from msmeta.report.tables import Claim, Columns, accuracy_text, cells, claims_table, listed, mean_text, of_config
+from msmeta.report.style import drawn, panels, styled, table_of
+from msmeta.report.tables import Columns, accuracy_text, cells, difference, listed, mean_text, of_config
 
 PAPER_DATA = {4: "omniglot", 5: "miniimagenet"}
 """Data set of each of the paper's tables."""
@@ -62,25 +62,21 @@ def comparison(found: pd.DataFrame) -> str:
     Differences are paired over the common test episodes, and over seeds where there are several. Equal iterations are
     the last point of the learning curves that both MAML and the method have reached.
     """
-
-    base = frame.where(found, **MAML)
-
-    def maml(seeds: pd.DataFrame) -> pd.DataFrame:
-        return frame.where(base, setting=seeds["setting"].iloc[0]).drop(seeds.index, errors="ignore")
-
-    columns = {
-        "Setting": "{setting}",
-        "Method": "{label}",
-        "seeds": lambda seeds: listed(seeds["seed"]),
-        "iterations": lambda seeds: listed(seeds["iterations"]),
-        "at equal time (%)": accuracy_text,
-        "less MAML's (points)": lambda seeds: tables.difference_text(tables.difference(seeds, maml(seeds))),
-        "at equal iterations, less MAML's (points)": (
-            lambda seeds: tables.difference_text(equal_iterations(seeds, maml(seeds))[0])
-        ),
-        "these iterations": lambda seeds: equal_iterations(seeds, maml(seeds))[1] or "-",
-    }
-    return tables.table(cells(found), columns)
+    rows = []
+    for seeds in cells(found):
+        run = seeds.iloc[0]
+        maml = frame.where(found, **MAML, setting=run["setting"]).drop(seeds.index, errors="ignore")
+        less, (later, iterations) = difference(seeds, maml), equal_iterations(seeds, maml)
+        rows.append(
+            f"{run['setting']} | {run['label']} | {listed(seeds['seed'])} | {listed(seeds['iterations'])} | "
+            f"{accuracy_text(seeds)} | {tables.difference_text(less)} | {tables.difference_text(later)} | "
+            f"{iterations or '-'}"
+        )
+    return table_of(
+        "Setting | Method | seeds | iterations | at equal time (%) | less MAML's (points) | "
+        "at equal iterations, less MAML's (points) | these iterations",
+        rows,
+    )
 
 
 def equal_iterations(ours: pd.DataFrame, theirs: pd.DataFrame, bound: float = 0.0) -> tuple[Difference | None, str]:
@@ -107,16 +103,16 @@ def claims(number: int, found: pd.DataFrame, only: tuple[Values, Values, tuple[i
     """
     dataset = next(iter(found["dataset"]), PAPER_DATA[number])
     own = [
-        Claim(words, method, base, {"dataset": dataset, "way": way, "shot": shot}, bound)
+        tables.Claim(words, method, base, {"dataset": dataset, "way": way, "shot": shot}, bound)
         for words, method, base, settings, bound in _CLAIMS[number]
         for way, shot in settings
         if only in (None, (method, base, (way, shot)))
     ]
     tests = {
-        "Ours, equal time": lambda *sides: tables.tested_text(tables.difference(*sides)),
+        "Ours, equal time": lambda *sides: tables.tested_text(difference(*sides)),
         "Ours, equal iterations": _tested_at_equal_iterations,
     }
-    return claims_table(FEW_SHOT, number, found, own, few_shot.setting, tests)
+    return tables.claims_table(FEW_SHOT, number, found, own, few_shot.setting, tests)
 
 
 def _tested_at_equal_iterations(ours: pd.DataFrame, theirs: pd.DataFrame, bound: float) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from msmeta import runs
@@ -83,23 +84,15 @@ class Experiment:
         names = names or (*self.required, *self.optional, "seed")
         return self.module.preset_config(**{name: getattr(config, name) for name in names})
 
+    def other_epochs(self, config: Any) -> bool:
+        """Whether the epochs are not the preset's."""
+        return "epochs" in self.optional and config.epochs != self.preset(config, self.required).epochs
+
     def row(self, config: Any) -> str:
         """The name of a row of a table: the method, and the epochs where they are not the preset's."""
-        longer = "epochs" in self.optional and config.epochs != self.preset(config, self.required).epochs
-        return self.module.label(config) + (f", {config.epochs} epochs" if longer else "")
+        return self.module.label(config) + (f", {config.epochs} epochs" if self.other_epochs(config) else "")
 
 
-def _place(order: tuple[str, ...], value: str) -> int:
-    return order.index(value) if value in order else len(order)
-
-
-def _lengths(window: int | tuple[int, ...]) -> tuple[int, ...]:
-    """A window as a value with an order: each N, then the partitions."""
-    return (0, window) if isinstance(window, int) else (1, *window)
-
-
-_FEW_SHOT_ORDER = ("multistep", "first-order", "implicit", "reptile")
-_TRANSFER_ORDER = ("scratch", "multistep", "first-order")
 FEW_SHOT = Experiment(
     "few-shot",
     few_shot,
@@ -107,7 +100,7 @@ FEW_SHOT = Experiment(
     ("dataset", "way", "shot", "estimator", "preset"),
     ("window",),
     lambda c: (
-        c.way, c.shot, _place(_FEW_SHOT_ORDER, c.estimator), _lengths(c.window), c.proximal, c.meta_lr, c.seed,
+        c.way, c.shot, [*few_shot.ESTIMATORS].index(c.estimator), [*np.ravel(c.window)], c.proximal, c.meta_lr, c.seed,
     ),
 )  # fmt: skip
 TRANSFER = Experiment(
@@ -117,7 +110,7 @@ TRANSFER = Experiment(
     ("dataset", "estimator", "optimizer", "preset"),
     ("steps", "window", "transfer_rate", "epochs"),
     lambda c: (
-        c.optimizer != "sgd", _place(_TRANSFER_ORDER, c.estimator), c.steps, c.transfer_rate, _lengths(c.window),
+        c.optimizer != "sgd", transfer.ESTIMATORS.index(c.estimator), c.steps, c.transfer_rate, [*np.ravel(c.window)],
         c.epochs, c.meta_lr, c.seed,
     ),
 )  # fmt: skip

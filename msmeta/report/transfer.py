@@ -76,7 +76,7 @@ def of_table(found: pd.DataFrame) -> pd.DataFrame:
 def longer(found: pd.DataFrame, method: Values) -> list[Values]:
     """A method with each number of epochs that is not its preset's and that it was run with."""
     own = frame.where(found, **method)["config"]
-    epochs = {config.epochs for config in own if config.epochs != TRANSFER.preset(config, TRANSFER.required).epochs}
+    epochs = {config.epochs for config in own if TRANSFER.other_epochs(config)}
     return [method | {"epochs": count} for count in sorted(epochs)]
 
 

@@ -38,8 +38,8 @@ class _Entry:
 ESTIMATORS = {
     "multistep": _Entry("MAML", lambda c, _: MultiStep(c.dynamics(), c.steps, c.window)),
     "first-order": _Entry("FO-MAML", lambda c, _: FirstOrder(c.dynamics(), c.steps)),
-    "reptile": _Entry("Reptile", lambda c, _: Reptile(c.dynamics(), c.steps)),
     "implicit": _Entry("iMAML", lambda c, _: Implicit(c.dynamics(), c.steps, c.proximal, c.cg_steps)),
+    "reptile": _Entry("Reptile", lambda c, _: Reptile(c.dynamics(), c.steps)),
     "finite-difference": _Entry("Finite differences", lambda c, _: FiniteDifference(c.dynamics(), c.steps)),
     "gaussian-smoothing": _Entry(
         "Gaussian smoothing", lambda c, g: GaussianSmoothing(c.dynamics(), c.steps, c.samples, generator=g), True

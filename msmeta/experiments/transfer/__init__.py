@@ -1,6 +1,6 @@
 """Meta-transfer learning (Section 5.1): meta-networks learn what a target network imitates of a frozen source."""
 
-from msmeta.experiments.transfer.config import TransferConfig, label, setting
+from msmeta.experiments.transfer.config import ESTIMATORS, TransferConfig, label, setting
 from msmeta.experiments.transfer.experiment import evaluate, run, train
 from msmeta.experiments.transfer.presets import preset_config
 from msmeta.experiments.transfer.step import (
@@ -12,6 +12,7 @@ from msmeta.experiments.transfer.step import (
 )
 
 __all__ = [
+    "ESTIMATORS",
     "Iteration",
     "TransferConfig",
     "TransferProblem",
