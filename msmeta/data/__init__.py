@@ -1,12 +1,12 @@
 """Data sets: what they are, how raw files become arrays, and episodes and minibatches drawn from them on a device."""
 
-from msmeta.data.dataset import FEW_SHOT, TRANSFER, Arrays, Dataset, Progress, RawFile
+from msmeta.data.dataset import FEW_SHOT, TRANSFER, Arrays, Dataset
 from msmeta.data.episodes import Episodes, EpisodeSampler
 from msmeta.data.fallback import glyphs_like, real_or_glyphs
 from msmeta.data.images import Images
 from msmeta.data.minibatches import MinibatchSampler, evaluation_batches
 from msmeta.data.registry import DATASETS, TABLE_6, find, names
-from msmeta.data.store import Status, data_root, load, prepare, status, stored_hash, verify
+from msmeta.data.store import data_root, load, prepare, status, stored_hash, verify
 
 __all__ = [
     "DATASETS",
@@ -19,9 +19,6 @@ __all__ = [
     "Episodes",
     "Images",
     "MinibatchSampler",
-    "Progress",
-    "RawFile",
-    "Status",
     "data_root",
     "evaluation_batches",
     "find",

@@ -75,11 +75,20 @@ class EpisodeSampler:
         return self.gather(torch.from_numpy(self.places(step, tasks)).to(self.device))
 
     def places(self, step: int, tasks: int) -> np.ndarray:
-        """Which images the first `tasks` tasks of `step` are made of, for `gather`: int64 (tasks, way, shot+query)."""
+        """Which images the first `tasks` tasks of `step` are made of, for `gather`: int64 (tasks, way, shot+query).
+
+        Each task has a row of random bits of its own in one Philox stream, so that it does not depend on how many
+        tasks are asked for. Ranking random numbers gives distinct classes and drawings without a loop.
+        """
         if tasks < 1 or step < 0:
             raise ConfigError(f"{tasks} tasks at step {step} are impossible: at least 1 task, at step 0 or later")
         count, samples = self._shape
-        classes, drawings, turns = self._draw(step, tasks)
+        widths = [count, self.way * samples, self.way]
+        bits = stream(self.seed, self.split, step).random_raw(tasks * sum(widths)).reshape(tasks, -1)
+        for_classes, for_drawings, for_turns = np.split(bits, np.cumsum(widths)[:-1], axis=1)
+        classes = for_classes.argsort(-1)[:, : self.way]  # (tasks, way), and so are turns
+        drawings = for_drawings.reshape(tasks, self.way, samples).argsort(-1)[..., : self.shot + self.query]
+        turns = (for_turns % np.uint64(self.data.rotations)).astype(np.int64)
         return ((turns * count + classes) * samples)[..., None] + drawings
 
     def gather(self, places: Tensor) -> Episodes:
@@ -106,26 +115,3 @@ class EpisodeSampler:
         if self.data.rotations == 1:
             return images
         return torch.cat([torch.rot90(images, turn, (-2, -1)) for turn in range(self.data.rotations)])
-
-    def _draw(self, step: int, tasks: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Classes (tasks, way), drawings (tasks, way, shot+query) and quarter turns (tasks, way), all int64.
-
-        Each task has a row of random bits of its own in one Philox stream, so that it does not depend on how many
-        tasks are asked for. Ranking random numbers gives distinct classes and drawings without a loop.
-        """
-        classes, samples = self._shape
-        widths = [classes, self.way * samples, self.way]
-        bits = stream(self.seed, self.split, step).random_raw(tasks * sum(widths)).reshape(tasks, -1)
-        for_classes, for_drawings, for_turns = np.split(bits, np.cumsum(widths)[:-1], axis=1)
-        return (
-            _smallest(for_classes, self.way),
-            _smallest(for_drawings.reshape(tasks, self.way, samples), self.shot + self.query),
-            (for_turns % np.uint64(self.data.rotations)).astype(np.int64),
-        )
-
-
-def _smallest(keys: np.ndarray, count: int) -> np.ndarray:
-    """Places of the `count` smallest keys of the last axis, in rising order of the key, so in random order."""
-    some = np.argpartition(keys, count - 1, axis=-1)[..., :count]
-    order = np.argsort(np.take_along_axis(keys, some, -1), axis=-1)
-    return np.take_along_axis(some, order, -1)

@@ -35,8 +35,7 @@ def build(dataset: Dataset, folder: Path, progress: Progress, allocate: Allocate
     images = [match for match in found if match[2]]
     if lists:
         classes = _stored(_checked(dataset, _listed(dataset, folder, lists)), images)
-    elif any(match[2] in CLASSES and match[4] for match in images):
-        in_folders = [match for match in images if match[4]]
+    elif in_folders := [match for match in images if match[2] in CLASSES and match[4]]:
         listed = {split: [(match[4], match.string) for match in in_folders if match[2] == split] for split in CLASSES}
         classes = _checked(dataset, listed)
     elif any((folder / name).exists() for name in pickles.values()):

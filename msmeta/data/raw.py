@@ -4,7 +4,6 @@ import csv
 import errno
 import io
 import os
-import queue
 import re
 import socket
 import stat
@@ -78,22 +77,21 @@ def reach(url: str) -> None:
     A socket timeout bounds neither name resolution nor a host with several addresses, so the question is asked in a
     thread that can be left behind.
     """
-    answer: queue.SimpleQueue[str] = queue.SimpleQueue()
+    failures: list[Exception] = []
 
     def ask() -> None:
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=REACH_SECONDS):
-                answer.put("")
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=REACH_SECONDS).close()
         except (OSError, HTTPException, ValueError) as error:
-            answer.put(reason(error))
+            failures.append(error)
 
-    threading.Thread(target=ask, name="reach", daemon=True).start()
-    try:
-        refusal = answer.get(timeout=REACH_SECONDS)
-    except queue.Empty:
-        refusal = f"no answer within {REACH_SECONDS:g} s"
-    if refusal:
-        raise OSError(refusal)
+    asking = threading.Thread(target=ask, name="reach", daemon=True)
+    asking.start()
+    asking.join(REACH_SECONDS)
+    if asking.is_alive():
+        raise OSError(f"no answer within {REACH_SECONDS:g} s")
+    if failures:
+        raise OSError(reason(failures[0]))
 
 
 @contextmanager
@@ -132,11 +130,10 @@ def extracted(folder: Path, stems: Sequence[str], wanted: str, into: Path, progr
     An archive `stem.zip` (.tar, .tar.gz, .tgz) becomes the folder `into/stem`, in place of a folder of this name; to
     everything else there is a link. Raises DataError as `extract` does.
     """
-    archives = {
-        stem: archive
-        for stem in stems
-        if (archive := next((path for suffix in SUFFIXES if (path := folder / f"{stem}{suffix}").is_file()), None))
-    }
+    archives = {}
+    for stem in stems:
+        if present := [path for suffix in SUFFIXES if (path := folder / f"{stem}{suffix}").is_file()]:
+            archives[stem] = present[0]
     if not archives:
         return folder
     into.mkdir()

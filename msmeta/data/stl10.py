@@ -54,9 +54,7 @@ def _part(dataset: Dataset, where: Mapping[str, Path], part: str) -> tuple[np.nd
     pixels, labels = found
     each = count // len(CLASSES)
     if np.bincount(labels).tolist() != [0] + [each] * len(CLASSES):
-        raise DataError(
-            f"{part}_y.bin does not hold {each} labels of each class from 1 to {len(CLASSES)}: get STL-10 again"
-        )
+        raise DataError(f"{part}_y.bin does not hold {each} labels of each class from 1 to 10: get STL-10 again")
     return pixels.reshape(-1, 3, RAW_SIDE, RAW_SIDE), labels.astype(np.int64) - 1
 
 

@@ -63,16 +63,15 @@ def prepare(
     folder = root / name
     if _status(dataset, root, whole=True).state == "prepared":
         return folder
-    if source is None and not dataset.raw_files:
-        raise DataError(f"{name} cannot be downloaded: it is {dataset.obtained}")
     if source is not None:
         source = Path(source).expanduser()
         source = source.parent if source.is_file() else source
         if not source.is_dir():
             raise DataError(f"{name}: there is no folder {source} to read raw files from")
+    elif not dataset.raw_files:
+        raise DataError(f"{name} cannot be downloaded: it is {dataset.obtained}")
     try:
-        known = {IMAGES, LABELS, META}
-        if folder.exists() and (others := sorted({path.name for path in folder.iterdir()} - known)):
+        if folder.exists() and (others := sorted({path.name for path in folder.iterdir()} - {IMAGES, LABELS, META})):
             raise DataError(f"{folder} holds something else ({others[0]}): move it, the folder will be replaced")
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=root, ignore_cleanup_errors=True) as work:

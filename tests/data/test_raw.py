@@ -20,7 +20,8 @@ import pytest
 from made import write, write_tar, write_zip
 from PIL import Image
 
-from msmeta.data import DATASETS, RawFile, prepare, raw
+from msmeta.data import DATASETS, prepare, raw
+from msmeta.data.dataset import RawFile
 from msmeta.errors import DataError
 
 CONTENT = b"not much" * 100
