@@ -77,13 +77,13 @@ def reach(url: str) -> None:
     A socket timeout bounds neither name resolution nor a host with several addresses, so the question is asked in a
     thread that can be left behind.
     """
-    failures: list[Exception] = []
+    failures: list[str] = []
 
     def ask() -> None:
         try:
             urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=REACH_SECONDS).close()
         except (OSError, HTTPException, ValueError) as error:
-            failures.append(error)
+            failures.append(reason(error))
 
     asking = threading.Thread(target=ask, name="reach", daemon=True)
     asking.start()
@@ -91,7 +91,7 @@ def reach(url: str) -> None:
     if asking.is_alive():
         raise OSError(f"no answer within {REACH_SECONDS:g} s")
     if failures:
-        raise OSError(reason(failures[0]))
+        raise OSError(failures[0])
 
 
 @contextmanager
