@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from msmeta import cli
 from msmeta.data import DATASETS, Arrays, Dataset, Images, load, prepare
 from msmeta.data.dataset import splits_of_classes, splits_of_images
 
@@ -57,3 +58,16 @@ def root(small, tmp_path) -> Path:
     for name in ("pictures", "photographs", "drawings", "again"):
         prepare(name, tmp_path, tmp_path / "data")
     return tmp_path / "data"
+
+
+@pytest.fixture
+def command_line(monkeypatch, capsys):
+    """Calls `msmeta data` with arguments: exit status, output and errors."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["msmeta", "data", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, *capsys.readouterr()
+
+    return call

@@ -5,11 +5,15 @@ import pickle
 import random
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from scipy.io import savemat
+
+from msmeta.errors import DataError
 
 CLASSES = ["bee", "oak_tree", "apple", "sea", "train"]
 """Of a small CIFAR-100, in no order."""
@@ -22,6 +26,27 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     return folder
+
+
+def refused(match: str, call: Callable[..., object], *arguments: object) -> None:
+    """Asserts that the call raises a DataError of one line that matches."""
+    with pytest.raises(DataError, match=match) as error:
+        call(*arguments)
+    assert "\n" not in str(error.value)
+
+
+class Hostile:
+    """Calls a function when it is unpickled."""
+
+    def __init__(self, call: Callable[..., object], *arguments: object):
+        self.call, self.arguments = call, arguments
+
+    def __reduce__(self):
+        return self.call, self.arguments
+
+
+def makes_folder(path: Path) -> Hostile:
+    return Hostile(eval, f"__import__('os').mkdir({str(path)!r})")
 
 
 def flip(path: Path, place: int) -> None:

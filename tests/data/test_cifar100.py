@@ -4,6 +4,7 @@ import pickle
 import tarfile
 from dataclasses import replace
 
+import made
 import numpy as np
 import pytest
 from made import (
@@ -18,11 +19,9 @@ from made import (
     write_tar,
 )
 
-from msmeta import cli
 from msmeta.data import DATASETS, load, prepare
 from msmeta.data import cifar100 as module
 from msmeta.data.dataset import splits_of_classes, splits_of_images
-from msmeta.errors import DataError
 
 
 @pytest.fixture
@@ -44,9 +43,7 @@ def changed(name, **changes) -> dict[str, bytes]:
 
 
 def refused(folder, match):
-    with pytest.raises(DataError, match=match) as error:
-        module.build(DATASETS["cifar-100"], folder, lambda *_: None, np.empty)
-    assert "\n" not in str(error.value)
+    made.refused(match, module.build, DATASETS["cifar-100"], folder, lambda *_: None, np.empty)
 
 
 @pytest.mark.usefixtures("small")
@@ -161,17 +158,13 @@ def test_wrong_pickles(tmp_path, name, changes, message):
 
 @pytest.mark.usefixtures("small")
 def test_hostile_pickle(tmp_path):
-    class Hostile:
-        def __reduce__(self):
-            return eval, (f"__import__('os').mkdir({str(tmp_path / 'made')!r})",)
-
-    files = cifar_pickles() | {"test": pickle.dumps({"data": Hostile()}, 2)}
+    files = cifar_pickles() | {"test": pickle.dumps({"data": made.makes_folder(tmp_path / "made")}, 2)}
     refused(write(tmp_path, files), r"cannot read .*test: it asks for (builtins|__builtin__)\.eval")
     assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.usefixtures("small")
-def test_the_command_line_refuses_in_one_line(tmp_path, monkeypatch, capsys):
+def test_the_command_line_refuses_in_one_line(tmp_path, monkeypatch, command_line):
     monkeypatch.setenv("MSMETA_DATA", str(tmp_path / "data"))
     archive = tmp_path / "cifar100.tar.gz"
     link = tarfile.TarInfo("cifar100/train/bee/link.webp")
@@ -179,9 +172,6 @@ def test_the_command_line_refuses_in_one_line(tmp_path, monkeypatch, capsys):
     for info, message in ((link, "is a link or a device"), (tarfile.TarInfo("../x.webp"), "points out of")):
         with tarfile.open(archive, "w:gz") as file:
             file.addfile(info)
-        monkeypatch.setattr("sys.argv", ["msmeta", "data", "prepare", "cifar-fs", "--from", str(archive)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
-        assert stop.value.code == 2 and len(lines) == 1 and message in lines[0]
+        status, _, error = command_line("prepare", "cifar-fs", "--from", str(archive))
+        assert status == 2 and len(error.strip().splitlines()) == 1 and message in error
     assert not list(tmp_path.glob("data/*"))

@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import made
 import numpy as np
 import pytest
 from made import write, write_tar, write_zip
@@ -212,18 +213,15 @@ def test_member_that_points_out(tmp_path, name):
     refused(made_tar(tmp_path / "part.tar.gz", ("part/0.png", b"0"), (name, b"1")), "points out of")
 
 
-@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])
-def test_member_that_is_a_link_or_device(tmp_path, kind):
-    info = zipfile.ZipInfo("part/1.png")
-    info.external_attr = (kind | 0o644) << 16
-    refused(made_zip(tmp_path, (info, b"/etc/passwd")), "link or a device")
-
-
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
-def test_tar_member_that_is_a_link_or_device(tmp_path, kind):
-    info = tarfile.TarInfo("part/1.png")
-    info.type, info.linkname = kind, "/etc/passwd"
-    refused(made_tar(tmp_path / "part.tar.gz", (info, b"")), "link or a device")
+def test_member_that_is_a_link_or_device(tmp_path):
+    for kind in (stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR):
+        info = zipfile.ZipInfo("part/1.png")
+        info.external_attr = (kind | 0o644) << 16
+        refused(made_zip(tmp_path, (info, b"/etc/passwd")), "link or a device")
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE):
+        info = tarfile.TarInfo("part/1.png")
+        info.type, info.linkname = kind, "/etc/passwd"
+        refused(made_tar(tmp_path / "part.tar.gz", (info, b"")), "link or a device")
 
 
 @pytest.mark.parametrize(
@@ -328,9 +326,7 @@ def test_open_image(kind):
 def test_open_image_refuses_damage(kind, monkeypatch):
     whole = image_bytes(kind, size=(60, 40))
     for damaged in (b"", b"GIF89a", whole[:10], whole[: len(whole) // 2]):
-        with pytest.raises(DataError, match=r"a/b is not a readable PNG, JPEG or WebP image: ") as error:
-            raw.open_image(damaged, "a/b")
-        assert "\n" not in str(error.value)
+        made.refused("a/b is not a readable PNG, JPEG or WebP image: ", raw.open_image, damaged, "a/b")
     monkeypatch.setattr(raw, "MAX_PIXELS", 2_399)
     with pytest.raises(DataError, match="60x40 pixels are too many"):
         raw.open_image(whole, "a/b")

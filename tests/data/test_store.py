@@ -13,7 +13,7 @@ import torch
 from made import flip
 from torchvision.datasets import CIFAR100, STL10, Omniglot
 
-from msmeta import cli, data
+from msmeta import data
 from msmeta.data import (
     DATASETS,
     FEW_SHOT,
@@ -360,24 +360,18 @@ def test_status(root):
     assert (rows["bird"].bytes, rows["bird"].hash) == (0, None) and "not prepared" in rows["bird"].problem
 
 
-def test_the_command_line(root, monkeypatch, capsys):
+def test_the_command_line(root, monkeypatch, command_line):
     monkeypatch.setenv("MSMETA_DATA", str(root))
     monkeypatch.setenv("COLUMNS", "140")
 
-    def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["msmeta", "data", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code, *capsys.readouterr()
-
-    code, out, _ = call("list")
+    code, out, _ = command_line("list")
     few_shot, transfer = out.split("For transfer")
     assert code == 0 and "1,200 + 423" in few_shot and "2 + 1, x 4 rotations" in few_shot and "pictures" not in few_shot
     assert "30 + 6 + 9" in transfer and "4,994 + 1,000 + 5,794" in transfer and str(root) in transfer
     for name in STORED:
-        code, out, _ = call("verify", name)
+        code, out, _ = command_line("verify", name)
         assert code == 0 and f"{name} is intact: 45 images of 3 classes, SHA-256" in out
-    code, _, err = call("prepare", "bird")
+    code, _, err = command_line("prepare", "bird")
     assert code == 2 and len(err.strip().splitlines()) == 1 and "bird cannot be downloaded" in err
 
 
