@@ -39,11 +39,12 @@ from msmeta.bilevel import Params
 from msmeta.data import EpisodeSampler
 from msmeta.errors import script
 from msmeta.experiments import few_shot
+from msmeta.experiments.few_shot.costs import uniform
 from msmeta.models import Conv4
 
 STEPS, TASKS = 8, 8
 # N = 1 ... 8, with a shorter last window where N does not divide T; then others of as many windows as N = 2, 4 and 8.
-UNIFORM = [(n,) * (STEPS // n) + ((STEPS % n,) if STEPS % n else ()) for n in range(1, STEPS + 1)]
+UNIFORM = [uniform(STEPS, n) for n in range(1, STEPS + 1)]
 OTHERS = [(1, 1, 2, 4), (4, 2, 1, 1), (1, 1, 1, 5), (5, 1, 1, 1), (1, 7), (2, 6), (6, 2), (7, 1)]
 Stage = tuple[int, int, Params, Callable[[int], Bilevel]]
 """Meta-iterations before it, the window that they were made with, θ, and the problem of the batch of a number."""

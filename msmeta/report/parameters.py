@@ -36,12 +36,9 @@ def check_parameters(notebook: dict[str, Any]) -> None:
     if unknown := [name for name in given if name not in known]:
         raise ConfigError(f"unknown parameter {', '.join(unknown)}: this notebook has {', '.join(known)}")
     for name in given:
-        line = known[name]
-        default, kind = ast.literal_eval(line.value), eval(ast.unparse(line.annotation), {})
-        if default is None and notebook[name] in (None, "None"):
-            notebook[name] = None
-        else:
-            notebook[name] = converted(name, notebook[name], kind, default)
+        default, kind = ast.literal_eval(known[name].value), eval(ast.unparse(known[name].annotation), {})
+        none = default is None and notebook[name] in (None, "None")
+        notebook[name] = None if none else converted(name, notebook[name], kind, default)
 
 
 def converted(name: str, value: Any, kind: Any, example: Any = None, words: str = "") -> Any:
@@ -59,6 +56,5 @@ def converted(name: str, value: Any, kind: Any, example: Any = None, words: str 
         return TypeAdapter(kind).validate_python(value)
     except (ValidationError, yaml.YAMLError):
         such = "" if example is None else f", such as {example!r}"
-        raise ConfigError(
-            f"{name}={given!r}: it must be {words or f'of type {inspect.formatannotation(kind)}'}{such}"
-        ) from None
+        wanted = words or f"of type {inspect.formatannotation(kind)}"
+        raise ConfigError(f"{name}={given!r}: it must be {wanted}{such}") from None

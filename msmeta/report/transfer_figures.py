@@ -23,7 +23,7 @@ BASELINE = {"estimator": "multistep", "steps": 2, "window": 1, "transfer_rate": 
 MULTI_STEP = BASELINE | {"window": 2}
 _TENTHS = (1, 2, 3, 5, 7, 10)
 """Parts of the training for which the change of the gradient is listed."""
-_MIXED = "falls with some seeds, not with others"
+_TRENDS = {-1: "falls", 0: "stays the same", 1: "rises"}
 
 
 def usual(found: pd.DataFrame) -> pd.DataFrame:
@@ -82,8 +82,8 @@ def change_words(found: pd.DataFrame) -> str:
             lines.append(f"{title}: too few points to compare the first tenth of the training with the last.")
             continue
         early, late, means = tenths.loc[1], tenths.loc[10], tenths.mean(axis=1)
-        signs = set(np.sign(late - early))
-        trend = {-1: "falls", 0: "stays the same", 1: "rises"}[signs.pop()] if len(signs) == 1 else _MIXED
+        trends = {_TRENDS[sign] for sign in np.sign(late - early)}
+        trend = trends.pop() if len(trends) == 1 else "falls with some seeds, not with others"
         lines.append(
             f"{title}: the change **{trend}**, from {mean_text(early, 3)} in the first tenth of the training to "
             f"{mean_text(late, 3)} in the last (n = {len(own)}). It is largest, {means.max():.3f}, in tenth "
@@ -136,9 +136,11 @@ def comparison(found: pd.DataFrame) -> str:
     ends = {run.seed: run.curve["seconds"][-1] for run in where(usual(found), **MULTI_STEP).itertuples()}
 
     def in_time(seeds: pd.DataFrame) -> str:
-        best = [_best_by(run.curve, ends[run.seed]) for run in seeds.itertuples() if run.seed in ends]
-        reached = [accuracy for accuracy in best if accuracy is not None]
-        return mean_text(reached) if reached else "-"
+        best = []
+        for run in seeds[seeds["seed"].isin(ends)].itertuples():
+            in_time = np.array(run.curve["seconds"]) <= ends[run.seed]
+            best += [float(np.array(run.curve["accuracy"])[in_time].max())] if in_time.any() else []
+        return mean_text(best) if best else "-"
 
     columns = {
         "Method": first("row"),
@@ -152,12 +154,6 @@ def comparison(found: pd.DataFrame) -> str:
         "in Multi-step's time (%)": in_time,
     }
     return table(cells(found), columns)
-
-
-def _best_by(curve: dict[str, list[float]], seconds: float) -> float | None:
-    """The best look at the validation images within a time; None where there was no look yet."""
-    looks = zip(curve["seconds"], curve["accuracy"], strict=True)
-    return max((accuracy for at, accuracy in looks if at <= seconds), default=None)
 
 
 def _less(seeds: pd.DataFrame, base: pd.DataFrame) -> str:
