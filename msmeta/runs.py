@@ -135,7 +135,8 @@ def read_result(path: Path) -> dict[str, Any]:
     """One result file. Raises UserError where it is no JSON object with a config."""
     try:
         result = json.loads(path.read_text())
-        if not all(isinstance(result[part], dict) for part in ("config", "metrics", "provenance")):
+        parts = {"config": dict, "metrics": (dict, list), "provenance": dict}  # a benchmark has a list of rows
+        if not all(isinstance(result[part], kind) for part, kind in parts.items()):
             raise TypeError
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"result {path} is damaged: delete it, or repeat the run with --force") from error

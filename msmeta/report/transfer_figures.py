@@ -16,7 +16,7 @@ from msmeta.experiments import transfer
 from msmeta.report.frame import TRANSFER, where
 from msmeta.report.statistics import mean_ci
 from msmeta.report.style import COLOURS, drawn, legend_below, markdown, panels, styled, table_of
-from msmeta.report.tables import accuracy_text, cells, difference_text, first, mean_text, of_config, seeds_of, table
+from msmeta.report.tables import accuracy_text, cells, difference_text, mean_text, of_config, seeds_of, table
 from msmeta.report.transfer import difference, pairs_off
 
 BASELINE = {"estimator": "multistep", "steps": 2, "window": 1, "transfer_rate": 1.0}
@@ -143,9 +143,9 @@ def comparison(found: pd.DataFrame) -> str:
         return mean_text(best) if best else "-"
 
     columns = {
-        "Method": first("row"),
+        "Method": "{row}",
         "seeds": len,
-        "epochs": first("epochs"),
+        "epochs": "{epochs}",
         "training (s)": lambda seeds: mean_text(seeds["train_seconds"], 0),
         "ms an iteration": lambda seeds: mean_text(1000 * seeds["seconds_per_iteration"], 0),
         "test accuracy (%)": accuracy_text,
@@ -272,7 +272,7 @@ def accuracy_by_steps_table(found: pd.DataFrame) -> str:
         return "-" if other is None else f"{transfer.label(other)}: {_less(seeds, seeds_of(found, other))}"
 
     columns = {
-        "Method": first("row"),
+        "Method": "{row}",
         "T / N": of_config(steps_text),
         "seeds": len,
         "test accuracy (%)": accuracy_text,

@@ -80,9 +80,9 @@ def test_the_methods_of_a_table_take_windows_as_papermill_gives_them():
     assert few_shot.methods(4, "reptile") == [few_shot.multi_step(4), {"estimator": "reptile"}]
     assert few_shot.methods([[4, 4], 2], []) == [few_shot.multi_step((4, 4)), few_shot.multi_step(2)]
     with pytest.raises(ConfigError, match="nothing to run: an empty list was given"):
-        few_shot.train("smoke", "omniglot", [5], [1], [], None, 0, "cpu", False)
+        few_shot.train("smoke", "omniglot", [], "cpu", False, way=[5], shot=[1])
     with pytest.raises(ConfigError, match="unknown data set 'cifar': choose one of omniglot"):
-        few_shot.train("quick", "cifar", [5], [1], [few_shot.MAML], None, 0, "cpu", False)
+        few_shot.train("quick", "cifar", [few_shot.MAML], "cpu", False, way=[5], shot=[1])
     with pytest.raises(ConfigError, match="windows='four': it must be a list of whole numbers, or of lists of them"):
         few_shot.methods("four")
     assert converted("windows", (1, 2), list[int]) == [1, 2]
