@@ -33,13 +33,12 @@ def plus_minus(mean: float, half: float | None, form: str = ".2f") -> str:
 class Difference:
     """A mean difference and the half-width of its 95 % confidence interval, None where there is none.
 
-    over: what the interval is over, `seeds` or, with a single seed, `episodes`. count: how many there are of them.
     p: that the mean is the bound; None with a single seed, whose spread over episodes says nothing of other seeds.
+    count: of the seeds that the interval is over or, with a single seed, of its episodes.
     """
 
     mean: float
     half: float | None
-    over: str
     count: int
     bound: float
     p: float | None = None
@@ -67,8 +66,8 @@ def paired(
     if not differences:
         return None
     if len(differences) == 1:
-        return Difference(*mean_ci(differences[0]), "episodes", len(differences[0]), bound)
+        return Difference(*mean_ci(differences[0]), len(differences[0]), bound)
     means = [statistics.fmean(each) for each in differences]
     (mean, half), error = mean_ci(means), statistics.stdev(means) / len(means) ** 0.5
     p = 2 * float(special.stdtr(len(means) - 1, -abs(mean - bound) / error)) if error else float(mean == bound)
-    return Difference(mean, half, "seeds", len(means), bound, p)
+    return Difference(mean, half, len(means), bound, p)

@@ -35,12 +35,7 @@ def table(groups: Iterable[pd.DataFrame], columns: Columns) -> str:
     return markdown(list(columns), rows)
 
 
-def first(name: str) -> Callable[[pd.DataFrame], Any]:
-    """The column of what runs have in common."""
-    return lambda seeds: seeds[name].iloc[0]
-
-
-def of_config(text: Callable[[Any], Any]) -> Callable[[pd.DataFrame], Any]:
+def of_config(text: Callable[[Any], Any]) -> Column:
     """A column made from the config that runs have in common."""
     return lambda seeds: text(seeds["config"].iloc[0])
 
@@ -135,9 +130,9 @@ class Claim:
     """
 
     words: str
-    method: dict[str, Any]
-    base: dict[str, Any]
-    where: dict[str, Any]
+    method: Values
+    base: Values
+    where: Values
     bound: float = 0.0
     printed: bool = True
 
