@@ -44,12 +44,13 @@ ARCHIVE = RawFile("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz", "e
 T = TypeVar("T")
 
 
-def build(dataset: Dataset, folder: Path, progress: Progress, allocate: Allocate) -> Arrays:
+def build(folder: Path, progress: Progress, allocate: Allocate = np.empty, dataset: Dataset | None = None) -> Arrays:
     """Reads the official pickles or else an image a file in `folder`; both give the same arrays.
 
     The images of a class are sorted by file name without suffix. Of the published training images, a tenth of each
     class is for validation. Raises DataError if something is missing or damaged or a count is wrong.
     """
+    dataset = dataset or CIFAR_100
     labels, order = _labels_and_order()
     pickles = {match[1]: match.string for match in matching(folder, r"(?:.*/)?(meta|train|test)", {"cifar-100-python"})}
     if "meta" in pickles or (folder / "cifar-100-python").is_dir():

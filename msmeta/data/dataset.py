@@ -59,7 +59,7 @@ class Dataset:
     splits: Mapping[str, range]
     """Images of each split."""
     build: Callable[..., Arrays]
-    """`build(dataset, folder, progress, allocate)` reads the folder with the raw files, archives extracted.
+    """`build(folder, progress, allocate, dataset)` reads the folder with the raw files, archives extracted.
 
     Of generated data it is `build()`, of a view `build(arrays)`, which reorders those of the other data set.
     Raises DataError in one line, which names files as they are called in the folder.

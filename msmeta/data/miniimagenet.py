@@ -14,7 +14,9 @@ from msmeta.data.pickles import PickledArray, as_text, load_pickle
 from msmeta.data.raw import T, decode_all, grouped, matching, open_image, readable, resized
 from msmeta.errors import DataError
 
-CLASSES = {"train": 64, "val": 16, "test": 20}
+CLASSES = {"train": 64, "validation": 16, "test": 20}
+PARTS = ("train", "val", "test")
+"""What files call these splits."""
 """Of each split, as file names call it."""
 SAMPLES = 600
 SIDE = 84
@@ -22,28 +24,29 @@ FILES = r"(?:.*/)?(?:(train|val|test)\.csv|(images|train|val|test)/((?:([^/.][^/
 """Split of a CSV file; or folder of an image, its name there, and its class where that has a folder."""
 
 
-def build(dataset: Dataset, folder: Path, progress: Progress, allocate: Allocate) -> Arrays:
+def build(folder: Path, progress: Progress, allocate: Allocate = np.empty, dataset: Dataset | None = None) -> Arrays:
     """Reads the images, by the CSV files where there are such, or else the three pickles, in `folder`.
 
     The classes of a split are sorted by name, the images of a class in the order of the CSV file (or pickle), or by
     name where there is none. Images of another size are resized to 84x84 with Pillow's bilinear filter, grey ones
     become RGB. Raises DataError if a file is missing or damaged or a count is not the published one.
     """
-    pickles = {split: f"mini-imagenet-cache-{split}.pkl" for split in CLASSES}
-    found = matching(folder, FILES, {"miniimagenet", "images", *CLASSES})
+    dataset = dataset or DATASET
+    pickles = {split: f"mini-imagenet-cache-{split}.pkl" for split in PARTS}
+    found = matching(folder, FILES, {"miniimagenet", "images", *PARTS})
     lists = {match[1]: match.string for match in found if match[1]}
     images = [match for match in found if match[2]]
     if lists:
-        classes = _stored(_checked(dataset, _listed(dataset, folder, lists)), images)
-    elif in_folders := [match for match in images if match[2] in CLASSES and match[4]]:
-        listed = {split: [(match[4], match.string) for match in in_folders if match[2] == split] for split in CLASSES}
-        classes = _checked(dataset, listed)
+        classes = _stored(_checked(_listed(dataset, folder, lists)), images)
+    elif in_folders := [match for match in images if match[2] in PARTS and match[4]]:
+        listed = {split: [(match[4], match.string) for match in in_folders if match[2] == split] for split in PARTS}
+        classes = _checked(listed)
     elif any((folder / name).exists() for name in pickles.values()):
         return _from_pickles(dataset, folder, pickles, progress, allocate)
     else:
         raise DataError(f"it does not hold miniImageNet, which is {dataset.obtained}")
     names = [*chain.from_iterable(classes.values())]
-    return _arrays(dataset, decode_all(dataset, folder, names, decode, progress, allocate), classes)
+    return _arrays(decode_all(dataset, folder, names, decode, progress, allocate), classes)
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
@@ -51,25 +54,25 @@ def decode(data: bytes, name: str) -> np.ndarray:
     return resized(open_image(data, name), SIDE)
 
 
-def _checked(dataset: Dataset, listed: Mapping[str, Iterable[tuple[str, T]]]) -> dict[str, list[T]]:
+def _checked(listed: Mapping[str, Iterable[tuple[str, T]]]) -> dict[str, list[T]]:
     """Images of each class, classes in the order of the splits, from (class, image) of each split."""
     classes: dict[str, list[T]] = {}
-    for split, expected in CLASSES.items():
-        found = grouped(split, listed[split], expected, dataset.samples)
+    for split, expected in zip(PARTS, CLASSES.values(), strict=True):
+        found = grouped(split, listed[split], expected, SAMPLES)
         if twice := classes.keys() & found:
             raise DataError(f"class {min(twice)} is in two splits: get miniImageNet again")
         classes |= found
     return classes
 
 
-def _arrays(dataset: Dataset, images: np.ndarray, classes: Mapping[str, list]) -> Arrays:
-    return Arrays(images, np.repeat(np.arange(len(classes)), dataset.samples), list(classes))
+def _arrays(images: np.ndarray, classes: Mapping[str, list]) -> Arrays:
+    return Arrays(images, np.repeat(np.arange(len(classes)), SAMPLES), list(classes))
 
 
 def _listed(dataset: Dataset, folder: Path, lists: Mapping[str, str]) -> dict[str, list[tuple[str, str]]]:
     """(class, image) of each split, in the order of its CSV file."""
     listed: dict[str, list[tuple[str, str]]] = {}
-    for split in CLASSES:
+    for split in PARTS:
         if split not in lists:
             raise DataError(f"no {split}.csv: miniImageNet is {dataset.obtained}")
         with readable(lists[split]):
@@ -109,12 +112,12 @@ def _from_pickles(
         with readable(name):
             pixels[split], rows = _cache(load_pickle(folder, name))
         listed[split] = [(label, (split, row)) for label, row in rows]
-    classes = _checked(dataset, listed)
+    classes = _checked(listed)
     images = allocate((dataset.size, 3, SIDE, SIDE), np.uint8)
     for place, (split, row) in enumerate(chain.from_iterable(classes.values())):
         images[place] = pixels[split][row].transpose(2, 0, 1)
     progress("read miniImageNet", len(names), len(names))
-    return _arrays(dataset, images, classes)
+    return _arrays(images, classes)
 
 
 def _cache(content: dict[str, object]) -> tuple[np.ndarray, list[tuple[str, int]]]:

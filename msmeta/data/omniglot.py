@@ -19,24 +19,25 @@ DRAWING = r".*/([^/.][^/]*/character\d+)/[^/.][^/]*\.png"
 URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 
 
-def build(dataset: Dataset, folder: Path, progress: Progress, allocate: Allocate) -> Arrays:
+def build(folder: Path, progress: Progress, allocate: Allocate = np.empty, dataset: Dataset | None = None) -> Arrays:
     """Reads the two parts in `folder`, the characters in the order of the split, the drawings of each by file name.
 
     Images are 28x28, strokes 255 on 0. MAML's script asks Pillow for Lanczos, which Pillow replaces by the nearest
     pixel for 1-bit images such as these; here they are made grey first, so that Lanczos is what is done.
     Raises DataError if a part is missing, a count is not the official one, or an image cannot be decoded.
     """
+    dataset = dataset or DATASET
     characters: list[tuple[str, list[str]]] = []
     for part, expected in CHARACTERS.items():
         found = matching(folder, DRAWING, {part})
         if not found:
             raise DataError(f"no drawings {part}/ALPHABET/characterNN/*.png: Omniglot is {dataset.obtained}")
-        characters += grouped(part, [(match[1], match.string) for match in found], expected, dataset.samples).items()
+        characters += grouped(part, [(match[1], match.string) for match in found], expected, DRAWINGS).items()
 
     characters = [characters[place] for place in split_order(len(characters))]
     names = [name for _, files in characters for name in files]
     images = decode_all(dataset, folder, names, decode, progress, allocate)
-    labels = np.repeat(np.arange(len(characters)), dataset.samples)
+    labels = np.repeat(np.arange(len(characters)), DRAWINGS)
     return Arrays(images, labels, [character for character, _ in characters])
 
 

@@ -49,7 +49,7 @@ Listed = Callable[[Mapping[str, Path]], Iterable[Photograph]]
 
 
 def build(
-    lists: Sequence[str], listed: Listed, dataset: Dataset, folder: Path, progress: Progress, allocate: Allocate
+    lists: Sequence[str], listed: Listed, folder: Path, progress: Progress, allocate: Allocate, dataset: Dataset
 ) -> Arrays:
     """The photographs that are `listed`, resized to 256x256, in the order of the splits.
 

@@ -162,7 +162,7 @@ def _build(dataset: Dataset, source: Path, work: Path, progress: Progress) -> Pa
     folder.mkdir()
     raw = extracted(source, dataset.archives, dataset.wanted, work / "raw", progress)
     try:
-        arrays = dataset.build(dataset, raw, progress, partial(_allocate, folder / IMAGES))
+        arrays = dataset.build(raw, progress, partial(_allocate, folder / IMAGES), dataset)
     except DataError as error:  # which names files as they are called in their folder
         raise DataError(f"{dataset.name}, {source}: {error}") from error
     np.save(folder / LABELS, arrays.labels)

@@ -43,7 +43,7 @@ def changed(name, **changes) -> dict[str, bytes]:
 
 
 def refused(folder, match):
-    made.refused(match, module.build, DATASETS["cifar-100"], folder, lambda *_: None, np.empty)
+    made.refused(match, module.build, folder, lambda *_: None, np.empty, DATASETS["cifar-100"])
 
 
 @pytest.mark.usefixtures("small")

@@ -25,6 +25,7 @@ CLASSES = ["n03", "n05", "n09", "n01", "n08", "n02", "n04"]
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr(module, "CLASSES", SMALL)
+    monkeypatch.setattr(module, "SAMPLES", SAMPLES)
     splits = splits_of_classes(SAMPLES, train=range(3), validation=range(3, 5), test=range(5, 7), tune=range(3))
     dataset = replace(module.DATASET, classes=7, samples=SAMPLES, splits=splits)
     monkeypatch.setitem(DATASETS, "miniimagenet", dataset)
@@ -64,11 +65,11 @@ def write_pickles(folder, changes=None):
 
 
 def build(folder):
-    return module.build(DATASETS["miniimagenet"], folder, lambda *_: None, np.empty)
+    return module.build(folder, lambda *_: None, dataset=DATASETS["miniimagenet"])
 
 
 def refused(folder, match):
-    made.refused(match, module.build, DATASETS["miniimagenet"], folder, lambda *_: None, np.empty)
+    made.refused(match, module.build, folder, lambda *_: None, np.empty, DATASETS["miniimagenet"])
 
 
 def assert_right(arrays):

@@ -32,6 +32,7 @@ def png(side: int = 105, mode: str = "1", draw=(40, 40, 60, 60)) -> bytes:
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr(module, "CHARACTERS", SMALL)
+    monkeypatch.setattr(module, "DRAWINGS", DRAWINGS)
     splits = splits_of_classes(DRAWINGS, train=range(7), test=range(7, 10), tune=range(6), validation=range(6, 7))
     entry = replace(module.DATASET, classes=10, samples=DRAWINGS, splits=splits)
     monkeypatch.setitem(DATASETS, "omniglot", entry)
@@ -56,7 +57,7 @@ def zips(folder, files):
 
 
 def build(folder):
-    return module.build(DATASETS["omniglot"], folder, lambda *_: None, np.empty)
+    return module.build(folder, lambda *_: None, dataset=DATASETS["omniglot"])
 
 
 def refused(folder, match):

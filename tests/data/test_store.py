@@ -107,7 +107,7 @@ def test_unknown_name():
 @pytest.mark.parametrize("name", STORED)
 def test_what_is_prepared_is_loaded(root, name):
     dataset, data = DATASETS[name], load(name, root=root)
-    made = dataset.build(dataset, None, lambda *_: None, np.empty)
+    made = dataset.build(None, lambda *_: None, np.empty, dataset)
     for split, part in dataset.splits.items():
         assert np.array_equal(data.images[split].numpy(), made.images[part.start : part.stop])
         assert np.array_equal(data.labels[split].numpy(), made.labels[part.start : part.stop])
@@ -191,9 +191,9 @@ def test_what_is_read_is_the_folder_of_the_file_that_is_given_its_archives_extra
         archive.add(source / "a.txt", "b.txt")
     seen, dataset, made = {}, DATASETS["pictures"], DATASETS["pictures"].build
 
-    def build(dataset, folder, *others):
+    def build(folder, *others):
         seen.update({path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*.txt")})
-        return made(dataset, folder, *others)
+        return made(folder, *others)
 
     monkeypatch.setitem(DATASETS, "pictures", replace(dataset, archives=("part",), build=build))
     prepare("pictures", source / "part.tar", tmp_path / "data")

@@ -33,7 +33,7 @@ from msmeta.models.vgg9 import VGG9
 
 EVALUATION_BATCH = 500
 LOADERS = 4
-"""Processes that read and augment images of 224x224."""
+"""Threads that read and augment images of 224x224."""
 
 
 def run(config: TransferConfig, root: Path | None = None) -> runs.Run:
