@@ -130,13 +130,12 @@ def resolve(kind: type[T], rules: Sequence[Rule], given: dict[str, Any]) -> T:
     facts = {field.name: field.default for field in fields(kind)} | given
     values: dict[str, Any] = {}
     for match, own, _ in rules:
-        if all(_matches(facts[name], wanted) for name, wanted in match.items()):
+        if all(
+            facts[name] in (wanted if isinstance(wanted, (tuple, range)) else (wanted,))
+            for name, wanted in match.items()
+        ):
             values |= own
     return kind(**values | given)
-
-
-def _matches(value: Any, wanted: Any) -> bool:
-    return value in wanted if isinstance(wanted, (tuple, range)) else value == wanted
 
 
 def _value(kind: type, name: str, value: Any) -> Any:

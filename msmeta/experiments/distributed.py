@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd import Function
+from torch.distributed.constants import default_pg_timeout
 
-from msmeta.errors import ConfigError
+from msmeta.errors import ConfigError, UserError
+
+JOIN_SECONDS = 60
+"""How long a process waits for the others to be there."""
 
 
 @dataclass(frozen=True)
 class World:
-    """This process's rank among `size` processes."""
+    """This process's rank among `size` processes. store: what they tell each other by name."""
 
     rank: int = 0
     size: int = 1
+    store: dist.Store | None = field(default=None, compare=False)
 
     @property
     def first(self) -> bool:
@@ -49,12 +56,9 @@ class World:
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:
         """Replaces each tensor by its sum over the processes, in one message."""
-        if self.size == 1:
-            return
-        flat = torch.cat([tensor.flatten() for tensor in tensors])
-        dist.all_reduce(flat)
-        for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
-            tensor.copy_(part.view_as(tensor))
+        if self.size > 1:
+            for tensor, total in zip(tensors, self.totals(dict(enumerate(tensors))).values(), strict=True):
+                tensor.copy_(total)
 
     def mean(self, values: Sequence[float], device: torch.device) -> list[float]:
         """The mean of each value over the processes, so that all of them decide alike."""
@@ -71,6 +75,23 @@ class World:
         box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """A UserError that ends one process ends those that wait for it, with the same line and exit status."""
+        try:
+            yield
+        except UserError as error:
+            if self.store:
+                self.store.set("ended", f"{error.exit_status} {error}")
+            raise
+        except RuntimeError as error:  # so ends a collective call whose partner has gone
+            if not (self.store and self.store.check(["ended"])):
+                raise
+            status, _, line = self.store.get("ended").decode().partition(" ")
+            ended = UserError(line)
+            ended.exit_status = int(status)
+            raise ended from error
 
 
 class _Total(Function):
@@ -98,7 +119,7 @@ def alone() -> bool:
 def join(device: str) -> tuple[World, str]:
     """Joins the processes that torchrun started, if it did; (World, this process's device).
 
-    NCCL connects GPUs, gloo processors. Raises ConfigError where the processes are more than the GPUs.
+    NCCL connects GPUs, gloo processors. Raises ConfigError where the processes are more than the GPUs, or do not come.
     """
     if alone():
         return World(), device
@@ -112,9 +133,16 @@ def join(device: str) -> tuple[World, str]:
             )
         device = f"cuda:{local}"
         torch.cuda.set_device(device)
+    try:
+        store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(seconds=JOIN_SECONDS)))
+    except dist.DistError as error:
+        raise ConfigError("the other processes are not there: start them together, by torchrun") from error
+    store.set_timeout(default_pg_timeout)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    return World(dist.get_rank(), dist.get_world_size()), device
+        dist.init_process_group(
+            "nccl" if device.startswith("cuda") else "gloo", store=store, rank=rank, world_size=size
+        )
+    return World(rank, size, store), device
 
 
 def leave() -> None:

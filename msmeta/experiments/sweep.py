@@ -11,7 +11,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -61,16 +61,15 @@ def read_spec(path: Path, preset: str | None = None) -> list[Config]:
     for number, entry in enumerate(spec["runs"], 1):
         if not isinstance(entry, dict):
             raise ConfigError(f"{path}, run {number}: {entry!r} is not a mapping of fields to values")
-        chosen = {} if preset is None else {"preset": preset}
-        entry = shared | entry | chosen
-        if empty := [name for name, value in entry.items() if value == []]:
-            raise ConfigError(f"{path}, run {number}: {empty[0]} is an empty list")
-        count = math.prod(len(value) for value in entry.values() if isinstance(value, list))
-        if count > MOST_RUNS:
+        entry = shared | entry | ({"preset": preset} if preset else {})
+        columns = [value if isinstance(value, list) else [value] for value in entry.values()]
+        if [] in columns:
+            raise ConfigError(f"{path}, run {number}: {list(entry)[columns.index([])]} is an empty list")
+        if (count := math.prod(map(len, columns))) > MOST_RUNS:
             raise ConfigError(f"{path}, run {number}: it asks for {count:,} runs, more than {MOST_RUNS:,}")
-        for values in _combinations(entry):
+        for values in itertools.product(*columns):
             try:
-                configs[resolve(kind, module.presets.RULES, values)] = None
+                configs[resolve(kind, module.presets.RULES, dict(zip(entry, values, strict=True)))] = None
             except ConfigError as error:
                 raise ConfigError(f"{path}, run {number}: {error}") from None
     return list(configs)
@@ -85,13 +84,6 @@ def _load_yaml(path: Path) -> Any:
         raise ConfigError(f"{path} is nested too deeply") from error
     except (yaml.YAMLError, ValueError) as error:  # the latter for text that is no UTF-8 and for endless numbers
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
-
-
-def _combinations(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """`{a: [1, 2], b: 3}` -> `{a: 1, b: 3}`, `{a: 2, b: 3}`."""
-    columns = [value if isinstance(value, list) else [value] for value in entry.values()]
-    for values in itertools.product(*columns):
-        yield dict(zip(entry, values, strict=True))
 
 
 def place(config: Config, root: Path | None = None) -> runs.Run:
@@ -228,7 +220,8 @@ class _Jobs:
             config, _ = self.running.pop(job)
             if place(config, self._root).result() is not None:
                 found.append((config, None, False))
-                self._forget(job)
+                for path in self._executor.folder.glob(f"{job.job_id}_*"):
+                    path.unlink(missing_ok=True)
             elif not job.paths.result_pickle.exists():
                 found.append((config, f"its process died; its log is {job.paths.stderr}", True))
             else:
@@ -250,7 +243,3 @@ class _Jobs:
                 os.kill(int(job.job_id), signal.SIGTERM)
         while self._local and not all(job.done() for job in self.running):
             time.sleep(POLL_SECONDS)
-
-    def _forget(self, job: Any) -> None:
-        for path in self._executor.folder.glob(f"{job.job_id}_*"):
-            path.unlink(missing_ok=True)

@@ -143,7 +143,7 @@ def train(
     machine.set_precision(config.precision)
     if chosen.type == "cpu":
         machine.keep_freed_memory()
-    with where.lock() if world.first else nullcontext():
+    with world.together(), where.lock() if world.first else nullcontext():
         own = experiment(config, chosen, world)
         machine.reset_peak_memory(chosen)
         with machine.memory_errors(own.out_of_memory):

@@ -109,7 +109,7 @@ def test_a_number_is_taken_as_yaml_numpy_and_a_command_line_give_it(given, wante
         ({"weight_decay": -1}, "weight_decay=-1: it must be at least 0"),
         ({"seed": 2**31}, "seed=2147483648: it must be at most 2,147,483,647"),
         ({"seed": -1}, "seed=-1: it must be at least 0"),
-        ({"steps": 0}, "steps=0: at least one inner step"),
+        ({"steps": 0}, "steps=0: it must be a whole number, at least one"),
         ({"window": "2;1"}, "window='2;1': give a number of steps such as 4, or a partition"),
         ({"window": True}, "window=True: give a number of steps"),
         ({"window": None}, "window=None: give a number of steps"),

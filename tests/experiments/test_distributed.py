@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from problems import relative_error
 
 from msmeta import data
 from msmeta.data import EpisodeSampler
-from msmeta.errors import ConfigError
-from msmeta.experiments import few_shot, transfer
+from msmeta.errors import ConfigError, DivergedError, UserError
+from msmeta.experiments import distributed, few_shot, transfer
 from msmeta.experiments.distributed import World, join
 from msmeta.experiments.few_shot.step import MetaStepper
 from msmeta.experiments.transfer.experiment import Transfer
@@ -139,10 +140,36 @@ def test_what_ends_one_process_ends_both_and_they_go_on(tmp_path):
         assert result["log"][loss] == pytest.approx(alone["log"][loss], rel=1e-3)
 
 
-def test_a_mistake_is_said_once(tmp_path):
-    done = torchrun("-m", "msmeta", *SMOKE, "--tasks", "1", MSMETA_RESULTS=str(tmp_path))
-    assert done.returncode != 0
-    assert done.stderr.count("msmeta: 2 processes for 1 tasks: each needs at least one") == 1
+def test_a_mistake_is_said_once_and_ends_both(tmp_path):
+    """The first process meets it alone; the second waits for it in a collective call, and has no traceback."""
+    place = few_shot.run(few_shot.preset_config("smoke", "glyphs", 5, 1, "multistep", tasks=3), tmp_path)
+    place.checkpoint_path.parent.mkdir()
+    place.checkpoint_path.write_bytes(b"no checkpoint")
+    done = torchrun("-m", "msmeta", *SMOKE, MSMETA_RESULTS=str(tmp_path))
+    assert done.returncode != 0 and "[rank" not in done.stderr
+    assert done.stderr.count("is damaged: start again with --force") == 1
+
+
+@pytest.mark.parametrize("own", [DivergedError("apart"), UserError("elsewhere")])
+def test_the_others_end_with_the_same_line_and_status(own):
+    first, second = (World(rank, 2, store) for store in [dist.HashStore()] for rank in range(2))
+    with pytest.raises(RuntimeError, match="by itself"), second.together():
+        raise RuntimeError("by itself")
+    with pytest.raises(type(own)), first.together():
+        raise own
+    with pytest.raises(UserError, match=str(own)) as error, second.together():
+        raise RuntimeError("connection closed")
+    assert error.value.exit_status == own.exit_status
+
+
+def test_a_process_whose_others_never_come_says_so(monkeypatch):
+    """Started by hand: nobody listens at the first one's port."""
+    address = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in address.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "JOIN_SECONDS", 1)
+    with pytest.raises(ConfigError, match="the other processes are not there: start them together, by torchrun"):
+        join("cpu")
 
 
 def test_more_processes_than_images_of_a_batch_are_refused():

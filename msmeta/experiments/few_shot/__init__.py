@@ -3,23 +3,4 @@
 from msmeta.experiments.few_shot.config import ESTIMATORS, TRAIN_SPLIT, FewShotConfig, label, method, setting
 from msmeta.experiments.few_shot.experiment import build_model, evaluate, run, train, tune
 from msmeta.experiments.few_shot.presets import preset_config
-from msmeta.experiments.few_shot.step import episode_problem, meta_gradient, task_chunk, task_losses
-
-__all__ = [
-    "ESTIMATORS",
-    "TRAIN_SPLIT",
-    "FewShotConfig",
-    "build_model",
-    "episode_problem",
-    "evaluate",
-    "meta_gradient",
-    "label",
-    "method",
-    "preset_config",
-    "run",
-    "setting",
-    "task_chunk",
-    "task_losses",
-    "train",
-    "tune",
-]
+from msmeta.experiments.few_shot.step import episode_problem, meta_gradient, task_chunk

@@ -8,9 +8,10 @@ time that the host looks at the losses.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from copy import deepcopy
+from functools import cache, reduce
 from typing import TypeVar
 
 import numpy as np
@@ -98,17 +99,14 @@ def meta_gradient(
         return out.loss, (logits[-1].argmax(-1) == part.query_y).to(out.loss.dtype).mean(), out.grad
 
     device, parts = episodes.support_x.device, list(episodes.chunks(chunk))
-    total: tuple[Tensor, Tensor, Params] | None = None
-    found = in_threads(part_gradient, parts, device)
+    shares = [len(part) / len(episodes) for part in parts]
+
+    def mean(values: Iterable[Tensor]) -> Tensor:
+        return reduce(Tensor.add_, [value * share for value, share in zip(values, shares, strict=True)])
+
+    losses, accuracies, grads = zip(*in_threads(part_gradient, parts, device), strict=True)
     with machine.one_thread(device):
-        for part, (loss, accuracy, grad) in zip(parts, found, strict=True):
-            share = len(part) / len(episodes)
-            loss, accuracy, grad = loss * share, accuracy * share, {name: value * share for name, value in grad.items()}
-            if total is not None:
-                loss, accuracy = total[0] + loss, total[1] + accuracy
-                grad = {name: total[2][name].add_(value) for name, value in grad.items()}
-            total = loss, accuracy, grad
-    return total
+        return mean(losses), mean(accuracies), {name: mean(grad[name] for grad in grads) for name in grads[0]}
 
 
 def in_threads(function: Callable[[A], B], items: Sequence[A], device: torch.device) -> list[B]:
@@ -258,7 +256,7 @@ class GraphedStepper(MetaStepper):
         for group in self.optimizer.param_groups:
             group["lr"] = torch.tensor(float(group["lr"]), device=self.device)
         before = {name: value.detach().clone() for name, value in self.theta.items()}
-        state = {key: _copied(value) for key, value in self.optimizer.state_dict()["state"].items()}
+        state = deepcopy(self.optimizer.state_dict()["state"])
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # lazy set-up of libraries and of the optimiser's state must not be captured
@@ -276,10 +274,6 @@ class GraphedStepper(MetaStepper):
                 for name, value in entry.items():
                     value.copy_(state[key][name]) if key in state else value.zero_()
         return graph.replay
-
-
-def _copied(entry: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in entry.items()}
 
 
 def stepper(config: FewShotConfig, device: torch.device) -> type[MetaStepper]:

@@ -23,6 +23,8 @@ FOLDER = "weights"
 IMAGENET_URL = "https://download.pytorch.org/models/resnet34-b627a593.pth"
 """torchvision's ResNet34_Weights.IMAGENET1K_V1; the end of the name is that of the file's SHA-256."""
 IMAGENET_CLASSES = 1000
+Loaded = tuple[tuple[int, ...], Callable[[Params, Tensor], list[Tensor]], Params]
+"""Channels of the features, these as a function of parameters and images, and the parameters."""
 
 
 @dataclass(frozen=True)
@@ -46,53 +48,52 @@ class _Entry:
     obtain: what to do where the file is not there; raises DataError.
     """
 
-    load: Callable[[Path | None], tuple[tuple[int, ...], Callable[..., list[Tensor]], Params]]
+    load: Callable[[Path | None], Loaded]
     side: int
     file: str | None = None
     obtain: Callable[[Path], None] | None = None
 
 
-def load(name: str, device: str | torch.device = "cpu", root: Path | None = None) -> Source:
-    """A source network on `device`, by its key in SOURCES. root: the data folder.
+def load(name: str, device: str | torch.device = "cpu") -> Source:
+    """A source network on `device`, by its key in SOURCES.
 
-    Raises DataError in one line if its weights are not there and cannot be had.
+    Raises DataError in one line if its weights are not in the data folder and cannot be had.
     """
-    channels, features, params = SOURCES[name].load(_weights(name, root))
+    channels, features, params = SOURCES[name].load(_weights(name))
     params = {key: value.to(device) for key, value in params.items()}
 
     def of(x: Tensor) -> list[Tensor]:
         with torch.no_grad():
             return features(params, x)
 
-    return Source(name, channels, of, weights_hash(name, root))
+    return Source(name, channels, of, weights_hash(name))
 
 
-def weights_hash(name: str, root: Path | None = None) -> str | None:
+def weights_hash(name: str) -> str | None:
     """SHA-256 of the weights' file in hexadecimal, None where they are random. Raises DataError as `load` does."""
-    path = _weights(name, root)
+    path = _weights(name)
     if path is None:
         return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def available(name: str, root: Path | None = None) -> bool:
+def available(name: str) -> bool:
     """Whether the weights are in the data folder, or none are needed."""
-    path = _path(name, root)
+    path = _path(name)
     return path is None or path.is_file()
 
 
-def _path(name: str, root: Path | None) -> Path | None:
+def _path(name: str) -> Path | None:
     file = SOURCES[name].file
-    return file and (data_root() if root is None else root) / FOLDER / file
+    return file and data_root() / FOLDER / file
 
 
-def _weights(name: str, root: Path | None) -> Path | None:
+def _weights(name: str) -> Path | None:
     """The file of weights, which is there."""
-    path = _path(name, root)
-    if path is not None and not path.is_file():
-        SOURCES[name].obtain(path)
-    return path
+    if not available(name):
+        SOURCES[name].obtain(_path(name))
+    return _path(name)
 
 
 def _missing(path: Path) -> None:
@@ -102,17 +103,11 @@ def _missing(path: Path) -> None:
     )
 
 
-def _tinyimagenet(path: Path | None) -> tuple[tuple[int, ...], Callable[..., list[Tensor]], Params]:
-    network, params = load_source(path)
+def _resnet32(network: ResNet32, params: Params) -> Loaded:
     return network.channels, lambda params, x: network(params, x)[1], params
 
 
-def _random_resnet32(path: Path | None) -> tuple[tuple[int, ...], Callable[..., list[Tensor]], Params]:
-    network = ResNet32(way=10)
-    return network.channels, lambda params, x: network(params, x)[1], network.init(seed=0)
-
-
-def _imagenet(path: Path | None) -> tuple[tuple[int, ...], Callable[..., list[Tensor]], Params]:
+def _imagenet(path: Path | None) -> Loaded:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         found = _resnet34(*split_state(state))
@@ -122,11 +117,7 @@ def _imagenet(path: Path | None) -> tuple[tuple[int, ...], Callable[..., list[Te
     return found
 
 
-def _random_resnet34(path: Path | None) -> tuple[tuple[int, ...], Callable[..., list[Tensor]], Params]:
-    return _resnet34(*ResNet(34, IMAGENET_CLASSES).init(seed=0))
-
-
-def _resnet34(params: Params, statistics: Params) -> tuple[tuple[int, ...], Callable[..., list[Tensor]], Params]:
+def _resnet34(params: Params, statistics: Params) -> Loaded:
     network = ResNet(34, IMAGENET_CLASSES)
     return network.channels, lambda both, x: network(both, x, both, training=False)[1], params | statistics
 
@@ -149,9 +140,9 @@ TINYIMAGENET_FILE = "tinyimagenet-resnet32.pth.tar"
 IMAGENET_FILE = IMAGENET_URL.rpartition("/")[2]
 IMAGENET_HASH = IMAGENET_FILE.removesuffix(".pth").rpartition("-")[2]
 SOURCES = {
-    "tinyimagenet-resnet32": _Entry(_tinyimagenet, 32, TINYIMAGENET_FILE, _missing),
+    "tinyimagenet-resnet32": _Entry(lambda path: _resnet32(*load_source(path)), 32, TINYIMAGENET_FILE, _missing),
     "imagenet-resnet34": _Entry(_imagenet, 224, IMAGENET_FILE, _download),
-    "random-resnet32": _Entry(_random_resnet32, 32),
-    "random-resnet34": _Entry(_random_resnet34, 224),
+    "random-resnet32": _Entry(lambda path: _resnet32(ResNet32(way=10), ResNet32(way=10).init(seed=0)), 32),
+    "random-resnet34": _Entry(lambda path: _resnet34(*ResNet(34, IMAGENET_CLASSES).init(seed=0)), 224),
 }
 """By name. The random ones have learned nothing: they are for timing, and where there are no weights."""

@@ -24,7 +24,6 @@ from msmeta.bilevel import (
     task_dot,
 )
 from msmeta.dynamics import SGD, Adam, adapt, advance, partition
-from msmeta.errors import ConfigError
 from msmeta.estimators import MultiStep
 from msmeta.experiments.distributed import World
 from msmeta.models.l2t import L2T, SourceBatch
@@ -100,8 +99,6 @@ class Iteration:
 
 def transfer_windows(transfer_steps: int, window: int) -> tuple[int, ...]:
     """Algorithm 1's partition: K windows of N transfer steps and one step on L_acc. Raises ConfigError."""
-    if transfer_steps < 0:
-        raise ConfigError(f"transfer_steps={transfer_steps}: it must be at least 0")
     return (*(partition(transfer_steps, window) if transfer_steps else ()), 1)
 
 

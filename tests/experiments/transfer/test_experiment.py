@@ -140,23 +140,25 @@ def test_divergence_is_one_line_and_leaves_no_checkpoint(train, tmp_path):
 
 
 def test_missing_weights_are_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("MSMETA_DATA", str(tmp_path))
     with pytest.raises(DataError, match="tinyimagenet-resnet32.pth.tar"):
-        sources.load("tinyimagenet-resnet32", root=tmp_path)
-    assert not sources.available("tinyimagenet-resnet32", tmp_path) and sources.available("random-resnet32", tmp_path)
+        sources.load("tinyimagenet-resnet32")
+    assert not sources.available("tinyimagenet-resnet32") and sources.available("random-resnet32")
     monkeypatch.setattr(sources, "IMAGENET_URL", "http://127.0.0.1:9/resnet34-b627a593.pth")
     with pytest.raises(DataError, match="put it into"):
-        sources.load("imagenet-resnet34", root=tmp_path)
+        sources.load("imagenet-resnet34")
     (tmp_path / "weights").mkdir(exist_ok=True)
     (tmp_path / "weights" / sources.IMAGENET_FILE).write_bytes(b"not a model")
     with pytest.raises(DataError, match="is not torchvision's ResNet-34"):
-        sources.load("imagenet-resnet34", root=tmp_path)
+        sources.load("imagenet-resnet34")
 
 
 @pytest.mark.skipif(not WEIGHTS.exists(), reason="the source model's file is not here")
-def test_the_published_source_is_loaded_and_hashed(tmp_path):
+def test_the_published_source_is_loaded_and_hashed(tmp_path, monkeypatch):
+    monkeypatch.setenv("MSMETA_DATA", str(tmp_path))
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / sources.TINYIMAGENET_FILE).symlink_to(WEIGHTS)
-    source = sources.load("tinyimagenet-resnet32", root=tmp_path)
+    source = sources.load("tinyimagenet-resnet32")
     assert [tuple(f.shape) for f in source.features(torch.zeros(2, 3, 32, 32))] == [
         (2, 16, 32, 32), (2, 32, 16, 16), (2, 64, 8, 8)
     ]  # fmt: skip
