@@ -166,6 +166,11 @@ def live_table(found: pd.DataFrame) -> str:
     return tables.live_table(found, lambda config: paper.cell(numbers[config.optimizer], vars(config)), own)
 
 
+def steps_text(config: transfer.TransferConfig) -> str:
+    """T and N; nothing where nothing is transferred."""
+    return "-" if config.estimator == "scratch" else f"{config.steps} / {config.window}"
+
+
 def _of_transfer(template: str) -> Column:
     """Of a config that transfers; Scratch has none of it."""
     return of_config(lambda config: "-" if config.estimator == "scratch" else template.format(**vars(config)))
@@ -175,7 +180,7 @@ _CONDITIONS: Columns = {
     "images for training / validation / test": "{images[train]:,} / {images[validation]:,} / {images[test]:,}",
     "source": _of_transfer("{source}"),
     "target": of_config(_network),
-    "T / N": _of_transfer("{steps} / {window}"),
+    "T / N": of_config(steps_text),
     "lr / momentum or β₁ / weight decay": "{lr:g} / {momentum:g} / {weight_decay:g}",
     "meta lr": _of_transfer("{meta_lr:g}"),
     "minibatch": "{batch}",

@@ -17,10 +17,8 @@ from msmeta.report.frame import TRANSFER, where
 from msmeta.report.statistics import mean_ci
 from msmeta.report.style import COLOURS, drawn, legend_below, markdown, panels, styled, table_of
 from msmeta.report.tables import accuracy_text, cells, difference_text, mean_text, of_config, seeds_of, table
-from msmeta.report.transfer import difference, pairs_off
+from msmeta.report.transfer import BASELINE, MULTI_STEP, difference, pairs_off, steps_text
 
-BASELINE = {"estimator": "multistep", "steps": 2, "window": 1, "transfer_rate": 1.0}
-MULTI_STEP = BASELINE | {"window": 2}
 _TENTHS = (1, 2, 3, 5, 7, 10)
 """Parts of the training for which the change of the gradient is listed."""
 _TRENDS = {-1: "falls", 0: "stays the same", 1: "rises"}
@@ -28,7 +26,7 @@ _TRENDS = {-1: "falls", 0: "stays the same", 1: "rises"}
 
 def usual(found: pd.DataFrame) -> pd.DataFrame:
     """The runs with as many epochs as their preset has; all, where none has, since a live run may set its own."""
-    own = found.loc[[c.epochs == TRANSFER.preset(c, TRANSFER.required).epochs for c in found["config"]]]
+    own = found.loc[[not TRANSFER.other_epochs(config) for config in found["config"]]]
     return own if len(own) else found
 
 
@@ -281,8 +279,3 @@ def accuracy_by_steps_table(found: pd.DataFrame) -> str:
         "ms an iteration of these runs": lambda seeds: mean_text(1000 * seeds["seconds_per_iteration"], 0),
     }
     return table(cells(found), columns)
-
-
-def steps_text(config: transfer.TransferConfig) -> str:
-    """T and N; nothing where nothing is transferred."""
-    return "-" if config.estimator == "scratch" else f"{config.steps} / {config.window}"

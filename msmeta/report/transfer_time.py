@@ -17,8 +17,8 @@ from msmeta.report import paper
 from msmeta.report.frame import TRANSFER, where
 from msmeta.report.style import COLOURS, Result, find_benchmark, legend_below, markdown, panels, styled, table_of
 from msmeta.report.tables import cells, listed
-from msmeta.report.transfer import DATASETS
-from msmeta.report.transfer_figures import draw_by_steps, several_steps, steps_text, usual
+from msmeta.report.transfer import DATASETS, steps_text
+from msmeta.report.transfer_figures import draw_by_steps, several_steps, usual
 
 Row = dict[str, Any]
 
