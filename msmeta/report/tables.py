@@ -160,7 +160,7 @@ def claims_table(
             [
                 claim.words,
                 f"{' less '.join(map(experiment.row, configs))}, {place(configs[0])}",
-                f"> {claim.bound:+g}",
+                f"> {claim.bound:g}",
                 f"{reported[0].value - reported[1].value:+.2f}" if all(reported) else "-",
                 *(test(*own, claim.bound) for test in tests.values()),
             ]
