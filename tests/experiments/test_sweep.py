@@ -149,38 +149,23 @@ def test_runs_are_made_once_and_a_failure_is_named(msmeta, spec, tmp_path):
     assert result["provenance"]["threads"] == max(1, os.cpu_count() // 2)
     logs = [path.name for path in (root / "checkpoints" / "jobs").iterdir()]
     assert len({name.split("_")[0] for name in logs}) == 1, "logs are kept of the failed run alone"
+    status, out, _ = msmeta("sweep", spec, "--dry-run")
+    assert status == 0 and "first-order-1-smoke-s0" in out and out.endswith("1 of 2 to run\n")
+    spec.write_text(SPEC.replace("[1, [4, 4]]", "[[4, 4]]").partition("  - {estimator: first-order")[0])
     status, out, _ = msmeta("sweep", spec)
-    assert status == 2 and "2 runs, 1 of them finished before" in out
+    assert status == 0 and "1 runs, 1 of them finished before" in out
     assert runs.read_results("few-shot", root, live=True) == [result]
 
 
-def test_transfer_runs_are_members_too(msmeta, spec, tmp_path):
+def test_transfer_runs_are_members_too(spec, tmp_path):
+    """What a job calls, here without a job."""
     small = "train_images: 20, batch: 10"
     spec.write_text(
         f"experiment: transfer\nruns: [{{preset: smoke, dataset: glyphs-rgb, estimator: multistep, {small}}}]\n"
     )
-    status, out, err = msmeta("sweep", spec)
-    assert status == 0 and "1 runs, 0 of them finished before" in out, err
     (config,) = sweep.read_spec(spec)
-    assert transfer.run(config, tmp_path / "results").result()["config"]["estimator"] == "multistep"
-
-
-def test_a_killed_member_is_started_again(spec, tmp_path, monkeypatch):
-    """Killed as soon as it is there, the first time."""
-    submit, said, killed = sweep._Jobs.submit, [], []
-
-    def submit_and_kill(jobs, config):
-        submit(jobs, config)
-        if not killed:
-            (job,) = jobs.running
-            killed.append(int(job.job_id))
-            os.kill(killed[0], signal.SIGKILL)
-
-    monkeypatch.setattr(sweep._Jobs, "submit", submit_and_kill)
-    configs = sweep.read_spec(spec)[:1]
-    assert sweep.sweep(configs, root=tmp_path, say=said.append) == {}
-    assert [line for line in said if "its process died" in line and "starting it again (1 of 2)" in line] == said[1:2]
-    assert sweep.place(configs[0], tmp_path).result()["config"] == runs.plain(configs[0])
+    assert sweep.Member(config, None, tmp_path)() is None
+    assert transfer.run(config, tmp_path).result()["config"]["estimator"] == "multistep"
 
 
 HELD = """
@@ -208,9 +193,11 @@ cli.main()
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_sweep_leaves_checkpoints_and_goes_on(spec, tmp_path, number):
-    """Ctrl-C reaches the whole process group, as a terminal has it; a termination signal the sweep alone."""
+def test_an_interrupted_sweep_leaves_checkpoints_and_goes_on(spec, tmp_path, monkeypatch):
+    """Ctrl-C reaches the whole process group, as a terminal has it, but it is the sweep that ends its members.
+
+    When it goes on, a member is killed as soon as it is there, and started again.
+    """
     environment = {**os.environ, "MSMETA_RESULTS": str(tmp_path), "OMP_NUM_THREADS": "1"}
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)" + HELD  # a shell's jobs ignore it
     with subprocess.Popen(
@@ -220,17 +207,28 @@ def test_an_interrupted_sweep_leaves_checkpoints_and_goes_on(spec, tmp_path, num
         saved = tmp_path / "checkpoints"
         while process.poll() is None and not list(saved.glob("*.pt")):
             time.sleep(0.05)
-        os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+        os.killpg(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=240)
     assert process.returncode == 130, err
     assert err.strip() == "msmeta: interrupted: the same command goes on where the runs stopped"
     (checkpoint,) = saved.glob("*.pt")  # and the member has ended, as its lock has gone
     assert torch.load(checkpoint, weights_only=True)["iteration"] == 1 and not list(saved.glob("*.lock"))
-    if number == signal.SIGINT:
-        configs = sweep.read_spec(spec)[:2]
-        assert sweep.sweep(configs, parallel=2, root=tmp_path, say=lambda _: None) == {}
-        resumed = [sweep.place(config, tmp_path).result()["provenance"]["resumed"] for config in configs]
-        assert resumed == [True, False]
+
+    submit, said, killed = sweep._Jobs.submit, [], []
+
+    def submit_and_kill(jobs, config):
+        submit(jobs, config)
+        if not killed:
+            (job,) = jobs.running
+            killed.append(int(job.job_id))
+            os.kill(killed[0], signal.SIGKILL)
+
+    monkeypatch.setattr(sweep._Jobs, "submit", submit_and_kill)
+    configs = sweep.read_spec(spec)[:2]
+    assert sweep.sweep(configs, parallel=2, root=tmp_path, say=said.append) == {}
+    assert [line for line in said if "its process died" in line and "starting it again (1 of 2)" in line] == said[1:2]
+    resumed = [sweep.place(config, tmp_path).result()["provenance"]["resumed"] for config in configs]
+    assert resumed == [True, False]
 
 
 def test_an_interrupt_while_a_job_starts_is_not_lost(spec, tmp_path, monkeypatch):
