@@ -225,14 +225,12 @@ class _Jobs:
             elif not job.paths.result_pickle.exists():
                 found.append((config, f"its process died; its log is {job.paths.stderr}", True))
             else:
-                found.append((config, self._problem(job), False))
+                try:
+                    problem = job.result()
+                except self._uncompleted:
+                    problem = f"it failed; its log is {job.paths.stderr}"
+                found.append((config, problem, False))
         return found
-
-    def _problem(self, job: Any) -> str:
-        try:
-            return job.result()
-        except self._uncompleted:
-            return f"it failed; its log is {job.paths.stderr}"
 
     def cancel(self) -> None:
         """Asks all members to stop, and waits until they have written their checkpoints."""

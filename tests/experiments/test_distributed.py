@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -90,12 +91,18 @@ def torchrun(*command, **environment):
 
 
 @pytest.fixture(scope="module")
-def gradients(tmp_path_factory):
-    """What two processes found, by name."""
-    path = tmp_path_factory.mktemp("gradients") / "found.pt"
-    done = torchrun(__file__, "gradients", path)
+def folder(tmp_path_factory):
+    """Where two processes, started once, have left what they found and what they trained."""
+    path = tmp_path_factory.mktemp("two")
+    done = torchrun(__file__, path)
     assert done.returncode == 0, done.stderr
-    return torch.load(path, weights_only=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def gradients(folder):
+    """By name."""
+    return torch.load(folder / "found.pt", weights_only=True)
 
 
 def test_few_shot_meta_gradient_of_two_processes_is_that_of_one(gradients):
@@ -127,13 +134,11 @@ def test_one_run_with_one_result(tmp_path):
     assert result["metrics"]["accuracy"] == pytest.approx(alone["metrics"]["accuracy"], abs=1)
 
 
-def test_what_ends_one_process_ends_both_and_they_go_on(tmp_path):
+def test_what_ends_one_process_ends_both_and_they_go_on(folder, tmp_path):
     """A time budget that is over, then a signal to the second process alone; the same as never having stopped."""
-    done = torchrun(__file__, "stops", tmp_path)
-    assert done.returncode == 0, done.stderr
-    for name, (_, train) in RUNS.items():
-        (path,) = (tmp_path / name).rglob("*.json")
-        result, alone = json.loads(path.read_text()), train("cpu", results_root=tmp_path / "alone" / name)
+    for name, train in RUNS.items():
+        (path,) = (folder / name).rglob("*.json")
+        result, alone = json.loads(path.read_text()), train("cpu", results_root=tmp_path / name)
         assert result["provenance"]["processes"] == 2 and result["provenance"]["resumed"]
         assert result["log"]["iteration"] == alone["log"]["iteration"]
         loss = "loss" if name == "few-shot" else "total_loss"
@@ -185,19 +190,15 @@ def test_a_process_without_a_gpu_is_refused(monkeypatch):
         join("cuda")
 
 
-def _train(module, config):
-    return lambda *arguments, **options: module.train(config, *arguments, **options)
-
-
 RUNS = {
-    "few-shot": (few_shot, _train(few_shot, FEW_SHOT)),
-    "transfer": (transfer, _train(transfer, replace(TRANSFER["windows"], batch=10))),
+    "few-shot": partial(few_shot.train, FEW_SHOT),
+    "transfer": partial(transfer.train, replace(TRANSFER["windows"], batch=10)),
 }
 
 
 def stops(world: World, root: Path) -> None:
     """One process of `test_what_ends_one_process_ends_both_and_they_go_on`."""
-    for name, (_, train) in RUNS.items():
+    for name, train in RUNS.items():
 
         def cut(progress):
             if world.rank == 1 and progress.iteration == 2:
@@ -219,10 +220,9 @@ def stops(world: World, root: Path) -> None:
 
 if __name__ == "__main__":
     world, _ = join("cpu")
-    if sys.argv[1] == "stops":
-        stops(world, Path(sys.argv[2]))
-    else:
-        found = {name: transfer_iterations(config, world) for name, config in TRANSFER.items()}
-        found["few-shot"] = few_shot_gradient(world)
-        if world.first:
-            torch.save(found, sys.argv[2])
+    root = Path(sys.argv[1])
+    found = {name: transfer_iterations(config, world) for name, config in TRANSFER.items()}
+    found["few-shot"] = few_shot_gradient(world)
+    if world.first:
+        torch.save(found, root / "found.pt")
+    stops(world, root)

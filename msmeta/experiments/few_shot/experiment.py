@@ -25,12 +25,7 @@ from msmeta.errors import ConfigError, DivergedError
 from msmeta.estimators import Implicit
 from msmeta.experiments import training
 from msmeta.experiments.distributed import World
-from msmeta.experiments.few_shot.config import (
-    META_OPTIMIZERS,
-    META_SCHEDULES,
-    TRAIN_SPLIT,
-    FewShotConfig,
-)
+from msmeta.experiments.few_shot.config import META_OPTIMIZERS, META_SCHEDULES, TRAIN_SPLIT, FewShotConfig
 from msmeta.experiments.few_shot.step import episode_problem, in_threads, stepper, task_chunk
 from msmeta.experiments.training import Row, Training
 from msmeta.models import Conv4
@@ -104,7 +99,8 @@ class FewShot:
 
     def look(self, done: Training) -> None:
         config = self.config
-        if _is_curve_point(config, done.iteration):
+        ratio, rest = divmod(done.iteration, config.curve_every)
+        if rest == 0 and ratio.bit_count() == 1:
             right = self._evaluate(self.theta, config.curve_episodes)
             training.add_point(done.curve, (done.iteration, done.seconds, _accuracy(config, right), right))
         if config.select_every and done.iteration % config.select_every == 0:
@@ -222,11 +218,6 @@ def evaluate(
         for counts in in_threads(right, parts, sampler.device):
             found += counts
     return found
-
-
-def _is_curve_point(config: FewShotConfig, iteration: int) -> bool:
-    ratio, rest = divmod(iteration, config.curve_every)
-    return rest == 0 and ratio & (ratio - 1) == 0
 
 
 def _accuracy(config: FewShotConfig, right: list[int]) -> float:
