@@ -132,6 +132,34 @@ def test_a_wrong_value_is_one_line_that_says_what_is_allowed(given, message):
         transferred(rollback="maybe")
 
 
+@pytest.mark.parametrize(
+    ("experiment", "given", "message"),
+    [
+        ("few-shot", {"preset": "huge"}, "preset 'huge' is unknown: choose from "),
+        ("few-shot", {"estimator": "first-order", "window": 4}, "window=4 has no meaning for first-order"),
+        ("few-shot", {"window": 3}, "window=3 does not divide steps=8"),
+        ("few-shot", {"image_size": 0}, "image_size=0: it must be at least 1"),
+        ("few-shot", {"tasks": 0}, "tasks=0: it must be at least 1"),
+        ("few-shot", {"meta_lr": 0.0}, "meta_lr=0.0: it must be positive"),
+        ("transfer", {"estimator": "maml"}, "estimator 'maml' is unknown: choose from scratch, "),
+        ("transfer", {"optimizer": "rmsprop"}, "optimizer 'rmsprop' is unknown: choose from sgd, adam"),
+        ("transfer", {"source": "vgg"}, "source 'vgg' is unknown: choose from "),
+        ("transfer", {"target": "vgg"}, "target 'vgg' is unknown: choose from vgg9, resnet18"),
+        ("transfer", {"evaluate_on": "train"}, "evaluate_on 'train' is unknown: choose from test, validation"),
+        ("transfer", {"epochs": 0}, "epochs=0: it must be at least 1"),
+        ("transfer", {"steps": -1}, "steps=-1: it must be at least 0"),
+        ("transfer", {"steps": 3, "window": 2}, "window=2 does not divide steps=3"),
+        ("transfer", {"steps": 0, "window": 2}, "window=2 has no meaning without transfer steps"),
+        ("transfer", {"estimator": "scratch", "window": 2}, "window=2 has no meaning for scratch"),
+        ("transfer", {"target": "resnet18", "width": 0.5}, "width=0.5 has no meaning for resnet18"),
+    ],
+)
+def test_impossible_configs_are_refused(experiment, given, message):
+    with pytest.raises(ConfigError) as error:
+        BUILD[experiment](**given)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
 def _numeric():
     return [
         (experiment, name, own["type"])
