@@ -10,7 +10,7 @@ import pytest
 import torch
 from problems import F64, relative_error
 
-from msmeta import ConfigError, DivergedError, UserError, data, runs
+from msmeta import DivergedError, UserError, data, runs
 from msmeta.data import EpisodeSampler
 from msmeta.estimators import MultiStep
 from msmeta.experiments import few_shot, training
