@@ -29,7 +29,6 @@ from msmeta.experiments.transfer import (
     TransferProblem,
     label,
     preset_config,
-    scratch_iteration,
     sources,
     transfer_iteration,
 )
@@ -104,7 +103,7 @@ def iteration(row: Row, device: torch.device, batch: int) -> tuple[Callable[[], 
         if row.replayed:
             replayed_reverse(problem, state, theta, dynamics, chosen.steps, statistics)
         elif chosen.estimator == "scratch":
-            scratch_iteration(target, x, y, state, dynamics, statistics)
+            transfer_iteration(TransferProblem(target, None, x, y, None), state, {}, dynamics, statistics=statistics)
         else:
             transfer_iteration(
                 problem(), state, theta, dynamics, chosen.steps, chosen.window, statistics,

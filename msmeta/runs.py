@@ -80,13 +80,12 @@ class Run:
             raise UserError(f"result {self.result_path} is of another config or data: delete it, or use --force")
         return found
 
-    def save_result(self, result: dict[str, Any]) -> Path:
+    def save_result(self, result: dict[str, Any]) -> None:
         """Writes the result whole or not at all, and drops the checkpoint."""
         text = json.dumps({"kind": self.kind, "config": self.config, **result}, indent=1, allow_nan=False)
         with replacing(self.result_path) as temporary:
             temporary.write_text(_one_line_lists(text) + "\n")
         self.checkpoint_path.unlink(missing_ok=True)
-        return self.result_path
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Writes tensors and plain values whole or not at all."""
@@ -154,14 +153,13 @@ def hash_of(result: dict[str, Any], part: str) -> str | None:
     return (result.get(part) or {}).get("hash")
 
 
-def save_measurement(name: str, config: dict[str, Any], metrics: Any, device: torch.device, **more: Any) -> Path:
-    """Writes what a benchmark measured to `name` in the results folder, whole or not at all, and returns its place."""
+def save_measurement(name: str, config: dict[str, Any], metrics: Any, device: torch.device, **more: Any) -> None:
+    """Writes what a benchmark measured to `name` in the results folder, whole or not at all."""
     path = results_root() / name
     measured = {"config": config, **more, "metrics": metrics, "provenance": provenance(device)}
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(measured, indent=1) + "\n")
     print(f"result: {path}")
-    return path
 
 
 @contextmanager

@@ -3,4 +3,4 @@
 from msmeta.experiments.transfer.config import ESTIMATORS, TransferConfig, label, setting
 from msmeta.experiments.transfer.experiment import run, train
 from msmeta.experiments.transfer.presets import preset_config
-from msmeta.experiments.transfer.step import TransferProblem, scratch_iteration, transfer_iteration
+from msmeta.experiments.transfer.step import TransferProblem, transfer_iteration

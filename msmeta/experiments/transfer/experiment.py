@@ -26,7 +26,7 @@ from msmeta.experiments.training import Row, Training
 from msmeta.experiments.transfer import sources
 from msmeta.experiments.transfer.config import TARGETS, TransferConfig
 from msmeta.experiments.transfer.sources import SOURCES
-from msmeta.experiments.transfer.step import Iteration, TransferProblem, scratch_iteration, transfer_iteration
+from msmeta.experiments.transfer.step import Iteration, TransferProblem, transfer_iteration
 from msmeta.models.l2t import L2T
 from msmeta.models.resnet import ResNet
 from msmeta.models.vgg9 import VGG9
@@ -157,9 +157,7 @@ class Transfer:
 
     def _iteration(self, x: Tensor, y: Tensor, epoch: int, statistics: Params) -> Iteration:
         config, dynamics, share = self.config, self.config.dynamics(epoch), len(y) / self.config.batch
-        if self.l2t is None:
-            return scratch_iteration(self.target, x, y, self.inner, dynamics, statistics, self.world, share)
-        batch = self.l2t.source_batch(self.source.features(x), self.sizes)
+        batch = self.l2t and self.l2t.source_batch(self.source.features(x), self.sizes)
         problem = TransferProblem(self.target, self.l2t, x, y, batch, config.beta, self.world, share)
         return transfer_iteration(
             problem, self.inner, self.theta, dynamics, config.steps, config.window, statistics,

@@ -36,18 +36,18 @@ Network = Callable[[Params, Tensor, Params | None], tuple[Tensor, list[Tensor]]]
 class TransferProblem:
     """The losses of one batch.
 
-    network: the target. x, y: images (n, 3, H, W) and labels (n,). source: what the transfer loss needs of the frozen
-    source network. beta: β, the weight of the transfer loss in the total loss (Eq. 19).
+    network: the target. l2t: the meta-networks, None for training without transfer. x, y: images (n, 3, H, W) and
+    labels (n,). source: what the transfer loss needs of the frozen source network. beta: β, its weight in the total loss.
     world, share: where several processes have a part of the batch each, its share: the losses are then this process's
     parts of the batch's, which are their sums, and so are the gradients. The network has batch norm's statistics of
     the whole batch.
     """
 
     network: Network
-    l2t: L2T
+    l2t: L2T | None
     x: Tensor
     y: Tensor
-    source: SourceBatch
+    source: SourceBatch | None
     beta: float = 0.5
     world: World = World()
     share: float = 1.0
@@ -55,8 +55,10 @@ class TransferProblem:
     def total(self, phi: Params, theta: Params, statistics: Params | None = None) -> Tensor:
         """L_total = L_acc + β L_tfr (Eq. 19), 0-d; moves the running statistics where they are given."""
         logits, features = self.network(phi, self.x, statistics)
-        transfer = self.l2t.loss(phi, theta, self.source, features)
-        return self.share * (F.cross_entropy(logits, self.y) + self.beta * transfer)
+        loss = F.cross_entropy(logits, self.y)
+        if self.l2t:
+            loss = loss + self.beta * self.l2t.loss(phi, theta, self.source, features)
+        return self.share * loss
 
     def classification(self, phi: Params) -> Tensor:
         """L_acc, the cross-entropy, 0-d."""
@@ -114,7 +116,7 @@ def transfer_iteration(
     transfer_rate: float = 1.0,
     rollback: bool = True,
 ) -> Iteration:
-    """Lines 5 to 14 of Algorithm 1; θ is left to the caller's meta-optimiser.
+    """Lines 5 to 14 of Algorithm 1, without transfer line 5 alone; θ is left to the caller's meta-optimiser.
 
     window: N; 1 is the exact baseline. statistics: batch norm's, moved in place by the total loss's forward pass alone.
     first_order: the meta-gradient of L_total at the adapted φ, which is held constant, instead. transfer_rate: factor
@@ -128,6 +130,8 @@ def transfer_iteration(
     windows = transfer_windows(transfer_steps, window)
     world = problem.world
     total, state = _step(lambda phi: problem.total(phi, detach(theta), statistics), state, dynamics, world)
+    if problem.l2t is None:
+        return Iteration(state, total)
     fast, seen = replace(dynamics, lr=transfer_rate * dynamics.lr), {}
 
     def inner(theta: Params, t: int) -> Dynamics:
@@ -144,28 +148,6 @@ def transfer_iteration(
         world.sum_([meta.loss, *meta.grad.values()])
     change = _change(seen[0], seen[1]) if transfer_steps > 1 and window == 1 else None
     return Iteration(state if rollback else meta.state if meta else after, total, meta, change)
-
-
-def scratch_iteration(
-    network: Network,
-    x: Tensor,
-    y: Tensor,
-    state: State,
-    dynamics: SGD | Adam,
-    statistics: Params | None = None,
-    world: World = World(),  # noqa: B008 - frozen
-    share: float = 1.0,
-) -> Iteration:
-    """A step on the cross-entropy alone: training without transfer. Raises DivergedError.
-
-    world, share: as in TransferProblem.
-    """
-
-    def loss_of(phi: Params) -> Tensor:
-        return share * F.cross_entropy(network(phi, x, statistics)[0], y)
-
-    loss, state = _step(loss_of, state, dynamics, world)
-    return Iteration(state, loss)
 
 
 @dataclass(frozen=True)
