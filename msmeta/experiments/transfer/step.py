@@ -37,7 +37,7 @@ class TransferProblem:
     """The losses of one batch.
 
     network: the target. l2t: the meta-networks, None for training without transfer. x, y: images (n, 3, H, W) and
-    labels (n,). source: what the transfer loss needs of the frozen source network. beta: β, its weight in the total loss.
+    labels (n,). source: what the transfer loss needs of the frozen source network. beta: β, its weight in L_total.
     world, share: where several processes have a part of the batch each, its share: the losses are then this process's
     parts of the batch's, which are their sums, and so are the gradients. The network has batch norm's statistics of
     the whole batch.
