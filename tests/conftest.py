@@ -3,11 +3,14 @@ and a store of made results."""
 
 import signal
 import sys
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from msmeta import cli, runs
+from msmeta.experiments import training
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -24,6 +27,12 @@ def store(tmp_path, monkeypatch):
             place.save_result({k: v for k, v in entry.items() if k not in ("kind", "config")})
 
     return put
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A second passes each time that a training looks at the time."""
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=count(1.0).__next__))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 
 import pytest
 import torch
@@ -157,6 +158,14 @@ def test_a_signal_ends_at_the_next_boundary(kind, place, number, tmp_path, monke
 
 
 @pytest.mark.parametrize("kind", TRAIN)
+def test_a_time_budget_ends_with_a_checkpoint_and_no_result(kind, tmp_path, clock, last_state, whole):
+    assert TRAIN[kind](SMALL[kind], "cpu", time_budget=6.0, results_root=tmp_path) is None
+    assert 0 < last_state["iteration"] < 4 and not list(tmp_path.rglob("*.json"))
+    resumed = TRAIN[kind](SMALL[kind], "cpu", resume=True, results_root=tmp_path)
+    assert_same_run(resumed, last_state, whole[kind])
+
+
+@pytest.mark.parametrize("kind", TRAIN)
 def test_an_unfinished_run_is_not_begun_again_by_chance(kind, tmp_path):
     def stop(progress):
         raise KeyboardInterrupt
@@ -243,9 +252,20 @@ def test_a_second_process_of_a_run_is_refused_until_the_first_has_ended(tmp_path
     assert not list(folder.iterdir()) and not any(half.exists() for half in halves)
 
 
-def test_a_checkpoint_of_another_kind_is_named(tmp_path):
-    place = few_shot.run(SMALL["few_shot"], tmp_path)
-    for state in ({}, {"state": {}, "iteration": 1}):
-        place.save_checkpoint(state)
+def test_a_damaged_checkpoint_or_result_is_named_and_force_repeats_the_run(tmp_path):
+    place, train = few_shot.run(SMALL["few_shot"], tmp_path), partial(few_shot.train, SMALL["few_shot"], "cpu")
+    place.checkpoint_path.parent.mkdir()
+    for damage in (
+        lambda: place.save_checkpoint({}),
+        lambda: place.save_checkpoint({"state": {}, "iteration": 1}),
+        lambda: place.checkpoint_path.write_bytes(b"no checkpoint"),
+    ):
+        damage()
         with pytest.raises(UserError, match="is damaged: start again with --force"):
-            few_shot.train(SMALL["few_shot"], "cpu", resume=True, results_root=tmp_path)
+            train(resume=True, results_root=tmp_path)
+    train(force=True, results_root=tmp_path)
+    place.result_path.write_text('{"config": ')
+    with pytest.raises(UserError, match="is damaged"):
+        train(results_root=tmp_path)
+    train(force=True, results_root=tmp_path)
+    assert place.result()["metrics"]["iterations"] == 5

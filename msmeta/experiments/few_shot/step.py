@@ -222,8 +222,7 @@ class GraphedStepper(MetaStepper):
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)
         device, places = self.device, torch.from_numpy(self._places(0))
-        self.places = torch.zeros(self.block, *places.shape, dtype=places.dtype, device=device)
-        self.places[:] = places.to(device)
+        self.places = places.to(device).repeat(self.block, *[1] * places.dim())
         self.found = torch.zeros(self.block, 2, device=device)
         self.at = torch.zeros(1, dtype=torch.int64, device=device)
         self.replay = self._capture() if device.type == "cuda" else self._next

@@ -3,17 +3,15 @@
 import dataclasses
 import json
 import statistics
-from itertools import count
-from types import SimpleNamespace
 
 import pytest
 import torch
 from problems import F64, relative_error
 
-from msmeta import DivergedError, UserError, data, runs
+from msmeta import DivergedError, data, runs
 from msmeta.data import EpisodeSampler
 from msmeta.estimators import MultiStep
-from msmeta.experiments import few_shot, training
+from msmeta.experiments import few_shot
 from msmeta.models import Conv4
 
 
@@ -89,22 +87,6 @@ def test_evaluation_does_not_depend_on_the_chunk_and_takes_the_same_tasks():
     assert few_shot.evaluate(config, model, theta, images, 12, chunk=5) == thirty[:12]
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """A second passes each time that the training looks at it."""
-    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=count(1.0).__next__))
-
-
-def test_time_budget_ends_with_a_checkpoint_and_no_result(train, tmp_path, clock):
-    config = smoke(iterations=10**6)
-    assert train(config, time_budget=12.0) is None
-    place = few_shot.run(config, tmp_path)
-    assert place.checkpoint_path.exists() and not place.result_path.exists()
-    before = place.load_checkpoint()["iteration"]
-    assert train(config, time_budget=12.0, resume=True) is None
-    assert place.load_checkpoint()["iteration"] > before > 0
-
-
 def test_a_finished_run_is_found_and_force_repeats_it(train):
     config, steps = smoke(), []
     first = train(config)
@@ -140,21 +122,6 @@ def test_divergence_names_iteration_and_step_and_stores_nothing(train, tmp_path)
     with pytest.raises(DivergedError, match="diverged at iteration 1: inner loss is (nan|inf) at step"):
         train(smoke(lr=1e20, window=1))
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-
-
-def test_damaged_checkpoint_and_result_are_named(train, tmp_path):
-    config = smoke()
-    place = few_shot.run(config, tmp_path)
-    place.checkpoint_path.parent.mkdir(parents=True)
-    place.checkpoint_path.write_bytes(b"no checkpoint")
-    with pytest.raises(UserError, match="is damaged: start again with --force"):
-        train(config, resume=True)
-    train(config, force=True)
-    place.result_path.write_text('{"config": ')
-    with pytest.raises(UserError, match="is damaged"):
-        train(config)
-    train(config, force=True)
-    assert place.result()["metrics"]["iterations"] == 4
 
 
 def test_paper_preset_is_appendix_f():

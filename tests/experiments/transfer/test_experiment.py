@@ -88,13 +88,6 @@ def test_each_method_trains_with_both_optimizers(train, changes, method):
         assert (result["log"]["gradient_change"][0] is not None) == (two_gradients)
 
 
-def test_a_time_budget_leaves_a_checkpoint(train, tmp_path):
-    config = smoke(epochs=3)
-    assert train(config, time_budget=0.0) is None
-    assert transfer.run(config, tmp_path).checkpoint_path.exists()
-    assert train(config, resume=True)["metrics"]["iterations"] == 12
-
-
 def test_learning_rate_is_annealed_by_the_cosine():
     config = smoke(epochs=4)
     assert [config.dynamics(epoch).lr for epoch in range(4)] == pytest.approx(
