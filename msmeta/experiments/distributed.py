@@ -13,7 +13,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd import Function
-from torch.distributed.constants import default_pg_timeout
 
 from msmeta.errors import ConfigError, UserError
 
@@ -86,9 +85,13 @@ class World:
                 self.store.set("ended", f"{error.exit_status} {error}")
             raise
         except RuntimeError as error:  # so ends a collective call whose partner has gone
-            if not (self.store and self.store.check(["ended"])):
+            try:
+                said = self.store.get("ended") if self.store and self.store.check(["ended"]) else b""
+            except dist.DistError:  # without torchrun the store is the first process's
+                said = b"2 the first process has ended"
+            if not said:
                 raise
-            status, _, line = self.store.get("ended").decode().partition(" ")
+            status, _, line = said.decode().partition(" ")
             ended = UserError(line)
             ended.exit_status = int(status)
             raise ended from error
@@ -137,7 +140,7 @@ def join(device: str) -> tuple[World, str]:
         store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(seconds=JOIN_SECONDS)))
     except dist.DistError as error:
         raise ConfigError("the other processes are not there: start them together, by torchrun") from error
-    store.set_timeout(default_pg_timeout)
+    store.set_timeout(timedelta(minutes=30))  # torch's own for what comes after
     if not dist.is_initialized():
         dist.init_process_group(
             "nccl" if device.startswith("cuda") else "gloo", store=store, rank=rank, world_size=size

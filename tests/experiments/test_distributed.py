@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -165,6 +166,12 @@ def test_the_others_end_with_the_same_line_and_status(own):
     with pytest.raises(UserError, match=str(own)) as error, second.together():
         raise RuntimeError("connection closed")
     assert error.value.exit_status == own.exit_status
+
+
+def test_where_the_first_process_keeps_the_store_its_end_is_said():
+    store = SimpleNamespace(check=lambda keys: (_ for _ in ()).throw(dist.DistNetworkError("gone")))
+    with pytest.raises(UserError, match="^the first process has ended$"), World(1, 2, store).together():
+        raise RuntimeError("connection closed")
 
 
 def test_a_process_whose_others_never_come_says_so(monkeypatch):

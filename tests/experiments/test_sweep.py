@@ -246,6 +246,15 @@ def test_an_interrupt_while_a_job_starts_is_not_lost(spec, tmp_path, monkeypatch
     assert known == ["the job"]
 
 
+def test_a_termination_signal_ends_a_sweep_as_an_interrupt_does(msmeta, spec, monkeypatch):
+    ended = []
+    monkeypatch.setattr(sweep._Jobs, "submit", lambda jobs, config: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(sweep._Jobs, "cancel", lambda jobs: ended.append(jobs))
+    status, _, err = msmeta("sweep", spec)
+    assert (status, len(ended)) == (130, 1)
+    assert err.strip() == "msmeta: interrupted: the same command goes on where the runs stopped"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
