@@ -13,6 +13,7 @@ from msmeta import cli, runs
 from msmeta.experiments import training
 
 sys.path.insert(0, str(Path(__file__).parent))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # some tests send it, and a shell's background jobs ignore it
 
 
 @pytest.fixture

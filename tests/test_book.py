@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 import yaml
 from myst_nb.core.read import read_myst_markdown_notebook
 
@@ -150,6 +151,15 @@ def test_a_page_with_cells_becomes_a_notebook_with_their_output(tmp_path):
     assert page.exists()
 
 
+@pytest.fixture
+def default_dtype():
+    """Pages may change it for themselves."""
+    before = torch.get_default_dtype()
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.usefixtures("default_dtype")
 @pytest.mark.parametrize(
     ("page", "right", "wrong", "what"),
     [

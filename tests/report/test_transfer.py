@@ -132,7 +132,7 @@ def test_claims_are_tested_over_paired_seeds():
     longer = line(table, "Baseline less Scratch, 24 epochs")
     assert longer[0] == "not in the paper" and longer[3] == "-" and longer[4].endswith("undecided")
     equal = line(table, "Multi-step, 12 epochs less Baseline")
-    assert equal[2:4] == ["> +0", "-"] and equal[4].startswith("+1.03 ±0.14, n = 3") and equal[4].endswith("holds")
+    assert equal[2:4] == ["> 0", "-"] and equal[4].startswith("+1.03 ±0.14, n = 3") and equal[4].endswith("holds")
     single = report.claims(2, of(result("Scratch", 50), result()))
     assert line(single, "Baseline less Scratch")[4] == "-10.00 (no interval)"
     assert line(single, "Multi-step less Baseline")[4] == "not run"
