@@ -10,8 +10,10 @@ import itertools
 import math
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -202,16 +204,12 @@ class _Jobs:
             taken = [gpu for _, gpu in self.running.values()]
             gpu = min(range(self._gpus), key=taken.count)
             self._executor.update_parameters(local_visible_gpus=(gpu,), gpus_per_node=1)
-        # Ctrl-C reaches all processes of a terminal. The members, which inherit the blocking, are to end by `cancel`,
-        # once they wrote a checkpoint. For this process it only waits until the job is one that `cancel` ends.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            job = self._executor.submit(Member(config, self._threads, self._root))
-            self.running[job] = config, gpu
-        except (self._failed_submission, OSError) as error:
-            raise UserError(f"a job could not be started: {str(error).splitlines()[0]}") from error
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with _held_interrupts():
+            try:
+                job = self._executor.submit(Member(config, self._threads, self._root))
+                self.running[job] = config, gpu
+            except (self._failed_submission, OSError) as error:
+                raise UserError(f"a job could not be started: {str(error).splitlines()[0]}") from error
 
     def ended(self) -> list[tuple[Config, str | None, bool]]:
         """Those that ended since the last call: config, what went wrong, and whether the job died without a word."""
@@ -241,3 +239,25 @@ class _Jobs:
                 os.kill(int(job.job_id), signal.SIGTERM)
         while self._local and not all(job.done() for job in self.running):
             time.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def _held_interrupts() -> Iterator[None]:
+    """An interrupt waits until the block's end, when the job that it starts is known and `cancel` ends it.
+
+    Ctrl-C reaches all processes of a terminal; the members inherit that it is blocked, since they are to end by
+    `cancel`, once they wrote a checkpoint. Blocking is a thread's own, and torch has several here: a handler is needed
+    as well. Outside the main thread no interrupt is raised.
+    """
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    handlers = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in numbers}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)

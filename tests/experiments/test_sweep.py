@@ -2,8 +2,10 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -231,18 +233,42 @@ def test_an_interrupted_sweep_leaves_checkpoints_and_goes_on(spec, tmp_path, mon
     assert resumed == [True, False]
 
 
-def test_an_interrupt_while_a_job_starts_is_not_lost(spec, tmp_path, monkeypatch):
-    """It arrives once the job is known, so that the job is asked to stop as well."""
+@pytest.fixture
+def other_thread():
+    """A thread that waits, and takes a signal that is sent to it."""
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)
+    thread.start()
+    yield thread
+    over.set()
+    thread.join()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("to_other", [False, True])
+def test_an_interrupt_while_a_job_starts_is_not_lost(spec, tmp_path, monkeypatch, other_thread, number, to_other):
+    """It arrives once the job is known, so that the job is asked to stop as well, whichever thread is given it."""
     known = []
+    here, there = socket.socketpair()
+    there.setblocking(False)
     monkeypatch.setattr(sweep._Jobs, "cancel", lambda jobs: known.extend(jobs.running))
 
     def submit(executor, member):
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.pthread_kill((other_thread if to_other else threading.main_thread()).ident, number)
+        if to_other:
+            here.recv(1)  # until it has come
         return "the job"
 
     monkeypatch.setattr("submitit.AutoExecutor.submit", submit)
-    with pytest.raises(KeyboardInterrupt):
-        sweep.sweep(sweep.read_spec(spec), root=tmp_path, say=lambda _: None)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command line has it
+    signal.set_wakeup_fd(there.fileno())
+    try:
+        with here, there, pytest.raises(KeyboardInterrupt):
+            sweep.sweep(sweep.read_spec(spec), root=tmp_path, say=lambda _: None)
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, before)
     assert known == ["the job"]
 
 
