@@ -19,6 +19,8 @@ from msmeta import machine, runs
 from msmeta.errors import script
 from msmeta.models.layers import conv2d
 
+MINUTES = 1
+
 Convolution = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -91,7 +93,8 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", choices=["float32", "tf32", "bf16"])
     parser.add_argument("--tasks", type=int, default=4)
     parser.add_argument("--filters", type=int, default=64)
-    args = parser.parse_args()
+    measurement = runs.Measurement.begin(parser)
+    args = measurement.options
     device = machine.choose_device(args.device)
     machine.set_precision(args.precision)
     machine.keep_freed_memory()
@@ -103,7 +106,7 @@ def main() -> None:
         }
         rows.append({"formulation": name, **row})
         print(f"{name:30} first order {1000 * row['first']:8.2f} ms, second order {1000 * row['second']:8.2f} ms")
-    runs.save_measurement(f"benchmarks/convolutions-{device.type}-{args.precision}.json", vars(args), rows, device)
+    measurement.save(f"benchmarks/convolutions-{device.type}-{args.precision}.json", vars(args), rows, device)
 
 
 if __name__ == "__main__":

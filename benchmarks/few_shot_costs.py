@@ -12,17 +12,20 @@ from msmeta import machine, runs
 from msmeta.errors import script
 from msmeta.experiments.few_shot import costs
 
+MINUTES = 5
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--filters", type=int, default=64)
     parser.add_argument("--tasks", type=int, default=2)
-    given = parser.parse_args()
+    measurement = runs.Measurement.begin(parser)
+    given = measurement.options
     result = costs.live("paper", None, None, None, given.device, given.filters, given.tasks)
     suffix = "" if given.device == "cpu" else "-cuda"
     device = machine.choose_device(given.device)
-    runs.save_measurement(f"benchmarks/few_shot_costs{suffix}.json", result["config"], result["metrics"], device)
+    measurement.save(f"benchmarks/few_shot_costs{suffix}.json", result["config"], result["metrics"], device)
 
 
 if __name__ == "__main__":

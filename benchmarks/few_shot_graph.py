@@ -25,6 +25,8 @@ from msmeta.experiments.few_shot import costs
 from msmeta.experiments.few_shot.step import GraphedStepper
 from msmeta.models.layers import PRECISIONS
 
+MINUTES = 3
+
 METHODS = (("multistep", 1), ("multistep", 2), ("multistep", 4), ("multistep", 8), ("first-order", 1))
 """Estimator and window."""
 
@@ -71,7 +73,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     for name, default in (("way", 5), ("shot", 1), ("steps", 8), ("tasks", 32), ("filters", 64), ("blocks", 4)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    args = parser.parse_args()
+    measurement = runs.Measurement.begin(parser)
+    args = measurement.options
     device, rows, speeds = machine.choose_device(args.device), [], {}
     images = data.load("glyphs", device=device)
     for precision in PRECISIONS:
@@ -88,7 +91,7 @@ def main() -> None:
                 f"cosine with float32 {row['cosine']:.6f}",
                 flush=True,
             )
-    runs.save_measurement(f"benchmarks/few_shot_graph-{device.type}.json", vars(args), rows, device, machine=speeds)
+    measurement.save(f"benchmarks/few_shot_graph-{device.type}.json", vars(args), rows, device, machine=speeds)
 
 
 if __name__ == "__main__":

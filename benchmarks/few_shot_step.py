@@ -23,6 +23,8 @@ from msmeta.experiments import few_shot
 from msmeta.experiments.few_shot import costs
 from msmeta.models import Conv4
 
+MINUTES = 5
+
 WAY, STEPS, LR = 5, 8, 0.04
 METHODS = {
     f"{kind} {window or 'first-order'}": (kind, window) for window in (1, 2, 4, 8, None) for kind in ("plain", "msmeta")
@@ -85,7 +87,8 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=32)
     parser.add_argument("--chunk", type=int, help="tasks that msmeta processes together; else its own choice")
     parser.add_argument("--rounds", type=int, default=3)
-    args = parser.parse_args()
+    measurement = runs.Measurement.begin(parser)
+    args = measurement.options
     names, cpu = list(METHODS), torch.device("cpu")
     medians = dict(
         zip(names, machine.in_turns(measure, names, args.rounds, args.filters, args.tasks, args.chunk), strict=True)
@@ -96,7 +99,7 @@ def main() -> None:
         row["floor_seconds"] = costs.floor_seconds(cell(METHODS[name][1], args.filters, args.tasks), speed)
         seconds, above = row["seconds"], row["seconds"] / row["floor_seconds"]
         print(f"{name:20} {seconds:12.3f} {seconds / base:6.2f} {above:8.2f} {row['bytes'] / 1e6:12.0f}")
-    runs.save_measurement("benchmarks/few_shot_step.json", vars(args), medians, cpu, machine=speed)
+    measurement.save("benchmarks/few_shot_step.json", vars(args), medians, cpu, machine=speed)
 
 
 if __name__ == "__main__":

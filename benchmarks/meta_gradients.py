@@ -42,6 +42,8 @@ from msmeta.experiments import few_shot
 from msmeta.experiments.few_shot.costs import uniform
 from msmeta.models import Conv4
 
+MINUTES = 20
+
 STEPS, TASKS = 8, 8
 # N = 1 ... 8, with a shorter last window where N does not divide T; then others of as many windows as N = 2, 4 and 8.
 UNIFORM = [uniform(STEPS, n) for n in range(1, STEPS + 1)]
@@ -211,7 +213,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("problem", choices=PROBLEMS)
     parser.add_argument("--batches", type=int, default=16)
-    args = parser.parse_args()
+    measurement = runs.Measurement.begin(parser)
+    args = measurement.options
     rows = []
     for stage in PROBLEMS[args.problem]():
         for dynamics in DYNAMICS[args.problem]:
@@ -221,7 +224,7 @@ def main() -> None:
         used = {key: machine.in_fresh_process(memory, key) for key in estimators(SGD(0.1))}
         rows = [{**row, "bytes": used[row["estimator"], row["window"]]} for row in rows]
     config = {"problem": args.problem, "steps": STEPS, "tasks": TASKS, "batches": args.batches}
-    runs.save_measurement(f"meta-gradients/{args.problem}.json", config, rows, torch.device("cpu"))
+    measurement.save(f"meta-gradients/{args.problem}.json", config, rows, torch.device("cpu"))
 
 
 if __name__ == "__main__":

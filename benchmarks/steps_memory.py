@@ -18,6 +18,8 @@ from msmeta.experiments import few_shot
 from msmeta.experiments.few_shot import costs
 from msmeta.models import Conv4
 
+MINUTES = 2
+
 STEPS = (1, 2, 4, 8, 16, 32, 64)
 WAY, QUERY = 5, 15
 
@@ -40,14 +42,15 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=4)
     parser.add_argument("--shot", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    given, rows = parser.parse_args(), []
+    measurement = runs.Measurement.begin(parser)
+    given, rows = measurement.options, []
     for window, backward, steps in itertools.product((1, 4), ("autograd", "adjoint"), STEPS):
         if steps % window:
             continue
         row = machine.in_fresh_process(measure, given, steps, window, backward)
         rows.append({"steps": steps, "window": window, "backward": backward, **row})
         print(f"T={steps:<3} N={window} {backward:9}{row['bytes'] / 1e6:8.0f} MB {row['seconds']:7.2f} s", flush=True)
-    runs.save_measurement("benchmarks/steps_memory.json", vars(given), rows, torch.device(given.device))
+    measurement.save("benchmarks/steps_memory.json", vars(given), rows, torch.device(given.device))
 
 
 if __name__ == "__main__":

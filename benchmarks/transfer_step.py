@@ -35,6 +35,8 @@ from msmeta.experiments.transfer import (
 from msmeta.experiments.transfer.config import TARGETS
 from msmeta.models.l2t import L2T
 
+MINUTES = 45
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -202,7 +204,8 @@ def main() -> None:
     parser.add_argument("--width", type=float, default=1.0, help="factor on VGG-9's channels, at 32x32")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=2, help="iterations timed in each process")
-    args = parser.parse_args()
+    measurement = runs.Measurement.begin(parser)
+    args = measurement.options
     device, rows = torch.device(args.device), [row for setting in args.settings for row in rows_of(setting, args.width)]
     batches = {name: args.batch or setting.batch[args.device] for name, setting in SETTINGS.items()}
     measured = machine.in_turns(measure, rows, args.rounds, device, batches, args.repeats)
@@ -216,7 +219,7 @@ def main() -> None:
         })  # fmt: skip
     show(rows, metrics)
     suffix = "-cuda" if args.device == "cuda" else ""
-    runs.save_measurement(f"benchmarks/transfer_step{suffix}.json", vars(args), metrics, device)
+    measurement.save(f"benchmarks/transfer_step{suffix}.json", vars(args), metrics, device)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ A result is found again by its whole config and its data: the file's name ends i
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import fcntl
 import glob
@@ -27,6 +28,8 @@ import torch
 from msmeta import machine
 from msmeta.errors import UserError
 
+LOOK_SECONDS = 2.0
+"""For which a benchmark looks at the machine before it begins."""
 COMMITTED_PRESETS = ("cpu", "paper")
 """Presets whose results are evidence and belong in version control; those of the others are kept apart, in `live/`."""
 
@@ -153,13 +156,56 @@ def hash_of(result: dict[str, Any], part: str) -> str | None:
     return (result.get(part) or {}).get("hash")
 
 
-def save_measurement(name: str, config: dict[str, Any], metrics: Any, device: torch.device, **more: Any) -> None:
-    """Writes what a benchmark measured to `name` in the results folder, whole or not at all."""
-    path = results_root() / name
-    measured = {"config": config, **more, "metrics": metrics, "provenance": provenance(device)}
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(measured, indent=1) + "\n")
-    print(f"result: {path}")
+@dataclass(frozen=True)
+class Measurement:
+    """What a benchmark measures, from its start to the stored file; not stored where others kept the machine busy.
+
+    options: of the command line. anyway: whether it is stored all the same, and says so.
+    """
+
+    options: argparse.Namespace
+    anyway: bool
+    watch: machine.Watch
+
+    @classmethod
+    def begin(cls, parser: argparse.ArgumentParser) -> Measurement:
+        """Takes the parser's options and `--anyway`, and looks whether the machine is idle, for as long as it lasts.
+
+        Raises UserError where it is not.
+        """
+        parser.add_argument(
+            "--anyway", action="store_true", help="measure and store also where other processes keep the machine busy"
+        )
+        options = parser.parse_args()
+        measurement = cls(options, vars(options).pop("anyway"), machine.Watch())
+        if measurement.watch.sees and not measurement.anyway:
+            time.sleep(LOOK_SECONDS)
+            measurement.watch.look()
+            measurement._check("before anything was measured")
+        if not measurement.watch.sees:
+            print("this system does not show what other processes do: whether the machine is idle is not known")
+        return measurement
+
+    def save(self, name: str, config: dict[str, Any], metrics: Any, device: torch.device, **more: Any) -> None:
+        """Writes what was measured to `name` in the results folder, whole or not at all.
+
+        Raises UserError, and leaves an older file alone, where the machine was not idle.
+        """
+        others = self.watch.end()
+        self._check("meanwhile, so nothing is stored")
+        path, seen = results_root() / name, {"others": others, "load": self.watch.load}
+        measured = {"config": config, **more, "metrics": metrics, "provenance": {**provenance(device), **seen}}
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(measured, indent=1) + "\n")
+        print(f"result: {path}")
+
+    def _check(self, when: str) -> None:
+        cores = self.watch.cores
+        if cores is not None and cores > machine.IDLE and not self.anyway:
+            raise UserError(
+                f"other processes took {cores:.2f} of {os.cpu_count()} cores {when} (load {self.watch.load:.2f}): "
+                "measure on an idle machine, or with --anyway, which the result will say"
+            )
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 
-from msmeta import data
+from msmeta import data, machine
 from msmeta.cli import train
 from msmeta.experiments.config import schema
 from msmeta.experiments.sweep import EXPERIMENTS
@@ -83,11 +83,18 @@ def test_data_commands(msmeta):
         assert status == 2 and len([line for line in err.splitlines() if line.strip()]) == 1
 
 
-def test_benchmarks_are_listed_and_given_their_options(msmeta):
-    status, out, _ = msmeta("bench")
-    assert status == 0 and {"few_shot_step", "transfer_step"} <= set(out.split())
+def test_benchmarks_are_listed_and_given_their_options(msmeta, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    for words in (["bench"], ["bench", "--list"]):
+        status, out, _ = msmeta(*words)
+        assert status == 0 and "Time and memory of one iteration of meta-transfer" in out
+        names = {words[0] for line in out.splitlines() if (words := line.strip("│ ").split())}
+        assert {path.stem for path in (machine.repository() / "benchmarks").glob("*.py")} <= names
+    assert "Usage:" in msmeta("bench", "--help")[1]
+    status, out, _ = msmeta("bench", "transfer_step", "--help")
+    assert status == 0 and "--settings" in out and "--anyway" in out
     status, _, err = msmeta("bench", "transfer_step", "--settings", "64x64")
-    assert status == 2 and "invalid choice: '64x64'" in err and "ended with status 2" in err.splitlines()[-1]
+    assert status == 2 and "invalid choice: '64x64'" in err.splitlines()[-1]
     status, _, err = msmeta("bench", "speed")
     assert status == 2 and "benchmark 'speed' is unknown" in err and len(err.splitlines()) == 1
 

@@ -1,8 +1,10 @@
 """The store of results: names, whole files, provenance."""
 
+import argparse
 import json
 import os
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,3 +111,79 @@ def test_provenance_names_the_commit_and_the_device():
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=machine.repository(), capture_output=True, text=True)
     assert found["commit"].removesuffix("-dirty") == head.stdout.strip()
     assert found["device"].endswith("cores") and found["threads"] == torch.get_num_threads()
+
+
+class Watch:
+    """A watch that has seen others take so many cores at the start and at the end; None where it sees nothing."""
+
+    load = 0.5
+
+    def __init__(self, first, last):
+        self.cores, self.last, self.sees = first, last, first is not None
+
+    def look(self):
+        return self.cores
+
+    def end(self):
+        self.cores = self.last
+        return self.cores
+
+
+@pytest.fixture
+def begin(tmp_path, monkeypatch):
+    """Begins a measurement with these options, while others take so many cores."""
+    monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
+    monkeypatch.setattr(runs, "LOOK_SECONDS", 0)
+
+    def measurement(first, last, *options):
+        monkeypatch.setattr(sys, "argv", ["benchmark", "--rounds", "3", *options])
+        monkeypatch.setattr(machine, "Watch", lambda: Watch(first, last))
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--rounds", type=int)
+        return runs.Measurement.begin(parser)
+
+    return measurement
+
+
+def test_a_measurement_is_stored_with_what_others_took_where_the_machine_was_idle(begin, tmp_path):
+    measurement = begin(0.0, 0.05)
+    measurement.save("benchmarks/a.json", vars(measurement.options), [{"seconds": 1}], torch.device("cpu"), more=[2])
+    found = runs.read_result(tmp_path / "benchmarks" / "a.json")
+    assert (found["config"], found["metrics"], found["more"]) == ({"rounds": 3}, [{"seconds": 1}], [2])
+    assert found["provenance"]["others"] == 0.05 and found["provenance"]["load"] == 0.5
+
+
+def test_a_measurement_on_a_busy_machine_is_stored_only_with_anyway(begin, tmp_path):
+    with pytest.raises(
+        UserError, match=r"^other processes took 0.11 of \d+ cores before .* \(load 0.50\): .* --anyway"
+    ):
+        begin(0.11, 0.11)
+    path = tmp_path / "benchmarks" / "a.json"
+    path.parent.mkdir()
+    path.write_text("older")
+    with pytest.raises(UserError, match=r"^other processes took 0.73 of \d+ cores meanwhile, so nothing is stored"):
+        begin(0.02, 0.73).save("benchmarks/a.json", {}, [], torch.device("cpu"))
+    assert path.read_text() == "older" and list(path.parent.iterdir()) == [path]
+    begin(0.9, 0.73, "--anyway").save("benchmarks/a.json", {}, [], torch.device("cpu"))
+    assert runs.read_result(path)["provenance"]["others"] == 0.73
+
+
+def test_where_others_cannot_be_seen_it_is_said(begin, tmp_path, capsys):
+    begin(None, None).save("benchmarks/a.json", {}, [], torch.device("cpu"))
+    assert "does not show what other processes do" in capsys.readouterr().out
+    assert runs.read_result(tmp_path / "benchmarks" / "a.json")["provenance"]["others"] is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
+def test_a_busy_process_keeps_a_benchmark_from_beginning(tmp_path):
+    busy = [sys.executable, "-c", "print(flush=True)\nwhile True: pass"]
+    benchmark = "import argparse; from msmeta import errors, runs; parser = argparse.ArgumentParser(); "
+    benchmark += "errors.script(lambda: runs.Measurement.begin(parser) and print('begun'))"
+    with subprocess.Popen(busy, stdout=subprocess.PIPE) as other:
+        try:
+            other.stdout.readline()
+            done = subprocess.run([sys.executable, "-c", benchmark], capture_output=True, text=True)
+        finally:
+            other.kill()
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert "other processes took" in done.stderr and "cores before anything was measured" in done.stderr

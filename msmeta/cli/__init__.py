@@ -5,6 +5,7 @@ A user's mistake ends in one line on standard error and exit status 2; a diverge
 
 from __future__ import annotations
 
+import ast
 import io
 import os
 import re
@@ -22,6 +23,8 @@ from msmeta.cli import options
 from msmeta.errors import ConfigError, DivergedError, Interrupted, UserError
 from msmeta.experiments.config import PRESETS
 
+EXPLAINED = {error.exit_status for error in (UserError, DivergedError, Interrupted)}
+"""Exit statuses of a script that has said in one line why."""
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Multi-step estimation for gradient-based meta-learning."
 )
@@ -157,26 +160,47 @@ def sweep_command(
         raise UserError(f"{len(failed)} of {len(configs)} runs failed, as said above")
 
 
-@app.command("bench", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(
+    "bench", add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
+)
 def bench(
     context: typer.Context,
     name: Annotated[str | None, typer.Argument(help="Benchmark; without it, list them. Its options follow.")] = None,
+    listed: Annotated[bool, typer.Option("--list", help="Say what each measures, and how long it takes.")] = False,
 ) -> None:
-    """Measure time and memory with a script of benchmarks/, which stores its result. Run it on an idle machine."""
+    """Measure time and memory with a script of benchmarks/, which stores its result where the machine was idle."""
+    if name == "--help":  # which is a script's own after its name
+        print(context.get_help())
+        return
     from msmeta import machine
 
     folder = (machine.repository() or Path()) / "benchmarks"
     scripts = {path.stem: path for path in sorted(folder.glob("*.py"))}
     if not scripts:
         raise ConfigError("there are no benchmarks here: they are in the checkout, not in the installed package")
-    if name is None:
-        print("\n".join(scripts))
+    if name is None or listed:
+        table = Table("name", "minutes", "what it measures")
+        for stem, path in scripts.items():
+            purpose, minutes = describe_benchmark(path)
+            table.add_row(stem, minutes, purpose)
+        Console().print(table)
+        print("minutes: about, on two idle cores; options: msmeta bench NAME --help")
         return
     if name not in scripts:
         raise ConfigError(f"benchmark {name!r} is unknown: choose from {', '.join(scripts)}")
     environment = {**os.environ, "PYTHONIOENCODING": f"{sys.stdout.encoding or 'utf-8'}:replace"}
-    if status := subprocess.run([sys.executable, scripts[name], *context.args], env=environment).returncode:
+    status = subprocess.run([sys.executable, scripts[name], *context.args], env=environment).returncode
+    if status in EXPLAINED:
+        raise typer.Exit(status)
+    if status:
         raise UserError(f"benchmark {name} ended with status {status}")
+
+
+def describe_benchmark(path: Path) -> tuple[str, str]:
+    """The first line of a script's docstring and its constant MINUTES, read without running it."""
+    tree = ast.parse(path.read_text("utf-8"))
+    constants = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
+    return ast.get_docstring(tree).splitlines()[0], ast.unparse(constants["MINUTES"])
 
 
 @app.command("results")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msmeta import runs
 from msmeta.experiments.few_shot import method
 from msmeta.report.frame import commit_in_words
-from msmeta.report.style import Result, find_benchmark, measured_with, table_of
+from msmeta.report.style import Result, disturbance, find_benchmark, measured_with, table_of
 
 STEP_METHODS = {"1": method("multistep"), "first-order": method("first-order")} | {
     str(window): method("multistep", window) for window in (2, 4, 8)
@@ -38,6 +38,7 @@ def convolutions_table() -> str:
         (
             f"{result['provenance']['device']}, {result['config']['precision']} | {row['formulation']} | "
             f"{1000 * row['first']:.2f} | {1000 * row['second']:.2f} | {commit_in_words(result['provenance'])}"
+            f"{disturbance(result['provenance'])}"
             for result in results
             for row in result["metrics"]
         ),

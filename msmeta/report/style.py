@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
-from msmeta import runs
+from msmeta import machine, runs
 from msmeta.errors import UserError
 from msmeta.report.frame import commit_in_words
 
@@ -94,10 +94,18 @@ def stored_benchmark(name: str, command: str | None = None) -> Result:
 
 
 def origin(result: Mapping[str, Any] | pd.Series) -> str:
-    """Where a result, or a row of a frame, was measured, in words."""
+    """Where a result, or a row of a frame, was measured, in words, and whether other processes disturbed that."""
     where = result.get("provenance", result)
     commit = ("commit " if where["commit"] else "") + commit_in_words(where)
-    return f"{where['device']}, {where['threads']} threads, torch {where['torch']}, {commit}"
+    return f"{where['device']}, {where['threads']} threads, torch {where['torch']}, {commit}{disturbance(where)}"
+
+
+def disturbance(provenance: Mapping[str, Any] | pd.Series) -> str:
+    """What to add where a measurement was not known to be alone on its machine; nothing where it was."""
+    others = provenance.get("others", 0.0)  # a training watches nobody
+    if others is None:
+        return ", where others' work cannot be seen"
+    return f", while others took up to {others:.2f} cores: to be measured again" if others > machine.IDLE else ""
 
 
 def measured_with(result: Result | None) -> str:
