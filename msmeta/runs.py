@@ -1,6 +1,7 @@
-"""One run = one config -> one JSON result. Where results and checkpoints lie, and where a result came from.
+"""One run = one config -> one JSON result and the parameters that it was measured with.
 
-A result is found again by its whole config and its data: the file's name ends in a hash of them.
+Where results and checkpoints lie, and where a result came from. A result is found again by its whole config and its
+data: the file's name ends in a hash of them.
 """
 
 from __future__ import annotations
@@ -83,19 +84,50 @@ class Run:
             raise UserError(f"result {self.result_path} is of another config or data: delete it, or use --force")
         return found
 
-    def save_result(self, result: dict[str, Any]) -> None:
-        """Writes the result whole or not at all, and drops the checkpoint."""
+    @property
+    def parameters_path(self) -> Path:
+        """Where the parameters lie that the result tells the accuracy of."""
+        return self.result_path.with_suffix(".pt")
+
+    def save_result(self, result: dict[str, Any], parameters: dict[str, torch.Tensor] | None = None) -> None:
+        """Writes the result whole or not at all, and drops the checkpoint. parameters: kept beside it."""
+        kept = {}
+        if parameters is not None:  # copied, as a view would bring along the tensor that it is of
+            kept = {name: value.detach().cpu().clone() for name, value in parameters.items()}
+            result = {**result, "parameters": {"hash": hash_of_tensors(kept)}}
         text = json.dumps({"kind": self.kind, "config": self.config, **result}, indent=1, allow_nan=False)
+        if kept:
+            self._save(self.parameters_path, kept)
         with replacing(self.result_path) as temporary:
             temporary.write_text(_one_line_lists(text) + "\n")
         self.checkpoint_path.unlink(missing_ok=True)
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Writes tensors and plain values whole or not at all."""
+        self._save(self.checkpoint_path, state)
+
+    def _save(self, path: Path, state: dict[str, Any]) -> None:
         buffer = io.BytesIO()
         torch.save(state, buffer)  # which to a full disk raises no OSError
-        with replacing(self.checkpoint_path) as temporary:
+        with replacing(path) as temporary:
             temporary.write_bytes(buffer.getbuffer())
+
+    def load_parameters(self) -> dict[str, torch.Tensor]:
+        """The parameters that the result tells the accuracy of, on the CPU.
+
+        Raises UserError where they are not here, or are not those of the result.
+        """
+        result, path = self.result(), self.parameters_path
+        if result is None or not path.exists():
+            raise UserError(f"{path} is not here: repeat the run with --force")
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+            same = hash_of_tensors(found) == hash_of(result, "parameters")
+        except Exception:  # torch.load's ways to fail on a damaged file have no common class
+            same = False
+        if not same:
+            raise UserError(f"{path} is not what result {self.result_path.name} was measured with: repeat the run")
+        return found
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The state that was saved, on the CPU, or None. Raises UserError for a file that cannot be read."""
@@ -123,7 +155,7 @@ class Run:
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror or error}") from error
         with file:
-            for kept in (self.checkpoint_path, self.result_path):
+            for kept in (self.checkpoint_path, self.parameters_path, self.result_path):
                 for orphan in kept.parent.glob(f".{glob.escape(kept.name)}.*"):
                     orphan.unlink(missing_ok=True)
             try:
@@ -152,8 +184,17 @@ def read_results(kind: str, root: Path | None = None, live: bool = False) -> lis
 
 
 def hash_of(result: dict[str, Any], part: str) -> str | None:
-    """The hash of a result's `data`, or of its `source` network; None where it has none."""
+    """The hash of a result's `data`, `parameters` or `source` network; None where it has none."""
     return (result.get(part) or {}).get("hash")
+
+
+def hash_of_tensors(tensors: dict[str, torch.Tensor]) -> str:
+    """SHA-256 of names, types, shapes and values."""
+    sha = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        sha.update(value.cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
 
 
 @dataclass(frozen=True)

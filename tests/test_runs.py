@@ -80,6 +80,26 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert '"iteration": [ 1, 2 ]' in before  # a curve takes one line of a diff
 
 
+def test_parameters_are_kept_beside_the_result_and_held_against_it(tmp_path):
+    place, whole = _run(tmp_path), torch.arange(1000.0)
+    place.save_result(_result(), {"theta": whole[:3].view(3, 1), "scale": torch.tensor(2.0)})
+    found = place.load_parameters()
+    assert torch.equal(found["theta"], whole[:3].view(3, 1)) and found["scale"] == 2
+    assert place.parameters_path.stat().st_size < 3000  # of a view, its own part alone
+    before = place.parameters_path.read_bytes()
+    with pytest.raises(ValueError):
+        place.save_result({**_result(), "metrics": {"accuracy": float("nan")}}, {"theta": whole})
+    assert place.parameters_path.read_bytes() == before
+    for spoilt in (before[:-100], before.replace(torch.tensor([1.0, 2.0]).numpy().tobytes(), b"\0" * 8)):
+        assert spoilt != before
+        place.parameters_path.write_bytes(spoilt)
+        with pytest.raises(UserError, match=f"^{place.parameters_path} is not what result .* was measured with"):
+            place.load_parameters()
+    place.parameters_path.unlink()
+    with pytest.raises(UserError, match=f"^{place.parameters_path} is not here"):
+        place.load_parameters()
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk is played by /dev/full")
 def test_a_full_disk_is_one_line(tmp_path):
     place = _run(tmp_path)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from msmeta import data, machine, runs
 from msmeta.data import Images
@@ -105,6 +106,9 @@ class Experiment(Protocol):
     def metrics(self, training: Training) -> dict[str, Any]:
         """The final evaluation."""
 
+    def tested(self, training: Training) -> dict[str, Tensor]:
+        """The parameters that `metrics` tells the accuracy of, to be kept."""
+
 
 def place(kind: str, name: str, config: Any, root: Path | None, source: str | None = None) -> runs.Run:
     """Where this config's result and checkpoint lie. name: for readers. source: hash of a source network's weights.
@@ -171,7 +175,8 @@ def train(
                     "peak_memory_bytes": machine.peak_memory(chosen),
                     "resumed": resumed,
                 },
-            }
+            },
+            own.tested(training),
         )
     return where.result()
 

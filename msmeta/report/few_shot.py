@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from msmeta.experiments import few_shot
 from msmeta.report import frame, live, paper, tables
@@ -189,8 +190,7 @@ def learning_curves(found: pd.DataFrame, title: str) -> Figure | str:
 
     In words where no run has a point before its end, which makes no curve.
     """
-    points = sorted({iteration for curve in found["curve"] for iteration in curve["iteration"]})
-    if not points:
+    if not any(curve["iteration"] for curve in found["curve"]):
         return f"{title}: no curve, for no run was looked at before its end. The table has their accuracies."
     figure, axes = panels(2, sharey=True)
     (by_iteration, by_time), lines = axes[0], {}
@@ -199,8 +199,9 @@ def learning_curves(found: pd.DataFrame, title: str) -> Figure | str:
         by_iteration.plot([*run.curve["iteration"], run.iterations], accuracy, **style)
         (lines[run.label],) = by_time.plot([*run.curve["seconds"], run.train_seconds], accuracy, **style)
     by_iteration.set(xscale="log", xlabel="meta-iterations", ylabel="test accuracy (%)")
-    by_iteration.set_xticks(points, [f"{point:,}" for point in points])
-    by_iteration.minorticks_off()
+    by_iteration.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    by_iteration.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    by_iteration.xaxis.set_minor_formatter(NullFormatter())
     by_time.set(xlabel="training time (s)")
     figure.legend(lines.values(), lines, ncols=4, loc="outside lower center")
     figure.suptitle(title)

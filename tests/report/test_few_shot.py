@@ -280,5 +280,5 @@ def test_live_runs_use_what_data_there_are_and_say_so(tmp_path, monkeypatch, sto
     assert "400 classes for meta-training and 200 others" in live.data_in_words("glyphs")
     with pytest.raises(ConfigError, match="omniglott"):
         report.train("quick", "omniglott", methods, "cpu", False, **place)
-    path = next((tmp_path / "live" / "few-shot").glob("*multistep-4*"))
+    path = next((tmp_path / "live" / "few-shot").glob("*multistep-4*.json"))
     assert json.loads(path.read_text())["metrics"]["accuracy"] == found["accuracy"].iloc[1]

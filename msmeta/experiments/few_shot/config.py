@@ -106,7 +106,9 @@ class FewShotConfig(Config):
     curve_episodes: Annotated[
         Count, Field(description="Tasks of each point of the learning curve, and of each look at validation classes.")
     ] = 200
-    curve_every: Annotated[Long, Field(description="Points of the curve lie at this many iterations times 2^k.")] = 125
+    curve_every: Annotated[
+        Long, Field(description="Points of the curve lie at this many iterations times 1.5^k, rounded down.")
+    ] = 125
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -91,16 +91,15 @@ class FewShot:
     def block(self, done: Training) -> list[Row]:
         """As many meta-iterations as the stepper does at once, up to the next look at them."""
         config, at = self.config, done.iteration
-        intervals = [n for n in (config.log_every, config.curve_every, config.select_every) if n]
-        until = min(config.iterations, *((at // n + 1) * n for n in intervals))
+        multiples = [(at // n + 1) * n for n in (config.log_every, config.select_every) if n]
+        until = min(config.iterations, next_point(config, at), *multiples)
         lr = config.meta_lr * META_SCHEDULES[config.meta_schedule](self.fraction(done))
         found = self.steps.run(at, min(self.steps.block, until - at), lr)
         return [(loss, 100 * accuracy) for loss, accuracy in found]
 
     def look(self, done: Training) -> None:
         config = self.config
-        ratio, rest = divmod(done.iteration, config.curve_every)
-        if rest == 0 and ratio.bit_count() == 1:
+        if next_point(config, done.iteration - 1) == done.iteration:
             right = self._evaluate(self.theta, config.curve_episodes)
             training.add_point(done.curve, (done.iteration, done.seconds, _accuracy(config, right), right))
         if config.select_every and done.iteration % config.select_every == 0:
@@ -118,9 +117,8 @@ class FewShot:
 
         Of the θ that did best on the validation classes where there is a selection, else of the last.
         """
-        config, theta, selected = self.config, self.theta, {}
+        config, theta, selected = self.config, self.tested(done), {}
         if done.best is not None:
-            theta = {name: value.to(self.device) for name, value in done.best.items()}
             looks = done.selection
             at = looks["accuracy"].index(max(looks["accuracy"]))
             selected = {"selected_iteration": looks["iteration"][at], "validation_accuracy": looks["accuracy"][at]}
@@ -140,6 +138,11 @@ class FewShot:
                 deviation = 100 * statistics.stdev(windowed) / metrics["answers_per_episode"]
                 metrics["windowed_accuracy_sd"] = round(deviation, 4)
         return metrics
+
+    def tested(self, done: Training) -> Params:
+        if done.best is None:
+            return self.theta
+        return {name: value.to(self.device) for name, value in done.best.items()}
 
     def _evaluate(self, theta: Params, episodes: int, **options: Any) -> list[int]:
         return evaluate(self.config, self.model, theta, self.images, episodes, self.chunk, **options)
@@ -172,6 +175,15 @@ def tune(
     if not results:
         raise DivergedError(f"every inner rate of {', '.join(f'{rate:g}' for rate in rates)} diverged: try lower ones")
     return sorted(results, key=lambda result: -result["metrics"]["accuracy"])
+
+
+def next_point(config: FewShotConfig, iteration: int) -> int:
+    """The first point of the learning curve after so many meta-iterations: they lie at `curve_every` times 1.5^k."""
+    point, k = config.curve_every, 0
+    while point <= iteration:
+        k += 1
+        point = config.curve_every * 3**k // 2**k
+    return point
 
 
 def build_model(config: FewShotConfig, images: Images) -> Conv4:

@@ -152,6 +152,12 @@ class Transfer:
         }
         return metrics | (self._meta_metrics() if self.l2t else {})
 
+    def tested(self, done: Training) -> Params:
+        """φ and the running statistics of the epoch that did best, and the last θ."""
+        phi, statistics = done.best
+        kinds = {"phi": phi, "statistics": statistics, "theta": self.theta}
+        return {f"{kind}.{name}": value for kind, own in kinds.items() for name, value in own.items()}
+
     def _here(self, params: Params) -> Params:
         return {name: value.to(self.device) for name, value in params.items()}
 

@@ -47,6 +47,13 @@ def test_result_holds_what_a_reader_needs(train, tmp_path):
     assert result["data"]["hash"] == images.hash and result["source"] == {"name": "random-resnet32", "hash": None}
     assert 0 < result["provenance"]["train_seconds"] < result["provenance"]["wall_seconds"]
     assert not list((tmp_path / "checkpoints").glob("*"))
+    kept = transfer.run(config, tmp_path).load_parameters()
+    phi, statistics = (
+        {name.removeprefix(kind): value for name, value in kept.items() if name.startswith(kind)}
+        for kind in ("phi.", "statistics.")
+    )
+    target = transfer.TARGETS[config.target](config, images.classes)
+    assert transfer.evaluate(target, phi, statistics, images, "test") == pytest.approx(metrics["accuracy"], abs=1e-4)
 
 
 def test_scratch_learns_drawings(train):
