@@ -1,24 +1,32 @@
-"""Time and memory of one MAML meta-iteration, beside a plain autograd loop timed in the same run.
+"""Time and memory of one MAML meta-iteration, beside a plain autograd loop, higher and TorchOpt in the same run.
 
     python benchmarks/few_shot_step.py [--filters 64] [--tasks 32] [--rounds 3] [--chunk 8]
 
 Work: Conv4 on 28x28 images, 5-way 1-shot, T = 8 inner steps of plain SGD, 15 query images a class, float32, random
-images (the time does not depend on them). "Plain loop" is what a reader would write first: one task after another,
-torch's own layers, `torch.autograd.grad(..., create_graph=True)`. Each measurement is a process of its own, so that
-peak memory (largest resident set) is its own; methods take turns in rounds, so that a drift of the machine's speed
-falls on all of them. The floor is the larger of the operations at the speed of a large matrix product and of the bytes
-at the speed of a copy, both measured in the same run. Prints medians and writes results/benchmarks/few_shot_step.json.
-Run it on an idle machine.
+images (the time does not depend on them). "Plain" is what a reader would write first: one task after another, torch's
+own layers, `torch.autograd.grad(..., create_graph=True)`. higher and TorchOpt, which know no windows, are used as their
+own examples of MAML use them; `pip install -e '.[bench]'` has them, and without them their rows are left out. Before
+anything is timed, all codes have to agree on the meta-gradient in float64.
+
+Each measurement is a process of its own, so that peak memory (largest resident set) is its own; methods take turns in
+rounds, so that a drift of the machine's speed falls on all of them. The floor is the larger of the operations at the
+speed of a large matrix product and of the bytes at the speed of a copy, both measured in the same run. Prints medians
+and writes results/benchmarks/few_shot_step.json.
 """
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from msmeta import SGD, FirstOrder, MultiStep, machine, runs
-from msmeta.errors import script
+from msmeta.bilevel import Params
+from msmeta.data import Episodes
+from msmeta.errors import UserError, script
 from msmeta.experiments import few_shot
 from msmeta.experiments.few_shot import costs
 from msmeta.models import Conv4
@@ -26,10 +34,10 @@ from msmeta.models import Conv4
 MINUTES = 5
 
 WAY, STEPS, LR = 5, 8, 0.04
-METHODS = {
-    f"{kind} {window or 'first-order'}": (kind, window) for window in (1, 2, 4, 8, None) for kind in ("plain", "msmeta")
-}
-"""By its name in the result: whose code, and the window; None is first-order."""
+PEERS = ("higher", "torchopt")
+"""Other people's codes, of the extra `bench`."""
+AGREEMENT = 1e-10
+"""Relative difference in float64 beyond which nothing is timed."""
 
 
 def plain_network(params, x):
@@ -40,10 +48,10 @@ def plain_network(params, x):
     return F.linear(x.mean((2, 3)), params["head.weight"], params["head.bias"])
 
 
-def plain_meta_gradient(theta, batch, window):
+def plain(theta: Params, batch: Episodes, window: int | None, chunk: int) -> list[Tensor]:
     """One task after another; `window` None is first-order."""
-    total = None
-    for x, y, query_x, query_y in zip(batch.support_x, batch.support_y, batch.query_x, batch.query_y, strict=True):
+
+    def adapted_loss(x, y, query_x, query_y):
         phi = theta
         for _ in range(0, STEPS, window or 1):
             loss = F.cross_entropy(plain_network(phi, x), y)
@@ -51,10 +59,90 @@ def plain_meta_gradient(theta, batch, window):
             phi = {
                 name: value - (window or 1) * LR * grad for (name, value), grad in zip(phi.items(), grads, strict=True)
             }
-        loss = F.cross_entropy(plain_network(phi, query_x), query_y) / len(batch)
-        grads = torch.autograd.grad(loss, list(theta.values()))
+        return F.cross_entropy(plain_network(phi, query_x), query_y)
+
+    return summed(list(theta.values()), batch, adapted_loss)
+
+
+def summed(theta: list[Tensor], batch: Episodes, adapted_loss: Callable[..., Tensor]) -> list[Tensor]:
+    """The mean loss's gradient: each task's is taken before the next one begins, and added up."""
+    total = None
+    for task in zip(batch.support_x, batch.support_y, batch.query_x, batch.query_y, strict=True):
+        grads = torch.autograd.grad(adapted_loss(*task) / len(batch), theta)
         total = grads if total is None else [a + b for a, b in zip(total, grads, strict=True)]
     return total
+
+
+def with_higher(theta: Params, batch: Episodes, window: int | None, chunk: int) -> list[Tensor]:
+    import higher
+
+    network = module(theta)
+    optimizer = torch.optim.SGD(network.parameters(), LR)
+
+    def adapted_loss(x, y, query_x, query_y):
+        with higher.innerloop_ctx(network, optimizer, copy_initial_weights=False) as (adapted, steps):
+            for _ in range(STEPS):
+                steps.step(F.cross_entropy(adapted(x), y))
+            return F.cross_entropy(adapted(query_x), query_y)
+
+    return summed(list(network.parameters()), batch, adapted_loss)
+
+
+def with_torchopt(theta: Params, batch: Episodes, window: int | None, chunk: int) -> list[Tensor]:
+    import torchopt
+
+    network = module(theta)
+    start, optimizer = list(network.parameters()), torchopt.MetaSGD(network, LR)
+    before = [torchopt.extract_state_dict(part, by="reference") for part in (network, optimizer)]
+
+    def adapted_loss(x, y, query_x, query_y):
+        for part, state in zip((network, optimizer), before, strict=True):
+            torchopt.recover_state_dict(part, state)
+        for _ in range(STEPS):
+            optimizer.step(F.cross_entropy(network(x), y))
+        return F.cross_entropy(network(query_x), query_y)
+
+    return summed(start, batch, adapted_loss)
+
+
+def module(theta: Params) -> nn.Module:
+    """Conv4 of torch's own modules, as others' codes want it."""
+    layers, channels = [], 1
+    filters = len(theta["norm1.weight"])
+    for _ in "1234":
+        norm = nn.BatchNorm2d(filters, track_running_stats=False)
+        layers += [nn.Conv2d(channels, filters, 3, stride=2, padding=1, bias=False), norm, nn.ReLU()]
+        channels = filters
+    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(filters, WAY))
+    network.to(theta["head.bias"].dtype).load_state_dict(dict(zip(network.state_dict(), theta.values(), strict=True)))
+    return network
+
+
+def with_msmeta(theta: Params, batch: Episodes, window: int | None, chunk: int) -> list[Tensor]:
+    estimator = FirstOrder(SGD(LR), STEPS) if window is None else MultiStep(SGD(LR), STEPS, window)
+    model = Conv4(WAY, filters=len(theta["norm1.weight"]))
+    return list(few_shot.meta_gradient(estimator, model, theta, batch, chunk)[2].values())
+
+
+CODES = {"plain": plain, "higher": with_higher, "torchopt": with_torchopt, "msmeta": with_msmeta}
+METHODS = {
+    f"{code} {window or 'first-order'}": (code, window)
+    for window in (1, 2, 4, 8, None)
+    for code in CODES
+    if window == 1 or code not in PEERS
+}
+"""By its name in the result: whose code, and the window; None is first-order."""
+
+
+def installed() -> dict[str, str]:
+    """The versions of the peers that are here."""
+    found = {}
+    for peer in PEERS:
+        try:
+            found[peer] = version(peer)
+        except PackageNotFoundError:
+            print(f"{peer} is not installed, and not timed: pip install -e '.[bench]'")
+    return found
 
 
 def cell(window: int | None, filters: int, tasks: int) -> costs.Cell:
@@ -62,17 +150,27 @@ def cell(window: int | None, filters: int, tasks: int) -> costs.Cell:
     return costs.Cell(estimator, window or 1, WAY, 1, STEPS, filters, tasks)
 
 
-def call(name: str, filters: int, tasks: int, chunk: int | None) -> Callable[[], object]:
-    """The meta-iteration of a method."""
-    kind, window = METHODS[name]
-    config, model, cpu = cell(window, filters, tasks).config(), Conv4(WAY, filters=filters), torch.device("cpu")
+def call(
+    name: str, filters: int, tasks: int, chunk: int | None, dtype: torch.dtype = torch.float32
+) -> Callable[[], list[Tensor]]:
+    """The meta-iteration of a method, which gives the meta-gradient."""
+    code, window = METHODS[name]
+    config, cpu = cell(window, filters, tasks).config(), torch.device("cpu")
     batch, chunk = costs.random_episodes(config, cpu), chunk or few_shot.task_chunk(config, cpu)
-    theta = {key: value.requires_grad_() for key, value in model.init(0).items()}
-    if kind == "plain":
-        return lambda: plain_meta_gradient(theta, batch, window)
-    machine.keep_freed_memory()  # as in training
-    estimator = FirstOrder(SGD(LR), STEPS) if window is None else MultiStep(SGD(LR), STEPS, window)
-    return lambda: few_shot.meta_gradient(estimator, model, theta, batch, chunk)
+    batch = replace(batch, support_x=batch.support_x.to(dtype), query_x=batch.query_x.to(dtype))
+    theta = {name: value.to(dtype).requires_grad_() for name, value in Conv4(WAY, filters=filters).init(0).items()}
+    if code == "msmeta":
+        machine.keep_freed_memory()  # as in training
+    return lambda: CODES[code](theta, batch, window, chunk)
+
+
+def check_agreement(names: list[str]) -> None:
+    """Raises UserError where a code's meta-gradient is not that of the plain loop, in float64 on small work."""
+    found = {name: torch.cat([g.flatten() for g in call(name, 8, 3, 2, torch.float64)()]) for name in names}
+    for name, grad in found.items():
+        exact = found[f"plain {METHODS[name][1] or 'first-order'}"]
+        if (apart := ((grad - exact).norm() / exact.norm()).item()) > AGREEMENT:
+            raise UserError(f"the meta-gradient of {name} is {apart:.1e} away from the plain loop's: nothing is timed")
 
 
 def measure(name: str, filters: int, tasks: int, chunk: int | None) -> dict[str, float]:
@@ -89,7 +187,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     measurement = runs.Measurement.begin(parser)
     args = measurement.options
-    names, cpu = list(METHODS), torch.device("cpu")
+    peers, cpu = installed(), torch.device("cpu")
+    names = [name for name, (code, _) in METHODS.items() if code not in PEERS or code in peers]
+    check_agreement(names)
     medians = dict(
         zip(names, machine.in_turns(measure, names, args.rounds, args.filters, args.tasks, args.chunk), strict=True)
     )
@@ -99,7 +199,7 @@ def main() -> None:
         row["floor_seconds"] = costs.floor_seconds(cell(METHODS[name][1], args.filters, args.tasks), speed)
         seconds, above = row["seconds"], row["seconds"] / row["floor_seconds"]
         print(f"{name:20} {seconds:12.3f} {seconds / base:6.2f} {above:8.2f} {row['bytes'] / 1e6:12.0f}")
-    measurement.save("benchmarks/few_shot_step.json", vars(args), medians, cpu, machine=speed)
+    measurement.save("benchmarks/few_shot_step.json", vars(args), medians, cpu, machine=speed, peers=peers)
 
 
 if __name__ == "__main__":

@@ -2,27 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from msmeta import runs
 from msmeta.experiments.few_shot import method
 from msmeta.report.frame import commit_in_words
 from msmeta.report.style import Result, disturbance, find_benchmark, measured_with, table_of
 
+Row = dict[str, Any]
 STEP_METHODS = {"1": method("multistep"), "first-order": method("first-order")} | {
     str(window): method("multistep", window) for window in (2, 4, 8)
 }
 
 
+CODES = {"plain": "plain loop", "higher": "higher", "torchopt": "TorchOpt", "msmeta": "msmeta"}
+"""Whose code, by its name in the result of few_shot_step.py."""
+PEERS = ("higher", "torchopt")
+
+
 def step_table(result: Result) -> str:
-    """A meta-iteration on a CPU beside a plain autograd loop of the same run, in Markdown; ratios to the exact loop."""
-    rows = []
-    for name, label in STEP_METHODS.items():
-        loop, own = (result["metrics"][f"{code} {name}"] for code in ("plain", "msmeta"))
-        loop_ratio, own_ratio = (step_ratio(result, f"{code} {name}", "plain 1") for code in ("plain", "msmeta"))
-        rows.append(
-            f"{label} | {loop['seconds']:.2f} | {loop_ratio} | {own['seconds']:.2f} | {own_ratio} | "
-            f"{own['seconds'] / own['floor_seconds']:.1f} | {loop['bytes'] / 1e6:.0f} | {own['bytes'] / 1e6:.0f}"
-        )
-    return table_of("Method | loop (s) | ratio | msmeta (s) | ratio | times the floor | loop (MB) | msmeta (MB)", rows)
+    """A meta-iteration on a CPU as a multiple of the plain exact loop's time, and in seconds; beside it the floor."""
+    base = result["metrics"]["plain 1"]["seconds"]
+
+    def shown(row: Row) -> str:
+        return f"{row['seconds'] / base:.2f} ({row['seconds']:.2f} s)"
+
+    floors = [shown({"seconds": result["metrics"][f"plain {name}"]["floor_seconds"]}) for name in STEP_METHODS]
+    return _by_code(result, shown, floor=floors)
+
+
+def step_memory(result: Result) -> str:
+    """Memory of the same (MB)."""
+    return _by_code(result, lambda row: f"{row['bytes'] / 1e6:.0f}")
+
+
+def _by_code(result: Result, shown: Callable[[Row], str], **more: list[str]) -> str:
+    """A row a method and a column a code, in Markdown; and more columns."""
+    peers = result.get("peers", {})
+
+    def cell(code: str, name: str) -> str:
+        if row := result["metrics"].get(f"{code} {name}"):
+            return shown(row)
+        return "-" if code in peers or name != "1" else "not run"
+
+    rows = (
+        " | ".join([label, *(cell(code, name) for code in CODES), *(column[i] for column in more.values())])
+        for i, (name, label) in enumerate(STEP_METHODS.items())
+    )
+    return table_of(" | ".join(["Method", *CODES.values(), *more]), rows)
+
+
+def peers_line(result: Result) -> str:
+    """Which versions of others' codes the table shows, or how those that it lacks are run."""
+    found = result.get("peers", {})
+    versions = [f"{CODES[peer]} {found[peer]}" for peer in PEERS if peer in found]
+    absent = [CODES[peer] for peer in PEERS if peer not in found]
+    said = [f"Others' codes: {', '.join(versions)}; they have no windows."] if versions else []
+    if absent:
+        said.append(f"{', '.join(absent)}: not run, `pip install -e '.[bench]' && msmeta bench few_shot_step`.")
+    return " ".join(said)
 
 
 def step_ratio(result: Result, method: str, base: str) -> str:

@@ -7,29 +7,50 @@ import pytest
 from msmeta import UserError, report
 
 
-def test_speed_tables_show_the_stored_times_as_ratios_to_the_plain_loop(tmp_path, monkeypatch):
+def test_a_step_is_shown_beside_others_codes_as_a_multiple_of_the_plain_loop(tmp_path, monkeypatch):
     monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
     with pytest.raises(UserError, match="few_shot_step.json is not there: run python benchmarks/few_shot_step.py"):
         report.stored_benchmark("benchmarks/few_shot_step")
-    assert report.speed.graph_table().startswith("Not run: `python benchmarks/few_shot_graph.py`")
-    assert report.speed.convolutions_table() == "No run yet."
     names = [f"{kind} {name}" for name in (1, 2, 4, 8, "first-order") for kind in ("plain", "msmeta")]
     metrics = {name: {"seconds": 3.0 / (i + 1), "bytes": 1e6 * i, "floor_seconds": 0.1} for i, name in enumerate(names)}
-    origin = {"device": "a processor", "threads": 2, "torch": "2", "commit": "abcdefghi-dirty"}
+    metrics["higher 1"] = {"seconds": 3.3, "bytes": 2.5e7, "floor_seconds": 0.1}
+    result = {"config": {}, "metrics": metrics, "peers": {"higher": "0.2.1"}}
+    table = report.speed.step_table(result).splitlines()
+    assert table[0] == "| Method | plain loop | higher | TorchOpt | msmeta | floor |"
+    assert table[2] == "| MAML | 1.00 (3.00 s) | 1.10 (3.30 s) | not run | 0.50 (1.50 s) | 0.03 (0.10 s) |"
+    assert table[6] == "| Multi-step (8) | 0.14 (0.43 s) | - | - | 0.12 (0.38 s) | 0.03 (0.10 s) |"
+    assert "| MAML | 0 | 25 | not run | 1 |" in report.speed.step_memory(result)
+    line = "Others' codes: higher 0.2.1; they have no windows. TorchOpt: not run, `pip install -e '.[bench]' && "
+    assert report.speed.peers_line(result) == line + "msmeta bench few_shot_step`."
+    assert report.speed.peers_line(result | {"peers": {"higher": "1", "torchopt": "2"}}).endswith("no windows.")
+    assert report.speed.peers_line({}).startswith("higher, TorchOpt: not run")
+    assert report.speed.step_ratio(result, "msmeta 2", "plain 1") == "0.25"
+
+
+@pytest.mark.parametrize(
+    ("watched", "words"),
+    [({}, ""), ({"others": 0.1}, ""), ({"others": 0.11}, ", while others took up to 0.11 cores: to be measured again"),
+     ({"others": None}, ", where others' work cannot be seen")],
+)  # fmt: skip
+def test_a_measurement_that_others_disturbed_is_shown_as_such(watched, words):
+    provenance = {"device": "a processor", "threads": 2, "torch": "2", "commit": None, **watched}
+    assert report.origin({"provenance": provenance}) == "a processor, 2 threads, torch 2, no commit" + words
+
+
+def test_tables_of_the_convolutions_and_of_a_graph_show_the_stored_times(tmp_path, monkeypatch):
+    monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
+    assert report.speed.graph_table().startswith("Not run: `python benchmarks/few_shot_graph.py`")
+    assert report.speed.convolutions_table() == "No run yet."
     folder = tmp_path / "benchmarks"
     folder.mkdir()
-    stored = {"config": {}, "metrics": metrics, "provenance": origin}
-    (folder / "few_shot_step.json").write_text(json.dumps(stored))
-    table = report.speed.step_table(report.stored_benchmark("benchmarks/few_shot_step"))
-    assert "| MAML | 3.00 | 1.00 | 1.50 | 0.50 | 15.0 | 0 | 1 |" in table
-    assert "| Multi-step (8) | 0.43 | 0.14 | 0.38 | 0.12 | 3.8 | 6 | 7 |" in table
-    assert report.speed.step_ratio(report.stored_benchmark("benchmarks/few_shot_step"), "msmeta 2", "plain 1") == "0.25"
+    origin = {"device": "a processor", "threads": 2, "torch": "2", "commit": "abcdefghi-dirty", "others": 0.234}
 
     rows = [{"formulation": "grouped", "first": 0.0123, "second": 0.0045}]
     stored = {"config": {"precision": "bf16"}, "metrics": rows, "provenance": origin}
     (folder / "convolutions-cpu-bf16.json").write_text(json.dumps(stored))
     table = report.speed.convolutions_table()
-    assert "| a processor, bf16 | grouped | 12.30 | 4.50 | abcdefg with changes that no commit holds" in table
+    assert "| a processor, bf16 | grouped | 12.30 | 4.50 | abcdefg with changes that no commit holds: to be" in table
+    assert "while others took up to 0.23 cores" in table
 
     row = {"estimator": "multistep", "window": 1, "precision": "tf32", "seconds": 0.004, "floor_seconds": 0.001,
            "bytes": 5e8, "cosine": 0.999999, "relative_difference": 1.5e-3}  # fmt: skip
