@@ -1,12 +1,15 @@
-"""Intervals and tests: no other module knows one. All are two-sided, at 95 %, by Student's t."""
+"""Intervals and tests: no other module knows one. Intervals have 95 %; all are by Student's t."""
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scipy import special  # stats would take most of a second to import, in every process
+
+LEVEL, POWER = 0.05, 0.8
 
 
 def mean_ci(values: Sequence[float]) -> tuple[float, float | None]:
@@ -30,30 +33,59 @@ def plus_minus(mean: float, half: float | None, form: str = ".2f") -> str:
 
 
 @dataclass(frozen=True)
+class Bounds:
+    """Between which a claim has a mean difference, in points: `Bounds(0)` is more than 0, `Bounds(-1, 1)` an equality
+    up to the margin 1."""
+
+    low: float
+    high: float = math.inf
+
+    def __contains__(self, mean: float) -> bool:
+        return self.low < mean < self.high
+
+    def __str__(self) -> str:
+        return f"> {self.low:g}" if self.high == math.inf else f"{self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True)
 class Difference:
     """A mean difference and the half-width of its 95 % confidence interval, None where there is none.
 
-    p: that the mean is the bound; None with a single seed, whose spread over episodes says nothing of other seeds.
-    count: of the seeds that the interval is over or, with a single seed, of its episodes.
+    count: of the seeds that the interval is over or, with a single seed, of its episodes. deviation: the standard
+    deviation over seeds; None with a single one, whose spread over episodes says nothing of other seeds, so that there
+    is no test.
     """
 
     mean: float
     half: float | None
     count: int
-    bound: float
-    p: float | None = None
+    deviation: float | None = None
 
-    @property
-    def verdict(self) -> str | None:
-        """Whether the mean is more than the bound: `holds`, `does not hold` or `undecided`; None with a single seed."""
-        if self.p is None:
+    def p(self, bounds: Bounds) -> float | None:
+        """Of the claim's contrary where the mean is within its bounds, else of the claim; None with a single seed.
+
+        Of one bound by the two-sided test. An equality is shown by two one-sided tests, each of which must reject
+        (Schuirmann, 1987): p is the larger one.
+        """
+        if self.deviation is None:
             return None
-        return "undecided" if self.p >= 0.05 else "holds" if self.mean > self.bound else "does not hold"
+        if self.mean in bounds and bounds.high < math.inf:
+            return max(self._tail(bounds.low), self._tail(bounds.high))
+        return 2 * self._tail(bounds.high if self.mean >= bounds.high else bounds.low)
+
+    def verdict(self, bounds: Bounds, p: float) -> str:
+        """`holds`, `does not hold` or `undecided`. p: as above, corrected for other claims where there are any."""
+        return "undecided" if p >= LEVEL else "holds" if self.mean in bounds else "does not hold"
+
+    def _tail(self, bound: float) -> float:
+        """Of Student's t with the seeds' degrees of freedom, beyond the mean's distance from the bound."""
+        distance = abs(self.mean - bound)
+        if not self.deviation:
+            return 0.0 if distance else 0.5
+        return float(special.stdtr(self.count - 1, -distance * self.count**0.5 / self.deviation))
 
 
-def paired(
-    ours: Mapping[int, Sequence[float]], theirs: Mapping[int, Sequence[float]], bound: float = 0.0
-) -> Difference | None:
+def paired(ours: Mapping[int, Sequence[float]], theirs: Mapping[int, Sequence[float]]) -> Difference | None:
     """Ours less theirs, by seed: the values of the same episodes in the same order, or a single value a seed.
 
     Only seeds that both have count. One: the interval is over its episodes. Several: it is over the seeds' means, with
@@ -66,8 +98,27 @@ def paired(
     if not differences:
         return None
     if len(differences) == 1:
-        return Difference(*mean_ci(differences[0]), len(differences[0]), bound)
+        return Difference(*mean_ci(differences[0]), len(differences[0]))
     means = [statistics.fmean(each) for each in differences]
-    (mean, half), error = mean_ci(means), statistics.stdev(means) / len(means) ** 0.5
-    p = 2 * float(special.stdtr(len(means) - 1, -abs(mean - bound) / error)) if error else float(mean == bound)
-    return Difference(mean, half, len(means), bound, p)
+    return Difference(*mean_ci(means), len(means), statistics.stdev(means))
+
+
+def holm(values: Sequence[float | None]) -> list[float | None]:
+    """p-values corrected for their number, so that all verdicts together err with 5 % at the most (Holm, 1979).
+
+    None stands for what was not tested.
+    """
+    order = sorted((p, i) for i, p in enumerate(values) if p is not None)
+    corrected: list[float | None] = [None] * len(values)
+    largest = 0.0
+    for rank, (p, i) in enumerate(order):
+        largest = max(largest, min(1.0, p * (len(order) - rank)))
+        corrected[i] = largest
+    return corrected
+
+
+def detectable(deviation: float, seeds: int) -> float:
+    """The distance of a true mean difference from a bound that so many seeds, whose differences have this standard
+    deviation, show with a probability of 80 % (two-sided test at 5 %, not corrected)."""
+    critical = special.stdtrit(seeds - 1, 1 - LEVEL / 2)
+    return float(special.nctdtrinc(seeds - 1, 1 - POWER, critical)) * deviation / seeds**0.5

@@ -12,7 +12,7 @@ import pandas as pd
 from msmeta import data, runs
 from msmeta.report import paper
 from msmeta.report.frame import Experiment, Values, commit_in_words, stored, where
-from msmeta.report.statistics import Difference, mean_ci, paired, plus_minus
+from msmeta.report.statistics import Bounds, Difference, detectable, holm, mean_ci, paired, plus_minus
 from msmeta.report.style import markdown
 
 Column = str | Callable[[pd.DataFrame], Any]
@@ -96,26 +96,32 @@ def _measured(seeds: pd.DataFrame) -> str:
     return f"{accuracy_text(seeds)} ({seeds['preset'].iloc[0]}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''})"
 
 
-def difference(ours: pd.DataFrame, theirs: pd.DataFrame, bound: float = 0.0) -> Difference | None:
+def difference(ours: pd.DataFrame, theirs: pd.DataFrame) -> Difference | None:
     """Test accuracy of our runs less that of theirs, in points: paired over seeds and their episodes."""
-    return paired(*(dict(zip(side["seed"], side["accuracies"], strict=True)) for side in (ours, theirs)), bound)
+    return paired(*(dict(zip(side["seed"], side["accuracies"], strict=True)) for side in (ours, theirs)))
+
+
+def at_the_end(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[Difference | None, str]:
+    """`Test` of the final accuracies."""
+    return difference(ours, theirs), ""
 
 
 def difference_text(found: Difference | None) -> str:
-    """A difference from zero, with its interval and, over several seeds, the p-value."""
+    """A difference with its interval and, over several seeds, the p-value of its being zero."""
     if found is None:
         return "-"
-    return plus_minus(found.mean, found.half, "+.2f") + ("" if found.p is None else f", {_p_text(found.p)}")
+    p = found.p(Bounds(0))
+    return plus_minus(found.mean, found.half, "+.2f") + ("" if p is None else f", {_p_text(p)}")
 
 
-def tested_text(found: Difference | None) -> str:
-    """A difference, what its interval is over and, over several seeds, the verdict on its bound."""
+def _tested_text(found: Difference | None, bounds: Bounds, p: float | None) -> str:
+    """A difference, what its interval is over and, over several seeds, the verdict on the claim. p: corrected."""
     if found is None:
         return "not run"
     text = plus_minus(found.mean, found.half, "+.2f")
-    if found.p is None:
+    if p is None:
         return text if found.half is None else f"{text} over {found.count} episodes"
-    return f"{text}, n = {found.count}, {_p_text(found.p)}: {found.verdict}"
+    return f"{text}, n = {found.count}, {_p_text(p)}: {found.verdict(bounds, p)}"
 
 
 def _p_text(p: float) -> str:
@@ -124,7 +130,7 @@ def _p_text(p: float) -> str:
 
 @dataclass(frozen=True)
 class Claim:
-    """In `where`, `method` less `base` is more than `bound` points; each of them fields of a config.
+    """In `where`, `method` less `base` lies within `bounds`; each of them fields of a config.
 
     printed: whether the paper says so; else it is ours.
     """
@@ -133,39 +139,62 @@ class Claim:
     method: Values
     base: Values
     where: Values
-    bound: float = 0.0
+    bounds: Bounds
     printed: bool = True
+
+
+Test = Callable[[pd.DataFrame, pd.DataFrame], tuple[Difference | None, str]]
+"""The difference of the runs of a method and those of its base, and what is said beside it."""
 
 
 def claims_table(
     experiment: Experiment,
     number: int,
     found: pd.DataFrame,
-    claims: Iterable[Claim],
+    claims: Sequence[Claim],
     place: Callable[[Any], str],
-    tests: dict[str, Callable[[pd.DataFrame, pd.DataFrame, float], str]],
+    tests: dict[str, Test],
 ) -> str:
     """Each claim on Table `number`, in Markdown.
 
     Both sides are runs of one preset, `paper` where it has run both. place: `where` in words, of a config. tests: by
-    the heads of their columns, what is said of the runs of the method, those of the base and the bound.
+    the heads of their columns, whose p-values are corrected for the number of claims that are tested.
     """
+    sides = [of_best_preset(experiment, found, claim.where, (claim.method, claim.base)) for claim in claims]
+    tested = [[test(*own) for own in sides] for test in tests.values()]
+    columns = [_verdicts(claims, column) for column in tested]
+    columns.append([_power_text([less for less, _ in own]) for own in zip(*tested, strict=True)])
     rows = []
-    for claim in claims:
-        sides = claim.method, claim.base
-        configs = [experiment.module.preset_config("paper", **claim.where, **side) for side in sides]
+    for claim, *own in zip(claims, *columns, strict=True):
+        methods = claim.method, claim.base
+        configs = [experiment.module.preset_config("paper", **claim.where, **method) for method in methods]
         reported = [paper.cell(number, vars(config)) if claim.printed else None for config in configs]
-        own = of_best_preset(experiment, found, claim.where, sides)
         rows.append(
             [
                 claim.words,
                 f"{' less '.join(map(experiment.row, configs))}, {place(configs[0])}",
-                f"> {claim.bound:g}",
+                claim.bounds,
                 f"{reported[0].value - reported[1].value:+.2f}" if all(reported) else "-",
-                *(test(*own, claim.bound) for test in tests.values()),
+                *own,
             ]
         )
-    return markdown(["The paper's words", "Difference (points)", "Claim", "Paper", *tests], rows)
+    heads = ["The paper's words", "Difference (points)", "Claim", "Paper", *tests, "3 / 5 seeds would show (points)"]
+    return markdown(heads, rows)
+
+
+def _verdicts(claims: Sequence[Claim], tested: Sequence[tuple[Difference | None, str]]) -> list[str]:
+    """What is found of each claim, corrected for their number."""
+    corrected = holm([less and less.p(claim.bounds) for claim, (less, _) in zip(claims, tested, strict=True)])
+    return [
+        _tested_text(less, claim.bounds, p) + said
+        for claim, (less, said), p in zip(claims, tested, corrected, strict=True)
+    ]
+
+
+def _power_text(found: Iterable[Difference | None]) -> str:
+    """How far from a bound a true difference must be to be shown, by the first deviation over seeds that is known."""
+    deviation = next((less.deviation for less in found if less and less.deviation), None)
+    return "-" if deviation is None else " / ".join(f"{detectable(deviation, seeds):.2f}" for seeds in (3, 5))
 
 
 def listed(values: Iterable[Any]) -> str:

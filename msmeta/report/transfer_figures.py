@@ -16,8 +16,17 @@ from msmeta.experiments import transfer
 from msmeta.report.frame import TRANSFER, where
 from msmeta.report.statistics import mean_ci
 from msmeta.report.style import COLOURS, drawn, legend_below, markdown, panels, styled, table_of
-from msmeta.report.tables import accuracy_text, cells, difference_text, mean_text, of_config, seeds_of, table
-from msmeta.report.transfer import BASELINE, MULTI_STEP, difference, pairs_off, steps_text
+from msmeta.report.tables import (
+    accuracy_text,
+    cells,
+    difference,
+    difference_text,
+    mean_text,
+    of_config,
+    seeds_of,
+    table,
+)
+from msmeta.report.transfer import BASELINE, MULTI_STEP, pairs_off, steps_text
 
 _TENTHS = (1, 2, 3, 5, 7, 10)
 """Parts of the training for which the change of the gradient is listed."""
