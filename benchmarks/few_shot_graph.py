@@ -22,6 +22,7 @@ from msmeta.errors import script
 from msmeta.experiments import few_shot
 from msmeta.experiments.distributed import World
 from msmeta.experiments.few_shot import costs
+from msmeta.experiments.few_shot.config import META_OPTIMIZERS
 from msmeta.experiments.few_shot.step import GraphedStepper
 from msmeta.models.layers import PRECISIONS
 
@@ -36,7 +37,7 @@ def measure(cell: costs.Cell, precision: str, images: data.Images, device: torch
     machine.set_precision(precision)
     model = few_shot.build_model(config, images)
     theta = {name: torch.nn.Parameter(value.to(device)) for name, value in model.init(0).items()}
-    optimizer = torch.optim.Adam(theta.values(), lr=1e-3, capturable=device.type == "cuda")
+    optimizer = META_OPTIMIZERS["adam"](list(theta.values()), config.meta_lr, device.type == "cuda")
     sampler = EpisodeSampler(images, "train", config.way, config.shot, config.query, 0)
     agreement = difference(first_gradient(config, theta, images, sampler, precision),
                            first_gradient(config, theta, images, sampler, "float32"))  # fmt: skip

@@ -143,7 +143,7 @@ def begin(problem: Bilevel, theta: Params) -> tuple[Params, State]:
     still = {value.untyped_storage().data_ptr() for value in theta.values() if not value.requires_grad}
     phi, buffers = {}, {name: {k: v.clone() for k, v in values.items()} for name, values in state.buffers.items()}
     for name, value in state.phi.items():
-        stays = is_frozen(value) or value.untyped_storage().data_ptr() in still
+        stays = is_frozen(value) or bool(still and value.untyped_storage().data_ptr() in still)
         phi[name] = value.clone() if value.requires_grad else value.detach().clone().requires_grad_(not stays)
     return theta, State(phi, buffers, state.step, dict(state.skipped))
 
@@ -224,7 +224,7 @@ def require_sound(trail: Trail, outer: Tensor, phi: Params, grad: Params | None 
     they differ. All is read at once, after the work is done, so that a GPU is waited for once. While a CUDA graph is
     captured nothing can be read: there the caller looks at the loss after each replay.
     """
-    if outer.is_cuda and torch.cuda.is_current_stream_capturing():
+    if outer.device.type != "cpu" and torch.cuda.is_current_stream_capturing():
         return
     grad = grad or {}
     pairs = [loss for _, *both in again for loss in both]

@@ -49,7 +49,7 @@ ESTIMATORS = {
     ),
 }
 META_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adam": lambda theta, lr, on_gpu: torch.optim.Adam(theta, lr=lr, capturable=on_gpu),
+    "adam": lambda theta, lr, on_gpu: torch.optim.Adam(theta, lr=lr, fused=on_gpu, capturable=on_gpu),
     "sgd": lambda theta, lr, on_gpu: torch.optim.SGD(theta, lr=lr, fused=on_gpu),  # else no graph reads its rate
 }
 META_SCHEDULES: dict[str, Callable[[float], float]] = {

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from copy import deepcopy
 from functools import cache, reduce
 from typing import TypeVar
 
@@ -23,6 +22,7 @@ from msmeta import machine
 from msmeta.bilevel import Bilevel, Params
 from msmeta.data import Episodes, EpisodeSampler
 from msmeta.errors import DivergedError
+from msmeta.experiments import graphs
 from msmeta.experiments.distributed import World
 from msmeta.experiments.few_shot.config import ESTIMATORS, RGB, Estimator, FewShotConfig
 from msmeta.models import Conv4
@@ -165,6 +165,8 @@ class MetaStepper:
         self.generator = torch.Generator()
         self.estimator = config.build_estimator(self.generator)
         self.device = next(iter(theta.values())).device
+        for value in theta.values():  # filled at each iteration, where a graph finds it again
+            value.grad = torch.zeros_like(value)
 
     def run(self, first: int, count: int, lr: float) -> list[tuple[float, float]]:
         """`count` meta-iterations from number `first`: the loss and query accuracy of each.
@@ -201,10 +203,11 @@ class MetaStepper:
             self.estimator, self.model, self.theta, self.sampler.gather(places), self.chunk, config.inner_shot
         )
         share = len(places) / config.tasks
-        found = torch.stack([loss, accuracy]) * share
-        for name, value in self.theta.items():
-            value.grad = grad[name] * share
-        self.world.sum_([found, *(value.grad for value in self.theta.values())])
+        found, grads = torch.stack([loss, accuracy]), [value.grad for value in self.theta.values()]
+        torch._foreach_copy_(grads, [grad[name] for name in self.theta])
+        if share != 1:
+            torch._foreach_mul_([found, *grads], share)
+        self.world.sum_([found, *grads])
         with machine.one_thread(self.device):
             self.optimizer.step()
         return found
@@ -225,7 +228,8 @@ class GraphedStepper(MetaStepper):
         self.places = places.to(device).repeat(self.block, *[1] * places.dim())
         self.found = torch.zeros(self.block, 2, device=device)
         self.at = torch.zeros(1, dtype=torch.int64, device=device)
-        self.replay = self._capture() if device.type == "cuda" else self._next
+        changed = [self.found, self.at, *(value.grad for value in self.theta.values())]
+        self.replay = graphs.capture(self._next, changed, device, self.optimizer)
 
     def run(self, first: int, count: int, lr: float) -> list[tuple[float, float]]:
         """As MetaStepper.run, at most `block` at a time."""
@@ -249,30 +253,6 @@ class GraphedStepper(MetaStepper):
         found = self._step(self.places.index_select(0, self.at)[0])
         self.found.index_copy_(0, self.at, found[None])
         self.at += 1
-
-    def _capture(self) -> Callable[[], None]:
-        """The graph of `_next`. Running it to capture it moves θ, which is put back."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = torch.tensor(float(group["lr"]), device=self.device)
-        before = {name: value.detach().clone() for name, value in self.theta.items()}
-        state = deepcopy(self.optimizer.state_dict()["state"])
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # lazy set-up of libraries and of the optimiser's state must not be captured
-            for _ in range(3):
-                self._next()
-                self.at.zero_()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._next()
-        with torch.no_grad():
-            for name, value in self.theta.items():
-                value.copy_(before[name])
-            for key, entry in self.optimizer.state_dict()["state"].items():
-                for name, value in entry.items():
-                    value.copy_(state[key][name]) if key in state else value.zero_()
-        return graph.replay
 
 
 def stepper(config: FewShotConfig, device: torch.device) -> type[MetaStepper]:

@@ -1,11 +1,18 @@
 """Meta-iterations: the same meta-gradient in chunks, threads, processes, minibatches and graphs."""
 
 import dataclasses
+import importlib
 
 import numpy as np
 import pytest
 import torch
 from problems import relative_error
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    FakeTensorDeviceMismatchError,
+    FakeTensorMode,
+    unset_fake_temporarily,
+)
 
 from msmeta import ConfigError, DivergedError, data
 from msmeta.bilevel import detach
@@ -46,6 +53,59 @@ def test_graphed_meta_iterations_are_the_eager_ones(estimator, window):
     found = graphed.run(0, 3, 1.0) + graphed.run(3, 4, 1.0)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert relative_error(detach(graphed.theta), detach(eager.theta)) < 1e-6
+
+
+def _buffers(stepper):
+    state = [value for values in stepper.optimizer.state.values() for value in values.values()]
+    groups = [group["lr"] for group in stepper.optimizer.param_groups]
+    grads = [value.grad for value in stepper.theta.values()]
+    return [*stepper.theta.values(), *grads, *state, *groups, stepper.places, stepper.found, stepper.at]
+
+
+@pytest.mark.parametrize("optimizer", META_OPTIMIZERS)
+def test_all_that_a_graph_reads_and_writes_stays_where_it_is(optimizer):
+    graphed = steppers(GraphedStepper, smoke(meta_optimizer=optimizer))
+    places = [value.data_ptr() for value in _buffers(graphed)]
+    for first, lr in ((0, 1e-3), (3, 1e-4)):
+        graphed.run(first, 3, lr)
+        assert [value.data_ptr() for value in _buffers(graphed)] == places
+
+
+@pytest.fixture
+def fake_stepper(monkeypatch):
+    """A stepper as on a GPU all of whose tensors have shapes and a device, `meta`, but no numbers."""
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    optimisers = importlib.import_module("torch.optim.optimizer")
+    monkeypatch.setattr(optimisers, "_get_fused_kernels_supported_devices", lambda: ["meta"])
+    with (
+        torch.library._scoped_library("aten", "IMPL", "Meta") as library,
+        FakeTensorMode(allow_non_fake_inputs=False) as mode,
+    ):
+        for name in ("_fused_adam_.tensor_lr", "_fused_sgd_.tensor_lr"):
+            library.impl(name, lambda *_, **__: None)
+
+        def make(config):
+            with unset_fake_temporarily():
+                real = steppers(MetaStepper, config)
+                start, pool = detach(real.theta), real.sampler._pool
+            theta = {name: torch.nn.Parameter(mode.from_tensor(value).to("meta")) for name, value in start.items()}
+            optimizer = META_OPTIMIZERS[config.meta_optimizer](list(theta.values()), config.meta_lr, True)
+            vars(real.sampler)["_pool"] = mode.from_tensor(pool).to("meta")
+            return GraphedStepper(config, real.model, theta, optimizer, real.sampler, config.tasks, World())
+
+        yield make
+
+
+@pytest.mark.parametrize("optimizer", META_OPTIMIZERS)
+@pytest.mark.parametrize(("estimator", "window"), [("multistep", 1), ("multistep", 2), ("first-order", 1)])
+def test_a_captured_meta_iteration_reads_no_number_and_mixes_no_devices(estimator, window, optimizer, fake_stepper):
+    """Sampling, passes and optimiser: fake tensors raise for either."""
+    stepper = fake_stepper(smoke(estimator, window, meta_optimizer=optimizer))
+    stepper.replay()
+    with pytest.raises(DataDependentOutputException):
+        stepper.found.tolist()
+    with pytest.raises(FakeTensorDeviceMismatchError):
+        stepper.found + torch.zeros(2)
 
 
 def test_only_estimators_that_ask_the_host_nothing_are_graphed():
