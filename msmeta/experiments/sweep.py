@@ -47,33 +47,53 @@ def read_spec(path: Path, preset: str | None = None) -> list[Config]:
 
     The file has a list `runs`; each entry maps fields of the config to a value, or to a list of values: one run for
     each combination (a partition is a list within the list of `window`). What stands beside `runs` holds for all
-    entries; `experiment` there is `few-shot`, as without it, or `transfer`. preset: instead of the file's.
+    entries; `experiment` there is `few-shot`, as without it, or `transfer`. Or it has a list `parts`, each with a
+    `name` and its own `runs`; what stands beside them holds for all parts. preset: instead of the file's.
 
     Raises ConfigError in one line that names the file and the entry.
     """
+    return list(dict.fromkeys(itertools.chain(*read_parts(path, preset).values())))
+
+
+def read_parts(path: Path, preset: str | None = None) -> dict[str, list[Config]]:
+    """The same by the names of the parts; a file without parts is one of its own name."""
     spec = _load_yaml(path)
+    if not isinstance(spec, dict) or "parts" not in spec:
+        return {path.stem: _read_runs(spec, str(path), preset)}
+    found: dict[str, list[Config]] = {}
+    shared = {name: value for name, value in spec.items() if name != "parts"}
+    for number, part in enumerate(spec["parts"] if isinstance(spec["parts"], list) else [None], 1):
+        if not isinstance(part, dict) or not isinstance(part.get("name"), str) or part["name"] in found:
+            raise ConfigError(f"{path}, part {number}: it must be a mapping with a `name` of its own and `runs`")
+        name = part["name"]
+        own = {key: value for key, value in part.items() if key != "name"}
+        found[name] = _read_runs(shared | own, f"{path}, part {name}", preset)
+    return found
+
+
+def _read_runs(spec: Any, where: str, preset: str | None) -> list[Config]:
     if not isinstance(spec, dict) or not isinstance(spec.get("runs"), list) or not spec["runs"]:
-        raise ConfigError(f"{path} has no list `runs`: see results/sweeps for examples")
+        raise ConfigError(f"{where} has no list `runs`: see results/sweeps for examples")
     shared = {name: value for name, value in spec.items() if name not in ("runs", "experiment")}
     experiment = spec.get("experiment", "few-shot")
     if not isinstance(experiment, str) or experiment not in EXPERIMENTS:
-        raise ConfigError(f"{path}: experiment {experiment!r} is unknown: choose from {', '.join(EXPERIMENTS)}")
+        raise ConfigError(f"{where}: experiment {experiment!r} is unknown: choose from {', '.join(EXPERIMENTS)}")
     kind, module = EXPERIMENTS[experiment]
     configs: dict[Config, None] = {}
     for number, entry in enumerate(spec["runs"], 1):
         if not isinstance(entry, dict):
-            raise ConfigError(f"{path}, run {number}: {entry!r} is not a mapping of fields to values")
+            raise ConfigError(f"{where}, run {number}: {entry!r} is not a mapping of fields to values")
         entry = shared | entry | ({"preset": preset} if preset else {})
         columns = [value if isinstance(value, list) else [value] for value in entry.values()]
         if [] in columns:
-            raise ConfigError(f"{path}, run {number}: {list(entry)[columns.index([])]} is an empty list")
+            raise ConfigError(f"{where}, run {number}: {list(entry)[columns.index([])]} is an empty list")
         if (count := math.prod(map(len, columns))) > MOST_RUNS:
-            raise ConfigError(f"{path}, run {number}: it asks for {count:,} runs, more than {MOST_RUNS:,}")
+            raise ConfigError(f"{where}, run {number}: it asks for {count:,} runs, more than {MOST_RUNS:,}")
         for values in itertools.product(*columns):
             try:
                 configs[resolve(kind, module.presets.RULES, dict(zip(entry, values, strict=True)))] = None
             except ConfigError as error:
-                raise ConfigError(f"{path}, run {number}: {error}") from None
+                raise ConfigError(f"{where}, run {number}: {error}") from None
     return list(configs)
 
 

@@ -55,6 +55,21 @@ def test_a_spec_is_a_grid_in_its_order(spec):
     assert {type(config.tasks) for config in sweep.read_spec(spec)} == {int}
 
 
+def test_a_spec_may_have_parts_of_either_experiment(spec):
+    """A run that two parts ask for is one run."""
+    spec.write_text(
+        "preset: smoke\nseed: 1\nparts:\n"
+        "  - {name: drawings, dataset: glyphs, way: 5, shot: 1, runs: [{estimator: multistep, window: [1, 2]}]}\n"
+        "  - {name: again, dataset: glyphs, way: 5, shot: 1, estimator: multistep, seed: [1, 2], runs: [{window: 2}]}\n"
+        "  - {name: transfer, experiment: transfer, dataset: glyphs-rgb, runs: [{estimator: scratch}]}\n"
+    )
+    parts = sweep.read_parts(spec)
+    few = [few_shot.preset_config("smoke", "glyphs", 5, 1, "multistep", n, seed=s) for n, s in ((1, 1), (2, 1), (2, 2))]
+    scratch = transfer.preset_config("smoke", "glyphs-rgb", "scratch", seed=1)
+    assert parts == {"drawings": few[:2], "again": few[1:], "transfer": [scratch]}
+    assert sweep.read_spec(spec) == [*few, scratch]
+
+
 @pytest.mark.parametrize(("name", "settings"), [("table_4", 4), ("table_5", 4)])
 def test_the_tables_sweeps_hold_each_cell_once(name, settings):
     for preset in ("cpu", "paper"):
@@ -109,6 +124,10 @@ def test_the_transfer_sweep_holds_each_run_once():
         (SPEC + "steps: &a {b: *a}", "run 1: steps={'b': {'b': {"),
         (SPEC + "lr: 2020-01-01", "run 1: lr=datetime.date(2020, 1, 1): it must be a number"),
         (SPEC + f"seed: {list(range(101))}\nquery: {list(range(101))}", "run 1: it asks for 20,402 runs"),
+        ("parts: 5", "part 1: it must be a mapping"),
+        ("parts: [{runs: []}]", "part 1: it must be a mapping with a `name`"),
+        ("parts: [{name: a, runs: []}]", "part a has no list `runs`"),
+        ("way: 5\nparts: [{name: a, runs: [{preset: smoke}]}]", "part a, run 1: dataset is missing"),
         (None, "cannot read"),
     ],
 )
