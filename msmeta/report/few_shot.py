@@ -153,7 +153,7 @@ def tuning_table(dataset: str = "omniglot") -> str:
         "Iterations": lambda own: listed(sorted(own["iterations"])),
         "Meta rate": "{meta_lr:g}",
     }
-    return tables.tuning_table(FEW_SHOT, ["setting", "label", "proximal", "meta_lr"], heads, dataset=dataset)
+    return tables.tuning_table(FEW_SHOT, ["setting", "label", "proximal"], heads, dataset=dataset)
 
 
 def live_table(found: pd.DataFrame, number: int) -> str:

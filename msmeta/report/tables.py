@@ -237,17 +237,23 @@ def live_table(found: pd.DataFrame, reported: Callable[[Any], Any], own: Columns
     return table(cells(found), columns)
 
 
+RATES = {"lr": "inner rate", "meta_lr": "meta rate"}
+"""What is tuned, in words."""
+
+
 def tuning_table(
     experiment: Experiment,
     line: Sequence[str],
     heads: Columns,
     note: Callable[[Any], str] = lambda run: "",
+    tuned: Callable[[Any], Sequence[str]] = lambda config: list(RATES),
     **wanted: Any,
 ) -> str:
     """How the rates of a preset were chosen, in Markdown: accuracy (%) on validation data, one column an inner rate.
 
-    line: the columns that runs of one row have in common. heads: what is said of them. note: what is said beside the
-    accuracy of a run. The rates that the preset has are bold.
+    line: the columns that runs of one method have in common; it has a row for each meta rate. heads: what is said of
+    them. note: what is said beside the accuracy of a run. tuned: those of `RATES` that a config has. The preset's rates
+    are bold, and the row with a method's best run says beyond which of its rates none was tried.
     """
     found = stored(experiment, f"{experiment.kind}-tuning", **wanted)
 
@@ -259,9 +265,24 @@ def tuning_table(
         bold = "**" if (config.lr, config.meta_lr) == (own.lr, own.meta_lr) else ""
         return f"{bold}{accuracy_text(run.iloc[-1:])}{bold}{note(run.iloc[-1])}"
 
+    def edge(own: pd.DataFrame) -> str:
+        tried = where(found, **own[list(line)].iloc[0])
+        best = tried.loc[tried["accuracy"].astype(float).idxmax()]
+        return ", ".join(_edges(tried, best, tuned(best["config"]))) or "none" if best.name in own.index else "-"
+
     by_rate = {f"inner rate {lr:g}": lambda own, lr=lr: cell(own[own["lr"] == lr]) for lr in sorted(set(found["lr"]))}
-    groups = [own for _, own in found.groupby(list(line), sort=False)]
-    return table(groups, heads | by_rate)
+    groups = [own for _, own in found.groupby([*line, "meta_lr"], sort=False)]
+    return table(groups, heads | by_rate | {"best at the edge of": edge})
+
+
+def _edges(tried: pd.DataFrame, best: pd.Series, tuned: Sequence[str]) -> list[str]:
+    """Of which of these rates nothing was tried beyond the best run's, the others being as it has them."""
+    found = []
+    for name in tuned:
+        values = where(tried, **{other: best[other] for other in tuned if other != name})[name]
+        if best[name] in (min(values), max(values)):
+            found.append(RATES[name])
+    return found
 
 
 def commands(

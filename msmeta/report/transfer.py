@@ -149,7 +149,10 @@ def tuning_table(optimizer: str) -> str:
     def note(run: pd.Series) -> str:
         return "" if run["estimator"] == "scratch" else f" ({pairs_off(run['pair_weights'])} off)"
 
-    return tables.tuning_table(TRANSFER, ["label", "meta_lr"], heads, note, optimizer=optimizer)
+    def tuned(config: transfer.TransferConfig) -> list[str]:
+        return ["lr"] if config.estimator == "scratch" else ["lr", "meta_lr"]
+
+    return tables.tuning_table(TRANSFER, ["label"], heads, note, tuned, optimizer=optimizer)
 
 
 def pairs_off(pair_weights: Sequence[Sequence[float]]) -> int:

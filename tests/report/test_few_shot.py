@@ -125,9 +125,18 @@ def test_tuning_table_shows_each_rate_tried_and_marks_the_presets(store, tmp_pat
         entry = result(method, evaluate_on="validation", **changes)
         runs.Run("few-shot-tuning", "t", "cpu", entry.pop("config"), tmp_path).save_result(entry)
     slow, windows, first_order = report.tuning_table().splitlines()[2:]
-    assert slow == f"| 5-way 1-shot | Multi-step (4) | 1,000 | {own.meta_lr / 10:g} | 80.00 ±6.62 | - |"
-    assert windows == f"| 5-way 1-shot | Multi-step (4) | 1,000 | {own.meta_lr:g} | **90.00 ±6.62** | 85.00 ±6.62 |"
-    assert first_order.startswith("| 5-way 1-shot | FO-MAML | 1,000 |") and first_order.endswith("| - | 70.00 ±6.62 |")
+    assert slow == f"| 5-way 1-shot | Multi-step (4) | 1,000 | {own.meta_lr / 10:g} | 80.00 ±6.62 | - | - |"
+    assert windows == (
+        f"| 5-way 1-shot | Multi-step (4) | 1,000 | {own.meta_lr:g} | **90.00 ±6.62** | 85.00 ±6.62 | "
+        "inner rate, meta rate |"
+    )
+    assert first_order.startswith("| 5-way 1-shot | FO-MAML | 1,000 |")
+    assert first_order.endswith("| - | 70.00 ±6.62 | inner rate, meta rate |")
+    for lr, meta_lr in ((own.lr / 10, own.meta_lr), (own.lr, 10 * own.meta_lr)):
+        entry = result(("multistep", 4), evaluate_on="validation", lr=lr, meta_lr=meta_lr, accuracy=60.0)
+        runs.Run("few-shot-tuning", "t", "cpu", entry.pop("config"), tmp_path).save_result(entry)
+    edges = [cell.rpartition("| ")[2] for cell in report.tuning_table().splitlines()[2:]]
+    assert edges == ["- |", "none |", "- |", "inner rate, meta rate |"]
 
 
 def test_live_glyphs_stand_beside_no_number_of_the_paper():

@@ -181,8 +181,10 @@ def test_rates_tried_stand_by_method_and_the_presets_own_are_bold(store):
     assert line(table, "Scratch")[1] == "-"
     assert cell(table, "Baseline", f"inner rate {own['lr']:g}") == "**61.00** (0 off)"
     assert cell(table, "Baseline", "inner rate 0.5") == "-"
-    assert line(table, "Multi-step", "0.25")[-1] == "63.00 (1 off)" and "99" not in table
-    assert line(table, "Multi-step", f" {own['meta_lr']:g} ")[-1] == "62.00 (0 off)"
+    assert line(table, "Scratch")[-1] == "inner rate"  # of the meta rate it has none
+    best = line(table, "Multi-step", "0.25")
+    assert best[-2:] == ["63.00 (1 off)", "inner rate, meta rate"] and "99" not in table
+    assert line(table, "Multi-step", f" {own['meta_lr']:g} ")[-2:] == ["62.00 (0 off)", "-"]
 
 
 def test_live_glyphs_stand_beside_no_number_of_the_paper():
