@@ -58,6 +58,7 @@ def test_time_budget_then_resume(msmeta):
         (["--preset", "huge"], 2, "preset 'huge' is unknown"),
         (["--time-budget", "soon"], 2, "--time-budget soon: give a time such as 90s"),
         (["--device", "cuda:99"], 2, "device 'cuda:99' is not available here"),
+        (["--workers", "many"], 2, "workers=many: it must be auto, or a number from 1"),
         (["--task-chunk", "0"], 2, "task_chunk=0: it must be at least 1"),
         (["--dataset", "omniglot"], 2, "Omniglot is not prepared in"),
         (["--dataset", "mnist"], 2, "mnist"),
@@ -100,18 +101,21 @@ def test_benchmarks_are_listed_and_given_their_options(msmeta, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_in_a_checkpoint_that_resume_takes_up(tmp_path, number):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_signal_ends_in_a_checkpoint_that_resume_takes_up(tmp_path, number, workers):
+    """Sent to all its processes, as a terminal does."""
     # Frequent checkpoints tell this test when training has begun. A shell's background jobs ignore Ctrl-C: undone here.
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from msmeta import cli; "
     code += "from msmeta.experiments import training; "
     code += "training.CHECKPOINT_SECONDS = 0.1; cli.main()"
-    command = [sys.executable, "-c", code, *SMOKE, "--iterations", "1000000"]
+    command = [sys.executable, "-c", code, *SMOKE, "--iterations", "1000000", "--workers", str(workers)]
     environment = {**os.environ, "MSMETA_RESULTS": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
         while not list(tmp_path.glob("checkpoints/*.pt")):
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.05)
-        process.send_signal(number)
+        os.killpg(process.pid, number)
         _, err = process.communicate()
     assert process.returncode == 130 and "--resume goes on from the checkpoint" in err and "Traceback" not in err
     (checkpoint,) = (tmp_path / "checkpoints").iterdir()  # and no temporary file beside it

@@ -7,7 +7,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "msmeta"
 METHOD = ("bilevel", "dynamics", "adjoint", "estimators")
-ROOMS = ("errors", *METHOD, "verify", "models", "machine", "data", "runs", "experiments", "report", "cli")
+ROOMS = ("errors", *METHOD, "verify", "models", "machine", "workers", "data", "runs", "experiments", "report", "cli")
 """In the order in which data flows: a module imports of its own room and of those before it."""
 
 

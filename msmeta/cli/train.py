@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +20,9 @@ Values = dict[str, Any]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, if there is one.")]
 Force = Annotated[bool, typer.Option("--force", help="Repeat the run even if it has finished.")]
+Workers = Annotated[
+    str, typer.Option(help="Processes that share each meta-batch on a CPU: a number, or auto for as many as it pays.")
+]
 TimeBudget = Annotated[str | None, typer.Option(help="Stop with a checkpoint after this time: 90s, 25m, 2h.")]
 
 
@@ -42,22 +45,36 @@ TRAIN = {
 @cache
 def add_to(train_app: typer.Typer, tune_app: typer.Typer) -> None:
     """Adds the commands, once."""
-    for experiment, (about, usual, _) in TRAIN.items():
+    for (experiment, (about, usual, _)), command in zip(TRAIN.items(), (_few_shot, _transfer), strict=True):
         add_fields = options.with_config(*EXPERIMENTS[experiment], **usual)
-        train_app.command(experiment, help=about)(add_fields(partial(_train, experiment)))
+        train_app.command(experiment, help=about)(add_fields(command))
     usual = {**TRAIN["few-shot"][1], "preset": "cpu", "dataset": "miniimagenet"}
     add_fields = options.with_config(*EXPERIMENTS["few-shot"], without=("lr", "evaluate_on", "select_every"), **usual)
     tune_app.command("few-shot")(add_fields(_tune_few_shot))
 
 
-def _train(
-    experiment: str,
+def _few_shot(
+    values: Values,
+    device: Device = "auto",
+    workers: Workers = "auto",
+    resume: Resume = False,
+    force: Force = False,
+    time_budget: TimeBudget = None,
+) -> None:
+    _train("few-shot", values, time_budget, device=device, workers=workers, resume=resume, force=force)
+
+
+def _transfer(
     values: Values,
     device: Device = "auto",
     resume: Resume = False,
     force: Force = False,
     time_budget: TimeBudget = None,
 ) -> None:
+    _train("transfer", values, time_budget, device=device, resume=resume, force=force)
+
+
+def _train(experiment: str, values: Values, time_budget: str | None, force: bool, **how: Any) -> None:
     kind, module = EXPERIMENTS[experiment]
     config, budget = resolve(kind, module.presets.RULES, values), parse_seconds(time_budget)
     place, first = module.run(config), distributed.is_first()
@@ -71,7 +88,7 @@ def _train(
             bar.update(task, completed=step.fraction, visible=first, description=text)
 
         try:
-            result = module.train(config, device, resume=resume, force=force, time_budget=budget, on_step=show)
+            result = module.train(config, force=force, time_budget=budget, on_step=show, **how)
         except KeyboardInterrupt:
             raise Interrupted("interrupted: the same command with --resume goes on from the checkpoint") from None
         finally:
@@ -94,6 +111,7 @@ def _tune_few_shot(
     values: Values,
     rates: Annotated[str, typer.Option(help="Inner rates to try.")] = "0.1,0.04,0.01,0.004",
     device: Device = "auto",
+    workers: Workers = "auto",
     force: Force = False,
 ) -> None:
     """Choose the inner rate on validation classes, by a grid search as in Appendix F of the paper."""
@@ -108,7 +126,7 @@ def _tune_few_shot(
             f"after {metrics['iterations']:,} iterations"
         )
 
-    best = few_shot.tune(config, checked, say, device=device, resume=not force, force=force)[0]
+    best = few_shot.tune(config, checked, say, device=device, workers=workers, resume=not force, force=force)[0]
     print(f"best: --lr {best['config']['lr']:g}")
 
 

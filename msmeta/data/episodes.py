@@ -94,7 +94,7 @@ class EpisodeSampler:
     def gather(self, places: Tensor) -> Episodes:
         """The tasks at these places, which lie on the device of the data; nothing here waits for the host."""
         tasks = len(places)
-        x = self._pool.index_select(0, places.flatten()).unflatten(0, places.shape)
+        x = self._images(places.flatten()).unflatten(0, places.shape)
 
         def batch(part: Tensor) -> tuple[Tensor, Tensor]:
             labels = torch.arange(self.way, device=part.device).repeat_interleave(part.shape[2]).repeat(tasks, 1)
@@ -108,10 +108,25 @@ class EpisodeSampler:
         classes, samples = self.data.by_class(self.split).shape[:2]
         return classes, samples
 
+    def _images(self, places: Tensor) -> Tensor:
+        """Of the turned images of the split, one turn's after the other's: (n, C, H, W)."""
+        if places.device.type != "cpu" or self.data.rotations == 1:
+            return self._pool.index_select(0, places)
+        images = self.data.images[self.split]
+        x = images.index_select(0, places % len(images))
+        return x.flatten(1).gather(1, self._pixels.index_select(0, places // len(images))).view_as(x)
+
     @cached_property
     def _pool(self) -> Tensor:
-        """All images of the split (turns * classes * samples, C, H, W), every quarter turn made once."""
+        """All images of the split, every quarter turn made once: four times the memory, which a GPU has."""
         images = self.data.images[self.split]
         if self.data.rotations == 1:
             return images
         return torch.cat([torch.rot90(images, turn, (-2, -1)) for turn in range(self.data.rotations)])
+
+    @cached_property
+    def _pixels(self) -> Tensor:
+        """Where the pixels of a turned image are in the image: (turns, C * H * W)."""
+        shape = self.data.images[self.split].shape[1:]
+        pixels = torch.arange(shape.numel()).view(shape)
+        return torch.stack([torch.rot90(pixels, turn, (-2, -1)).flatten() for turn in range(self.data.rotations)])

@@ -15,27 +15,22 @@ from torch import Tensor
 from torch.autograd import Function
 
 from msmeta.errors import ConfigError, UserError
+from msmeta.workers import Worker
 
 JOIN_SECONDS = 60
 """How long a process waits for the others to be there."""
 
 
 @dataclass(frozen=True)
-class World:
+class World(Worker):
     """This process's rank among `size` processes. store: what they tell each other by name."""
 
-    rank: int = 0
-    size: int = 1
     store: dist.Store | None = field(default=None, compare=False)
 
     @property
     def first(self) -> bool:
         """Whether this is the process that evaluates, writes and prints."""
         return self.rank == 0
-
-    def share(self, count: int) -> slice:
-        """This process's tasks of a meta-batch, or images of a batch; shares differ by one at the most."""
-        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def total(self, tensor: Tensor) -> Tensor:
         """Its sum over the processes, which can be differentiated, and that again.

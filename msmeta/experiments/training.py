@@ -78,7 +78,7 @@ class Experiment(Protocol):
     out_of_memory: str
     how: dict[str, Any]
 
-    def __init__(self, config: Any, device: torch.device, world: World) -> None:
+    def __init__(self, config: Any, device: torch.device, world: World, **options: Any) -> None:
         """Loads what it needs. Raises UserError."""
 
     @staticmethod
@@ -129,14 +129,16 @@ def train(
     time_budget: float | None = None,
     on_step: Callable[[Progress], None] = lambda progress: None,
     results_root: Path | None = None,
+    **options: Any,
 ) -> dict[str, Any] | None:
     """Trains, evaluates and stores one run; returns its result, or None if `time_budget` (s) ended it early.
 
     A finished run with the same config and data is returned, not repeated, unless `force`. Training that was cut short
     goes on with `resume`. SIGINT and SIGTERM end it at the next boundary with a checkpoint and a KeyboardInterrupt; a
     second one ends it at once, and the last checkpoint stays. Under torchrun the processes share each batch; the first
-    one writes the result and returns it, the others return None. Raises UserError, in one line, for whatever a user can
-    mend: data, weights, options, memory, a diverged loss, another process that trains the same.
+    one writes the result and returns it, the others return None. options: the experiment's own, which change no result.
+    Raises UserError, in one line, for whatever a user can mend: data, weights, options, memory, a diverged loss, a dead
+    worker, another process that trains the same.
     """
     where = experiment.place(config, results_root)
     if not force and (finished := where.result()):
@@ -148,7 +150,7 @@ def train(
     if chosen.type == "cpu":
         machine.keep_freed_memory()
     with world.together(), where.lock() if world.first else nullcontext():
-        own = experiment(config, chosen, world)
+        own = experiment(config, chosen, world, **options)
         machine.reset_peak_memory(chosen)
         with machine.memory_errors(own.out_of_memory):
             training, resumed = _begin_or_resume(own, where, world, resume, force)

@@ -98,6 +98,13 @@ def test_chunks(coded):
         next(episodes.chunks(0))
 
 
+def test_images_are_turned_as_they_are_where_all_are_turned_at_once(coded):
+    """As on a GPU."""
+    sampler = EpisodeSampler(coded, "train", 5, 1, 2)
+    places = torch.from_numpy(sampler.places(0, 20)).flatten()
+    assert torch.equal(sampler._images(places), sampler._pool.index_select(0, places))
+
+
 def test_no_rotation_where_classes_do_not_turn(coded):
     upright = replace(coded, rotations=1)
     _, _, turns = decoded(EpisodeSampler(upright, "train", 5, 1, 2).sample(0, 20).query_x)

@@ -1,17 +1,20 @@
 """The one training loop: whatever interrupts it, and wherever, a resumed run equals the whole one to the last bit."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 
-from msmeta import ConfigError, UserError, runs
+from msmeta import ConfigError, DivergedError, UserError, runs, workers
 from msmeta.experiments import few_shot, training, transfer
+from msmeta.workers import Team
 
 SMALL = {
     "few_shot": few_shot.preset_config(
@@ -29,7 +32,7 @@ def places(module, step, looks):
     """Of each place a function, which of its calls is interrupted, and whether before or after what it does."""
     evaluate = f"{module}.experiment.evaluate"
     return {
-        "inside a step": (f"{module}.{step}", 3, "before"),
+        "inside a step": (step, 3, "before"),
         "between step and counter": ("torch.optim.Adam.step", 3, "after"),
         "in the learning curve": (evaluate, looks[0], "before"),
         "in the selection": (evaluate, looks[1], "after"),
@@ -38,9 +41,10 @@ def places(module, step, looks):
     }
 
 
+TRANSFER = "msmeta.experiments.transfer"
 PLACES = {
-    "few_shot": places("msmeta.experiments.few_shot", "step.meta_gradient", (3, 4, 5)),
-    "transfer": places("msmeta.experiments.transfer", "experiment.transfer_iteration", (1, 2, 3)),
+    "few_shot": places("msmeta.experiments.few_shot", "torch.optim.Adam.step", (3, 4, 5)),
+    "transfer": places(TRANSFER, f"{TRANSFER}.experiment.transfer_iteration", (1, 2, 3)),
 }
 CASES = [(kind, place) for kind, places in PLACES.items() for place in places]
 
@@ -215,6 +219,52 @@ def test_signals_of_others_are_theirs(tmp_path, monkeypatch):
     thread.start()
     thread.join()
     assert done[0]["metrics"]["iterations"] == 5
+
+
+@pytest.fixture
+def shared(monkeypatch):
+    """Trains with two workers that are there from the first iteration on; none is left to the next test."""
+    monkeypatch.setattr("msmeta.experiments.few_shot.experiment.team_of", lambda work, size: wait(Team(work, size)))
+    yield partial(few_shot.train, SMALL["few_shot"], "cpu", workers=2)
+    workers._kept.end()
+
+
+def wait(team):
+    team.wait()
+    return team
+
+
+def test_workers_change_nothing(tmp_path, shared, last_state, whole):
+    result = shared(results_root=tmp_path)
+    assert result["provenance"]["workers"] == 2 and whole["few_shot"][0]["provenance"]["workers"] == 1
+    assert_same_run(result, last_state, whole["few_shot"])
+
+
+def test_a_dead_worker_is_one_line_and_the_run_goes_on(tmp_path, monkeypatch, shared, last_state, whole):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+
+    def kill(progress):
+        if progress.iteration == 3:
+            (child,) = multiprocessing.active_children()
+            child.kill()
+            child.join()
+
+    with pytest.raises(UserError, match=r"^worker process \d+ died .*--resume"):
+        shared(on_step=kill, results_root=tmp_path)
+    assert last_state["iteration"] == 3
+    result = shared(resume=True, results_root=tmp_path)
+    assert result["provenance"]["workers"] == 2 and result["provenance"]["resumed"]
+    assert_same_run(result, last_state, whole["few_shot"])
+
+
+def test_a_divergence_among_workers_is_that_of_one(tmp_path, shared):
+    lines = []
+    for number in (1, 2):
+        with pytest.raises(DivergedError) as found:
+            few_shot.train(replace(SMALL["few_shot"], lr=1e20), "cpu", workers=number, results_root=tmp_path)
+        lines.append(str(found.value))
+    assert lines[0] == lines[1] and lines[0].startswith("training diverged at iteration 1: ")
+    assert multiprocessing.active_children()
 
 
 FIRST = """

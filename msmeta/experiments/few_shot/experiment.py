@@ -7,7 +7,6 @@ meta-gradient of the query images' loss.
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,20 +17,16 @@ from typing import Any
 import torch
 
 from msmeta import data, runs
-from msmeta.bilevel import Params, begin, detach
-from msmeta.data import Episodes, EpisodeSampler, Images
-from msmeta.dynamics import adapt, partition
+from msmeta.bilevel import Params
+from msmeta.data import Images
 from msmeta.errors import ConfigError, DivergedError
-from msmeta.estimators import Implicit
 from msmeta.experiments import training
 from msmeta.experiments.distributed import World
-from msmeta.experiments.few_shot.config import META_OPTIMIZERS, META_SCHEDULES, TRAIN_SPLIT, FewShotConfig
-from msmeta.experiments.few_shot.step import episode_problem, in_threads, stepper, task_chunk
+from msmeta.experiments.few_shot.config import META_OPTIMIZERS, META_SCHEDULES, FewShotConfig
+from msmeta.experiments.few_shot.step import stepper, task_chunk
+from msmeta.experiments.few_shot.work import Work, evaluate, team_of
 from msmeta.experiments.training import Row, Training
 from msmeta.models import Conv4
-
-TEST_SEED = 2020  # one set of test episodes for every run, so that methods are compared on the same tasks
-EVALUATION_BLOCK = 20  # test episodes drawn at once
 
 
 def run(config: FewShotConfig, root: Path | None = None) -> runs.Run:
@@ -42,7 +37,7 @@ def run(config: FewShotConfig, root: Path | None = None) -> runs.Run:
 
 
 class FewShot:
-    """A meta-training (`training.Experiment`), whose processes share the tasks of each meta-batch.
+    """A meta-training (`training.Experiment`), whose processes, and their workers, share the tasks of each meta-batch.
 
     An iteration is a meta-iteration: it gives the query images' mean loss and accuracy (%). The learning curve has the
     accuracy on `evaluate_on`; the θ that does best on the validation classes is the one tested, where there is a
@@ -54,20 +49,22 @@ class FewShot:
     curve = ("iteration", "seconds", "accuracy", "right_answers")
     source = None
 
-    def __init__(self, config: FewShotConfig, device: torch.device, world: World) -> None:
+    def __init__(self, config: FewShotConfig, device: torch.device, world: World, workers: str | int = "auto") -> None:
         if world.size > config.tasks:
             raise ConfigError(f"{world.size} processes for {config.tasks} tasks: each needs at least one")
         images = data.load(config.dataset, device)
         self.images = images if config.image_size is None else images.shrunk(config.image_size)
-        split = TRAIN_SPLIT[config.evaluate_on]
-        self.sampler = EpisodeSampler(self.images, split, config.way, config.shot, config.query, config.seed)
         self.config, self.device, self.world = config, device, world
         self.model, self.chunk = build_model(config, self.images), task_chunk(config, device)
+        self.workers = workers
         self.selection = ("iteration", "seconds", "accuracy") if config.select_every else ()
-        self.how = {"task_chunk": self.chunk}
         self.out_of_memory = (
             f"out of memory with {self.chunk} tasks at a time: lower --task-chunk, --filters or --query"
         )
+
+    @property
+    def how(self) -> dict[str, Any]:
+        return {"task_chunk": self.chunk, "workers": self.team.most}
 
     def begin(self, iteration: int, state: dict[str, Any] | None) -> None:
         config, start = self.config, self.model.init(self.config.seed) if state is None else state["theta"]
@@ -76,8 +73,17 @@ class FewShot:
         self.optimizer = META_OPTIMIZERS[config.meta_optimizer](list(self.theta.values()), config.meta_lr, on_gpu)
         if state is not None:
             self.optimizer.load_state_dict(state["optimizer"])
+        work = Work(config, self.model, self.images, self.chunk, self.world)
+        self.team = team_of(work, self.workers)
         self.steps = stepper(config, self.device)(
-            config, self.model, self.theta, self.optimizer, self.sampler, self.chunk, self.world
+            config,
+            self.model,
+            self.theta,
+            self.optimizer,
+            work.sampler,
+            self.chunk,
+            self.world,
+            self.team if self.team.size > 1 else None,
         )
 
     def state(self) -> dict[str, Any]:
@@ -145,7 +151,8 @@ class FewShot:
         return {name: value.to(self.device) for name, value in done.best.items()}
 
     def _evaluate(self, theta: Params, episodes: int, **options: Any) -> list[int]:
-        return evaluate(self.config, self.model, theta, self.images, episodes, self.chunk, **options)
+        given = self.config, self.model, theta, self.images, episodes, self.chunk
+        return evaluate(*given, **options, team=self.team)
 
 
 train = partial(training.train, FewShot)
@@ -192,44 +199,6 @@ def build_model(config: FewShotConfig, images: Images) -> Conv4:
     if height != width:
         raise ConfigError(f"{images.name} has {height}x{width} images: Conv4 takes square ones")
     return Conv4(config.way, channels, height, config.filters, pool=channels == 3, precision=config.precision)
-
-
-def evaluate(
-    config: FewShotConfig,
-    model: Conv4,
-    theta: Params,
-    images: Images,
-    episodes: int,
-    chunk: int,
-    window: int | tuple[int, ...] | None = None,
-    split: str | None = None,
-) -> list[int]:
-    """Right answers in each of the first `episodes` test episodes, after the inner steps of test time.
-
-    window: take `steps` in these windows; None takes `test_steps` with a gradient each. split: None for `evaluate_on`.
-    """
-    split = config.evaluate_on if split is None else split
-    sampler = EpisodeSampler(images, split, config.way, config.shot, config.query, TEST_SEED)
-    windows = partition(config.test_steps or config.steps, 1) if window is None else partition(config.steps, window)
-    dynamics, estimator = config.dynamics(), config.build_estimator(None)
-    theta = {name: value.detach() for name, value in theta.items()}
-
-    def right(part: Episodes) -> list[int]:
-        problem = episode_problem(model, part, inner_shot=config.inner_shot)
-        _, start = begin(problem, theta)
-        if isinstance(estimator, Implicit):
-            problem = estimator.regularised(problem, detach(start.phi))
-        adapted, _ = adapt(problem, start, theta, dynamics, windows)
-        with torch.no_grad():
-            answers = model(adapted.phi, part.query_x).argmax(-1)
-        return (answers == part.query_y).sum(1).tolist()
-
-    found: list[int] = []
-    for block in range(math.ceil(episodes / EVALUATION_BLOCK)):
-        parts = list(sampler.sample(block, min(EVALUATION_BLOCK, episodes - len(found))).chunks(chunk))
-        for counts in in_threads(right, parts, sampler.device):
-            found += counts
-    return found
 
 
 def _accuracy(config: FewShotConfig, right: list[int]) -> float:

@@ -1,17 +1,15 @@
 """One meta-iteration of few-shot learning (Eqs. 9 and 10): a meta-batch of tasks, its meta-gradient, a step of θ.
 
-On a CPU a few tasks are worked on at a time, several such chunks in threads of their own. On a GPU all tasks are worked
-on at once and, where the estimator allows it, the whole meta-iteration is one CUDA graph, replayed many times for each
-time that the host looks at the losses.
+On a CPU a few tasks are worked on at a time, and workers share such chunks. On a GPU all tasks are worked on at once
+and, where the estimator allows it, the whole meta-iteration is one CUDA graph, replayed many times for each time that
+the host looks at the losses.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, reduce
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
+from functools import reduce
 
 import numpy as np
 import torch
@@ -26,8 +24,10 @@ from msmeta.experiments import graphs
 from msmeta.experiments.distributed import World
 from msmeta.experiments.few_shot.config import ESTIMATORS, RGB, Estimator, FewShotConfig
 from msmeta.models import Conv4
+from msmeta.workers import Team
 
-A, B = TypeVar("A"), TypeVar("B")
+Found = tuple[Tensor, Tensor, Params]
+"""Mean outer loss and query accuracy of some tasks (0-d), and their meta-gradient."""
 
 
 def episode_problem(
@@ -84,47 +84,38 @@ def _minibatch(x: Tensor, y: Tensor, way: int, count: int, t: int) -> tuple[Tens
 
 def meta_gradient(
     estimator: Estimator, model: Conv4, theta: Params, episodes: Episodes, chunk: int, inner_shot: int | None = None
-) -> tuple[Tensor, Tensor, Params]:
-    """Mean outer loss and query accuracy (0-d) and the meta-gradient over all tasks, `chunk` of them at a time (Eq. 9).
+) -> Found:
+    """Over all tasks, `chunk` of them at a time (Eq. 9), in this process.
 
-    On a CPU the chunks are spread over as many threads as torch may use, and added up in their order: the same bits
-    with any number of threads.
+    A run on a CPU shares the same chunks among workers and has the same bits: each chunk is worked on by one thread,
+    and they are added up in their order.
     """
-
-    def part_gradient(part: Episodes) -> tuple[Tensor, Tensor, Params]:
-        if inner_shot is not None:
-            part = reptile_episodes(part, model.way)
-        logits: list[Tensor] = []
-        out = estimator(episode_problem(model, part, logits, inner_shot), theta)
-        return out.loss, (logits[-1].argmax(-1) == part.query_y).to(out.loss.dtype).mean(), out.grad
-
-    device, parts = episodes.support_x.device, list(episodes.chunks(chunk))
-    shares = [len(part) / len(episodes) for part in parts]
-
-    def mean(values: Iterable[Tensor]) -> Tensor:
-        return reduce(Tensor.add_, [value * share for value, share in zip(values, shares, strict=True)])
-
-    losses, accuracies, grads = zip(*in_threads(part_gradient, parts, device), strict=True)
-    with machine.one_thread(device):
-        return mean(losses), mean(accuracies), {name: mean(grad[name] for grad in grads) for name in grads[0]}
+    parts = list(episodes.chunks(chunk))
+    with machine.one_thread(episodes.support_x.device):
+        found = [chunk_gradient(estimator, model, theta, part, inner_shot) for part in parts]
+        return mean(found, [len(part) for part in parts])
 
 
-def in_threads(function: Callable[[A], B], items: Sequence[A], device: torch.device) -> list[B]:
-    """`function` of each item, in order. On a CPU one thread an item, as many at once as torch may use.
-
-    A chunk's operations are too short to be shared out among threads one by one; whole chunks are not. An operation
-    that is shared out also sums in another order, so that a single item too has one thread.
-    """
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
-    if threads == 1 or len(items) == 1:
-        with machine.one_thread(device):
-            return [function(item) for item in items]
-    return list(_pool(threads).map(function, items))
+def chunk_gradient(
+    estimator: Estimator, model: Conv4, theta: Params, episodes: Episodes, inner_shot: int | None
+) -> Found:
+    """Of tasks that are worked on together."""
+    if inner_shot is not None:
+        episodes = reptile_episodes(episodes, model.way)
+    logits: list[Tensor] = []
+    out = estimator(episode_problem(model, episodes, logits, inner_shot), theta)
+    return out.loss, (logits[-1].argmax(-1) == episodes.query_y).to(out.loss.dtype).mean(), out.grad
 
 
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, "chunk", initializer=torch.set_num_threads, initargs=(1,))
+def mean(found: Sequence[Found], tasks: Sequence[int]) -> Found:
+    """Over all tasks, from chunks of so many, added up in their order."""
+
+    def over_chunks(values: Iterable[Tensor]) -> Tensor:
+        return reduce(Tensor.add_, [value * (count / sum(tasks)) for value, count in zip(values, tasks, strict=True)])
+
+    losses, accuracies, grads = zip(*found, strict=True)
+    grad = {name: over_chunks(each[name] for each in grads) for name in grads[0]}
+    return over_chunks(losses), over_chunks(accuracies), grad
 
 
 def task_chunk(config: FewShotConfig, device: torch.device) -> int:
@@ -142,7 +133,8 @@ def task_chunk(config: FewShotConfig, device: torch.device) -> int:
 class MetaStepper:
     """Meta-iterations on one device: draws their tasks, takes their meta-gradients and moves θ.
 
-    theta, optimizer: what is moved. chunk: tasks at a time. world: the processes that share each meta-batch.
+    theta, optimizer: what is moved. chunk: tasks at a time. world: the processes that share each meta-batch. team: the
+    workers of this one that share its tasks (their object is a `work.Work`); None where it works on them alone.
     block: meta-iterations at the most in one call of `run`.
     """
 
@@ -157,9 +149,10 @@ class MetaStepper:
         sampler: EpisodeSampler,
         chunk: int,
         world: World,
+        team: Team | None = None,
     ) -> None:
         self.config, self.model, self.theta, self.optimizer = config, model, theta, optimizer
-        self.sampler, self.world = sampler, world
+        self.sampler, self.world, self.team = sampler, world, team
         # One generator serves all chunks, so where it is used there is one.
         self.chunk = config.tasks if ESTIMATORS[config.estimator].random else chunk
         self.generator = torch.Generator()
@@ -186,9 +179,10 @@ class MetaStepper:
     def _one(self, iteration: int) -> tuple[float, float]:
         # Random directions too are a function of the iteration alone, so that a resumed run draws the same ones.
         self.generator.manual_seed((self.config.seed << 32) + iteration * self.world.size + self.world.rank)
-        places = torch.from_numpy(self._places(iteration)).to(self.device)
         try:
-            return tuple(self._step(places).tolist())
+            if self.team:
+                return tuple(self._move(*self._by_team(iteration, self.team)).tolist())
+            return tuple(self._step(torch.from_numpy(self._places(iteration)).to(self.device)).tolist())
         except DivergedError as error:
             raise DivergedError(f"training diverged at iteration {iteration + 1}: {error}") from error
 
@@ -196,13 +190,21 @@ class MetaStepper:
         """Of this process's share of the meta-batch."""
         return self.sampler.places(iteration, self.config.tasks)[self.world.share(self.config.tasks)]
 
+    def _by_team(self, iteration: int, team: Team) -> Found:
+        """The meta-gradient, from all workers' chunks."""
+        with team.ready() as work:
+            work.set_theta(self.theta)
+            team.call("meta_gradients", iteration)
+            return work.mean()
+
     def _step(self, places: Tensor) -> Tensor:
         """One meta-iteration on these tasks: (loss, query accuracy) of the whole meta-batch."""
-        config = self.config
-        loss, accuracy, grad = meta_gradient(
-            self.estimator, self.model, self.theta, self.sampler.gather(places), self.chunk, config.inner_shot
-        )
-        share = len(places) / config.tasks
+        episodes, inner_shot = self.sampler.gather(places), self.config.inner_shot
+        return self._move(*meta_gradient(self.estimator, self.model, self.theta, episodes, self.chunk, inner_shot))
+
+    def _move(self, loss: Tensor, accuracy: Tensor, grad: Params) -> Tensor:
+        """Moves θ, given what this process's tasks gave; (loss, query accuracy) of the whole meta-batch."""
+        share = len(range(self.config.tasks)[self.world.share(self.config.tasks)]) / self.config.tasks
         found, grads = torch.stack([loss, accuracy]), [value.grad for value in self.theta.values()]
         torch._foreach_copy_(grads, [grad[name] for name in self.theta])
         if share != 1:

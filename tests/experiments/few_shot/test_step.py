@@ -1,4 +1,4 @@
-"""Meta-iterations: the same meta-gradient in chunks, threads, processes, minibatches and graphs."""
+"""Meta-iterations: the same meta-gradient in chunks, processes, minibatches and graphs."""
 
 import dataclasses
 import importlib
@@ -24,7 +24,6 @@ from msmeta.experiments.few_shot.step import (
     GraphedStepper,
     MetaStepper,
     episode_problem,
-    in_threads,
     reptile_episodes,
     stepper,
     task_chunk,
@@ -134,20 +133,8 @@ def test_shares_of_processes_add_up_to_the_meta_batch():
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_threads_keep_order_and_leave_the_callers_threads_alone():
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        inner = in_threads(lambda i: (i, torch.get_num_threads()), range(20), torch.device("cpu"))
-        assert inner == [(i, 1) for i in range(20)] and torch.get_num_threads() == 3
-        assert in_threads(lambda i: torch.get_num_threads(), [0], torch.device("cpu")) == [1]
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("changes", [{"tasks": 5}, {"tasks": 1}, {"tasks": 3, "filters": 64, "task_chunk": 3}])
-def test_training_does_not_depend_on_threads(changes):
+def test_training_does_not_depend_on_torchs_threads(changes):
     """The same bits of θ: chunks follow from the config, each is worked on by one thread, and they are added in order.
 
     Five tasks in chunks of three at the most, one task, and one chunk of all with more than the 32,768 numbers from
@@ -197,7 +184,7 @@ def test_the_schedule_changes_the_rate(name):
     assert all(torch.equal(value, theta[key]) for key, value in steps[0.01].theta.items())
 
 
-def test_a_divergence_in_a_thread_is_one_error():
+def test_a_divergence_names_the_iteration():
     with pytest.raises(DivergedError, match="diverged at iteration 3: inner loss is (nan|inf) at step"):
         steppers(MetaStepper, smoke(lr=1e20)).run(2, 1, 1.0)
 
