@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from msmeta.bilevel import Params
+from msmeta.models.layers import needed, positions_first
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class L2T:
     @torch.no_grad()
     def source_batch(self, features: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> SourceBatch:
         """From the source's features and the sizes of the target's."""
+        features = [f.contiguous(memory_format=torch.channels_last) for f in features]
         resized = [
             torch.cat([f if f.shape[2:] == size else F.interpolate(f, size, mode="bilinear") for f in features], dim=1)
             for size in map(torch.Size, sizes)
@@ -79,9 +84,7 @@ class L2T:
     def distances(self, phi: Params, source: SourceBatch, features: Sequence[Tensor]) -> list[Tensor]:
         """D_st,c of each target feature: (n, sum of C_s)."""
         return [
-            (F.conv2d(feature, phi[f"match{t}.weight"], phi[f"match{t}.bias"]) - source.resized[t])
-            .square()
-            .mean((2, 3))
+            distance(feature, phi[f"match{t}.weight"][..., 0, 0], phi[f"match{t}.bias"], source.resized[t])
             for t, feature in enumerate(features)
         ]
 
@@ -97,6 +100,70 @@ class L2T:
             for t in range(len(self.target_channels))
         ]
         return torch.stack([torch.stack(row) for row in pairs])
+
+
+def distance(feature: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> Tensor:
+    """Means over positions (n, S) of the squared differences e of a 1x1 convolution of (n, C, H, W) from (n, S, H, W).
+
+    weight (S, C), bias (S,). The target is a constant; there are no third derivatives. Of a graph of two derivatives
+    only e is held beside the arguments, and in whichever layout the feature has its channels last nothing is copied.
+    """
+    if positions_first(feature):  # positions lead: (H*W, n, C), or follow the images
+        rows, positions = [x.permute(2, 3, 0, 1).flatten(0, 1) for x in (feature, target)], 0
+    else:
+        rows, positions = [x.permute(0, 2, 3, 1).flatten(1, 2) for x in (feature, target)], 1
+    return _Distance.apply(*rows, weight, bias.view_as(bias), positions)  # no leaf: `needed` can tell
+
+
+class _Distance(Function):
+    @staticmethod
+    def forward(ctx: Any, feature: Tensor, target: Tensor, weight: Tensor, bias: Tensor, positions: int) -> Tensor:
+        apart = F.linear(feature, weight, bias).sub_(target)
+        ctx.save_for_backward(feature, weight, bias, apart)
+        ctx.positions = positions
+        return apart.square().mean(positions)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        by_feature, by_weight, by_bias = _DistanceGradients.apply(grad, *ctx.saved_tensors, ctx.positions)
+        return by_feature, None, by_weight, by_bias, None
+
+
+class _DistanceGradients(Function):
+    """(∂/∂feature, ∂/∂weight, ∂/∂bias) of ⟨g, mean e²⟩, and once more by g, feature, weight and bias.
+
+    With e' = 2 g e / (HW) the first are e' m, e'ᵀ f and Σ e'. Their inner product with (u, a, c) is ⟨e', z⟩, where
+    z = u mᵀ + f aᵀ + c is how e moves along (u, a, c); it is linear in g, in e and in z.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, grad: Tensor, feature: Tensor, weight: Tensor, bias: Tensor, apart: Tensor, positions: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(grad, feature, weight, apart)
+        ctx.positions = positions
+        pull = _pull(grad, apart, positions)
+        return pull @ weight, _flat(pull).t() @ _flat(feature), pull.sum((0, 1))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, u: Tensor, a: Tensor, c: Tensor) -> tuple[Tensor | None, ...]:
+        grad, feature, weight, apart = ctx.saved_tensors
+        along = F.linear(u, weight, c).add_(F.linear(feature, a))
+        by_grad = (along * apart).mean(ctx.positions) * 2
+        if not any(needed(ctx)[1:4]):
+            return by_grad, *(None,) * 5
+        moved, pull = _pull(grad, along, ctx.positions), _pull(grad, apart, ctx.positions)
+        by_weight = _flat(moved).t() @ _flat(feature) + _flat(pull).t() @ _flat(u)
+        return by_grad, moved @ weight + pull @ a, by_weight, moved.sum((0, 1)), None, None
+
+
+def _pull(grad: Tensor, apart: Tensor, positions: int) -> Tensor:
+    return apart * (grad * (2 / apart.shape[positions])).unsqueeze(positions)
+
+
+def _flat(rows: Tensor) -> Tensor:
+    return rows.flatten(0, 1)
 
 
 def _pair_weights(theta: Params, s: int, t: int, pooled: Tensor) -> Tensor:

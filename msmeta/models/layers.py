@@ -11,15 +11,31 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from msmeta.models import winograd
+
 PRECISIONS = ("float32", "tf32", "bf16")
 """Of the convolutions' products. For `tf32` the trainer lets a GPU round them; the tensors stay float32."""
 
 
 def convolution(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0, precision: str = "float32") -> Tensor:
-    """torch's 2-D convolution without bias; with `bf16` its operands are bfloat16, and the result has x's type."""
+    """2-D convolution without bias; with `bf16` its operands are bfloat16, and the result has x's type."""
     if precision == "bf16":
-        return F.conv2d(x.bfloat16(), weight.bfloat16(), None, stride, padding).to(x.dtype)
-    return F.conv2d(x, weight, None, stride, padding)
+        return conv2d(x.bfloat16(), weight.bfloat16(), stride, padding).to(x.dtype)
+    return conv2d(x, weight, stride, padding)
+
+
+def positions_first(x: Tensor) -> bool:
+    """Whether x (n, C, H, W) lies in memory as (H, W, n, C), as `winograd` leaves it."""
+    return x.permute(2, 3, 0, 1).is_contiguous()
+
+
+def max_pool(x: Tensor) -> Tensor:
+    """2x2 max-pooling of x (n, C, H, W), which keeps its layout."""
+    if not positions_first(x):
+        return F.max_pool2d(x, 2)
+    n, channels, height, width = x.shape
+    image = x.permute(2, 3, 0, 1).reshape(height, width, -1).permute(2, 0, 1)  # of n*C channels, these last in memory
+    return F.max_pool2d(image[None], 2)[0].unflatten(0, (n, channels))
 
 
 def conv2d(x: Tensor, weight: Tensor, stride: int, padding: int, groups: int = 1) -> Tensor:
@@ -28,7 +44,19 @@ def conv2d(x: Tensor, weight: Tensor, stride: int, padding: int, groups: int = 1
     Same value and derivatives as torch.nn.functional.conv2d. Torch's own double backward takes a grouped convolution
     apart group by group; this one makes whole calls, which is what makes tasks in the channel dimension pay.
     """
-    return _Conv.apply(x, weight, stride, padding, groups)
+    return _Conv.apply(x, weight.view_as(weight), stride, padding, groups)  # no leaf: `needed` can tell
+
+
+_runs = torch._C._will_engine_execute_node
+
+
+def needed(ctx: Any) -> list[bool]:
+    """Which tensors that a Function was given the running backward pass differentiates by, or through, leaves always.
+
+    `ctx.needs_input_grad` says which of them could be: products by θ alone, as of a first window, would cost twice.
+    """
+    nodes = [node for node, _ in ctx.next_functions]
+    return [node is not None and (hasattr(node, "variable") or _runs(node)) for node in nodes]
 
 
 class _Conv(Function):
@@ -36,6 +64,8 @@ class _Conv(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int, groups: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.geometry = (stride, padding, groups)
+        if winograd.suits(x, weight, stride, padding, groups):
+            return winograd.convolve(x, weight)
         return torch.convolution(x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups)
 
     @staticmethod
@@ -62,6 +92,8 @@ class _ConvGradients(Function):
         ctx.save_for_backward(grad, x, weight)
         ctx.geometry = (stride, padding, groups)
         ctx.set_materialize_grads(False)
+        if winograd.suits(x, weight, stride, padding, groups):
+            return winograd.gradients(grad, x, weight, by_x, by_w)
         grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
             grad, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups, [by_x, by_w, False]
         )
@@ -75,7 +107,8 @@ class _ConvGradients(Function):
             terms.append(_Conv.apply(along_x, weight, *ctx.geometry))
         if along_w is not None:
             terms.append(_Conv.apply(x, along_w, *ctx.geometry))
-        by_x, by_w = along_w is not None and ctx.needs_input_grad[1], along_x is not None and ctx.needs_input_grad[2]
+        _, needs_x, needs_w = needed(ctx)
+        by_x, by_w = along_w is not None and needs_x, along_x is not None and needs_w
         grad_x = grad_w = None
         if by_x or by_w:
             grad_x, grad_w = _ConvGradients.apply(
@@ -106,6 +139,11 @@ def batch_norm(
         return F.batch_norm(x, *running, weight, bias, False, momentum, eps)
     if total is not None:
         return _norm_of_parts(x, weight, bias, running, total, momentum, eps)
+    if positions_first(x):  # torch knows channels last alone: one image of H*W*n positions
+        height, width, n, channels = x.permute(2, 3, 0, 1).shape
+        rows = x.permute(1, 2, 3, 0).flatten(1)[None, ..., None]
+        y = _Norm.apply(rows, weight, bias, *(running or (None, None)), momentum, eps)
+        return y.squeeze((0, 3)).unflatten(1, (height, width, n)).permute(3, 0, 1, 2)
     return _Norm.apply(x, weight, bias, *(running or (None, None)), momentum, eps)
 
 
@@ -179,13 +217,14 @@ class _NormGradients(Function):
         b = torch.zeros_like(weight) if b is None else b
         projected, u_x, u_sum = _norm_backward(u, x, weight, mu, rate, ctx.eps)  # γ r P(u), Σ u x̂, Σ u
         by_grad = by_x = by_gamma = None
-        if ctx.needs_input_grad[0]:  # a x̂ = a r x - a r μ
+        needs_grad, needs_x, needs_weight, *_ = needed(ctx)
+        if needs_grad:  # a x̂ = a r x - a r μ
             by_grad = torch.addcmul(projected, x, _wide(a * rate)).add_(_wide(b - a * rate * mu))
-        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+        if needs_x or needs_weight:
             mean_g, mean_u, g_x, u_x = by_bias / count, u_sum / count, by_weight / count, u_x / count
             s = (u * grad).sum((0, 2, 3)) / count - mean_u * mean_g - u_x * g_x
             by_gamma = rate * count * s
-        if ctx.needs_input_grad[1]:
+        if needs_x:
             c_g = a * rate - weight * rate**2 * u_x  # of P(g) = g - mean g - x̂ mean(g x̂)
             c_x = rate * (-weight * rate**2 * s - c_g * g_x)  # of x, by x̂ = r (x - μ)
             by_x = torch.addcmul(_wide(-c_g * mean_g - c_x * mu), grad, _wide(c_g))
@@ -196,6 +235,8 @@ class _NormGradients(Function):
 def _norm_backward(
     grad: Tensor, x: Tensor, weight: Tensor, mu: Tensor, rate: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
+    if grad.stride() != x.stride():  # torch 2.14 is silently wrong for one image where the layouts differ
+        grad = torch.empty_like(x).copy_(grad)
     return torch.ops.aten.native_batch_norm_backward(
         grad, x, weight, None, None, mu, rate, True, eps, [True, True, True]
     )

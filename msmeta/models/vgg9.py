@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from msmeta.bilevel import Params
-from msmeta.models.layers import batch_norm, convolution
+from msmeta.models.layers import batch_norm, convolution, max_pool
 
 BLOCKS = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 """Channels of the convolutions before each of the five poolings; with the head they are nine layers."""
@@ -65,7 +65,7 @@ class VGG9:
         Batch norm uses the batch's statistics if `training`, and moves `statistics` in place where they are given;
         else it uses `statistics`.
         """
-        features = []
+        x, features = x.contiguous(memory_format=torch.channels_last), []
         for number, block in enumerate(self.blocks):
             for layer in range(len(block)):
                 name = f"block{number}.{layer}"
@@ -74,9 +74,9 @@ class VGG9:
                 if statistics is not None:
                     known = statistics[f"{name}.mean"], statistics[f"{name}.variance"]
                 x = batch_norm(x, params[f"{name}.scale"], params[f"{name}.shift"], known, training, self.total)
-                x = F.relu(x)
+                x = F.relu_(x)
             features.append(x)
-            x = F.max_pool2d(x, 2)
+            x = max_pool(x)
         return F.linear(x.flatten(1), params["head.weight"], params["head.bias"]), features
 
     def _convolutions(self) -> list[tuple[str, int]]:

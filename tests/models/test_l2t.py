@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from problems import F64
 
-from msmeta.models.l2t import L2T
+from msmeta.models.l2t import L2T, distance
 
 L = L2T((2, 3), (4, 5, 6))
 SIZES = [(8, 8), (4, 4), (2, 2)]
@@ -40,6 +40,27 @@ def test_loss_is_the_sum_over_pairs(parts):
                     distance = (f[image, channel] - matched[image, channel]).square().mean()
                     expected += where[image, 0] * what[image, channel] * distance / 7
     assert L.loss(phi, theta, L.source_batch(source, SIZES), target).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 3, 0, 1)], ids=["images first", "positions first"])
+def test_distances_derivatives_are_those_of_the_plain_formula(order):
+    torch.manual_seed(0)
+    feature = torch.randn(3, 4, 2, 2, dtype=F64).permute(order).contiguous().permute(order).requires_grad_()
+    weight, bias = torch.randn(5, 4, dtype=F64).requires_grad_(), torch.randn(5, dtype=F64).requires_grad_()
+    target, multiplier = torch.randn(3, 5, 2, 2, dtype=F64), torch.randn(3, 5, dtype=F64).requires_grad_()
+    inputs = feature, weight, bias
+    along = [torch.randn_like(value) for value in inputs]
+
+    def derivatives(function):
+        value = function(*inputs, target)
+        first = torch.autograd.grad(value, inputs, multiplier, create_graph=True)
+        return value, *first, *torch.autograd.grad(first, (*inputs, multiplier), along)
+
+    def plain(feature, weight, bias, target):
+        return (F.conv2d(feature, weight[..., None, None], bias) - target).square().mean((2, 3))
+
+    for own, other in zip(derivatives(distance), derivatives(plain), strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-12, atol=1e-12)
 
 
 def test_at_first_all_channels_count_alike_and_every_pair_has_weight_one(parts):

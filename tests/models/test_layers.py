@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from problems import F64
 from torch.autograd import gradcheck, gradgradcheck
 
-from msmeta.models.layers import batch_norm, convolution
+from msmeta.models.layers import batch_norm, convolution, max_pool
 
 
 @pytest.fixture
@@ -44,6 +44,44 @@ def test_batch_norms_second_derivatives_are_torchs(inputs, among):
     expected = second(lambda x, weight, bias: F.batch_norm(x, None, None, weight, bias, True))
     for own, other in zip(second(batch_norm), expected, strict=True):
         torch.testing.assert_close(own, other, rtol=1e-10, atol=1e-10)  # the same sums in another order
+
+
+LAYOUTS = {"channels first": (0, 1, 2, 3), "channels last": (0, 2, 3, 1), "positions first": (2, 3, 0, 1)}
+
+
+def laid_out(x, order):
+    return x.permute(order).contiguous().permute([order.index(i) for i in range(4)])
+
+
+@pytest.mark.parametrize("grad_lies", LAYOUTS)
+@pytest.mark.parametrize("x_lies", LAYOUTS)
+@pytest.mark.parametrize("shape", [(4, 8, 2, 2), (1, 8, 4, 4), (4, 8, 1, 1)], ids=str)
+def test_batch_norm_does_not_look_at_how_tensors_lie(shape, x_lies, grad_lies):
+    """torch's own backward kernel does: of one image it is silently wrong where x and the gradient lie differently."""
+    torch.manual_seed(0)
+    x = laid_out(torch.randn(shape, dtype=F64), LAYOUTS[x_lies]).requires_grad_()
+    weight, bias = (torch.randn(shape[1], dtype=F64).requires_grad_() for _ in range(2))
+    grad, along = torch.randn(2, *shape, dtype=F64)
+
+    def derivatives(norm, lay):
+        first = torch.autograd.grad(norm(x, weight, bias), (x, weight, bias), lay(grad), create_graph=True)
+        return *first, *torch.autograd.grad(first[0], (x, weight), lay(along))
+
+    def plain(x, weight, bias):
+        centred = x - x.mean((0, 2, 3), keepdim=True)
+        rate = (centred.square().mean((0, 2, 3), keepdim=True) + 1e-5).rsqrt()
+        return centred * rate * weight[:, None, None] + bias[:, None, None]
+
+    expected = derivatives(plain, lambda g: g)
+    for own, other in zip(derivatives(batch_norm, lambda g: laid_out(g, LAYOUTS[grad_lies])), expected, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-9)
+
+
+def test_max_pool_is_torchs_in_each_layout():
+    torch.manual_seed(0)
+    x = torch.randn(3, 5, 4, 4, dtype=F64)
+    for order in LAYOUTS.values():
+        assert torch.equal(max_pool(laid_out(x, order)), F.max_pool2d(x, 2))
 
 
 def test_batch_norm_leaves_out_what_is_not_asked_for(inputs):
