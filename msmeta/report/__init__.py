@@ -13,6 +13,7 @@ from msmeta.report import (
     live,
     paper,
     speed,
+    status,
     transfer,
     transfer_figures,
     transfer_time,
@@ -22,5 +23,5 @@ from msmeta.report.style import measured_with, origin, show, stored_benchmark
 
 __all__ = [
     "check_parameters", "costs", "exploration", "few_shot", "gradients", "live", "measured_with", "origin", "paper",
-    "run_by_papermill", "show", "speed", "stored_benchmark", "transfer", "transfer_figures", "transfer_time",
+    "run_by_papermill", "show", "speed", "status", "stored_benchmark", "transfer", "transfer_figures", "transfer_time",
 ]  # fmt: skip

@@ -50,10 +50,11 @@ committed = partial(frame.committed, FEW_SHOT)
 
 def measured_table(number: int, dataset: str) -> str:
     """Table 4 or 5 as measured on a data set, in Markdown: the `paper` preset's result, else the `cpu` preset's."""
-    return tables.measured_table(FEW_SHOT, number, committed(dataset=dataset), methods(), _places(number, dataset))
+    return tables.measured_table(FEW_SHOT, number, committed(dataset=dataset), methods(), places(number, dataset))
 
 
-def _places(number: int, dataset: str) -> list[Values]:
+def places(number: int, dataset: str) -> list[Values]:
+    """The columns of Table 4 or 5, on a data set."""
     return [{"dataset": dataset, "way": way, "shot": shot} for way, shot in SETTINGS[number]]
 
 
@@ -139,7 +140,7 @@ _CLAIMS = {
 
 def commands(preset: str, number: int, dataset: str) -> str:
     """The commands that would fill the cells that this preset has not run, as a code block; empty if there are none."""
-    values = [place | method for place in _places(number, dataset) for method in methods()]
+    values = [place | method for place in places(number, dataset) for method in methods()]
     return tables.commands(FEW_SHOT, preset, committed(dataset=dataset), values, [0])
 
 
