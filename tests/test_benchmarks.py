@@ -11,8 +11,9 @@ import pytest
 import torch
 from problems import F64, relative_error
 
-from msmeta import SGD, State, UserError, machine, runs
+from msmeta import SGD, State, UserError, machine, report, runs
 from msmeta.errors import script
+from msmeta.experiments.few_shot import preset_config
 from msmeta.experiments.transfer import TransferProblem, transfer_iteration
 from msmeta.models.l2t import L2T
 from msmeta.models.vgg9 import VGG9
@@ -24,6 +25,7 @@ import few_shot_costs  # noqa: E402
 import few_shot_graph  # noqa: E402
 import few_shot_step  # noqa: E402
 import meta_gradients  # noqa: E402
+import seconds  # noqa: E402
 import steps_memory  # noqa: E402
 import transfer_step  # noqa: E402
 
@@ -46,7 +48,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "LOOK_SECONDS", 0)
 
     def result(benchmark, *options):
-        monkeypatch.setattr(sys, "argv", [benchmark.__name__, *options])
+        monkeypatch.setattr(sys, "argv", [benchmark.__name__, *map(str, options)])
         monkeypatch.setattr(machine, "Watch", Idle)
         benchmark.main()
         (path,) = tmp_path.glob("*/*.json")
@@ -114,6 +116,27 @@ def test_the_codes_that_are_timed_agree_on_the_meta_gradient_in_float64(monkeypa
 def test_others_codes_agree_on_the_meta_gradient_in_float64(peer):
     pytest.importorskip(peer)
     few_shot_step.check_agreement(["plain 1", f"{peer} 1"])
+
+
+def test_an_iteration_of_each_kind_of_run_is_timed_once(run, tmp_path):
+    few_shot, transfer = tmp_path / "few_shot.yaml", tmp_path / "transfer.yaml"
+    few_shot.write_text(
+        "{preset: smoke, dataset: miniimagenet, way: 2, shot: 1, query: 2, filters: 2, "
+        "runs: [{estimator: multistep, window: [1, 8], seed: [0, 1], lr: [0.1, 0.2]}, {estimator: reptile, lr: 0.3}]}"
+    )
+    transfer.write_text("{experiment: transfer, preset: smoke, dataset: cifar-100, batch: 2, estimator: scratch, "
+                        "width: 0.02, runs: [{optimizer: [sgd, adam], epochs: [1, 2]}]}")  # fmt: skip
+    rows = run(seconds, few_shot, transfer, "--rounds", "2")["metrics"]
+    assert [row["work"].get("window") for row in rows if row["threads"] == 1] == [1, 8, 1, 1, 1]
+    assert {row["threads"] for row in rows} == {1, torch.get_num_threads()}
+    for row in rows:
+        assert len(row["seconds_all"]) == 2 and min(row["seconds_all"]) > 0
+        assert row["seconds"] == pytest.approx(sum(row["seconds_all"]) / 2)
+    again = preset_config(
+        "smoke", "miniimagenet", way=2, shot=1, query=2, filters=2, estimator="multistep", window=8, lr=9.0, seed=3
+    )
+    (row,) = (row for row in rows if row["work"].get("window") == 8 and row["threads"] == 1)
+    assert report.speed.seconds_per_iteration(again) == row["seconds"]
 
 
 def test_memory_is_measured_for_each_number_of_steps_and_both_backward_passes(run, monkeypatch):

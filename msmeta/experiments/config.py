@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from msmeta import runs
 from msmeta.dynamics import SGD, Adam
 from msmeta.errors import ConfigError
 from msmeta.models.layers import PRECISIONS
@@ -111,6 +112,13 @@ class Config:
     precision: Annotated[Literal[PRECISIONS], Field(description="Of the convolutions.")] = "float32"
     log_every: Annotated[Long, Field(description="Iterations averaged into one point of the training log.")] = 25
     seed: Annotated[Seed, Field(description="Of the initial parameters and of the batches.")] = 0
+
+    UNTIMED = frozenset({"preset", "lr", "meta_lr", "evaluate_on", "log_every", "seed"})
+    """Fields that the time of an iteration does not depend on."""
+
+    def work(self) -> dict[str, Any]:
+        """The others, as JSON would give them back: configs of equal work take equally long for an iteration."""
+        return {name: value for name, value in runs.plain(self).items() if name not in self.UNTIMED}
 
     def __post_init__(self) -> None:
         if self.estimator != "multistep" and self.window != 1:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from msmeta import runs
+from msmeta import data, runs
 from msmeta.experiments.few_shot import method
+from msmeta.experiments.sweep import EXPERIMENTS, Config
 from msmeta.report.frame import commit_in_words
-from msmeta.report.style import Result, disturbance, find_benchmark, measured_with, table_of
+from msmeta.report.style import Result, disturbance, find_benchmark, markdown, measured_with, table_of
 
 Row = dict[str, Any]
 STEP_METHODS = {"1": method("multistep"), "first-order": method("first-order")} | {
@@ -67,6 +68,35 @@ def peers_line(result: Result) -> str:
 def step_ratio(result: Result, method: str, base: str) -> str:
     """Time of one row of few_shot_step.py as a multiple of another's."""
     return f"{result['metrics'][method]['seconds'] / result['metrics'][base]['seconds']:.2f}"
+
+
+def seconds_per_iteration(config: Config, threads: int = 1) -> float | None:
+    """Of a run of this config that is alone on the machine (benchmarks/seconds.py); None where it was not measured."""
+    wanted = config.work()
+    for row, measured in _iterations():
+        if row["threads"] == threads and type(measured) is type(config) and measured.work() == wanted:
+            return row["seconds"]
+    return None
+
+
+def seconds_table(experiment: str) -> str:
+    """Seconds of an iteration of every run of an experiment, on one core and on all: a row a method, in Markdown."""
+    _, module = EXPERIMENTS[experiment]
+    cells: dict[str, dict[str, list[str]]] = {}
+    for row, config in _iterations():
+        if row["experiment"] == experiment:
+            column = f"{data.find(config.dataset).title}, {module.setting(config)}"
+            cells.setdefault(module.label(config), {}).setdefault(column, []).append(f"{row['seconds']:.3f}")
+    columns = list(dict.fromkeys(column for own in cells.values() for column in own))
+    rows = ([label, *(" / ".join(own.get(column, ["-"])) for column in columns)] for label, own in cells.items())
+    return markdown(["Method", *columns], rows) if cells else "Not run: `msmeta bench seconds`, on an idle machine."
+
+
+def _iterations() -> Iterator[tuple[Row, Config]]:
+    """The rows of benchmarks/seconds.py, and a config whose iteration each was."""
+    result = find_benchmark("benchmarks/seconds")
+    for row in result["metrics"] if result else ():
+        yield row, EXPERIMENTS[row["experiment"]][1].preset_config(preset="cpu", **row["work"])
 
 
 def convolutions_table() -> str:

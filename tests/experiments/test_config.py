@@ -219,3 +219,16 @@ def test_a_config_is_a_value(build):
         dataclasses.replace(config, sead=4)
     with pytest.raises(ConfigError, match="dataset is missing"):
         type(config)(preset="smoke")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_work_is_what_the_time_of_an_iteration_depends_on(kind):
+    """A field that nobody has thought of is part of it."""
+    config = BUILD[kind]()
+    fields = {field.name for field in dataclasses.fields(config)}
+    assert fields > config.UNTIMED and set(config.work()) == fields - config.UNTIMED
+    assert config.work() == json.loads(json.dumps(config.work()))
+    same = dataclasses.replace(config, seed=5, lr=9.0, preset="cpu", evaluate_on="validation", log_every=7)
+    assert same.work() == config.work()
+    for name, value in (("steps", 4), ("estimator", "first-order"), ("optimizer", "adam"), ("precision", "bf16")):
+        assert dataclasses.replace(config, **{name: value}).work() != config.work()

@@ -1,10 +1,12 @@
 """Tables of the speed of a meta-iteration from stored results."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from msmeta import UserError, report
+from msmeta.experiments import few_shot, transfer
 
 
 def test_a_step_is_shown_beside_others_codes_as_a_multiple_of_the_plain_loop(tmp_path, monkeypatch):
@@ -60,3 +62,33 @@ def test_tables_of_the_convolutions_and_of_a_graph_show_the_stored_times(tmp_pat
         "Measured with: a GPU, 2 threads, torch 2, commit abcdefg with changes"
     )
     assert "| MAML | tf32 | 4.00 | 4.0 | 500 | 0.999999 | 1.5e-03 |" in report.speed.graph_table()
+
+
+def test_seconds_of_an_iteration_are_found_by_all_that_they_depend_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
+    windows = few_shot.preset_config("cpu", "omniglot", 5, 1, "multistep", 8)
+    adam = transfer.preset_config("cpu", "cifar-100", "multistep", "adam", window=2)
+    assert report.speed.seconds_per_iteration(windows) is None
+    assert report.speed.seconds_table("few-shot") == "Not run: `msmeta bench seconds`, on an idle machine."
+    rows = [
+        {"experiment": kind, "work": config.work(), "threads": threads, "seconds": seconds / threads}
+        for kind, config, seconds in (("few-shot", windows, 0.5), ("transfer", adam, 3.0))
+        for threads in (1, 2)
+    ]
+    del rows[0]["work"]["samples"]  # as if the field had come later, with a default
+    (tmp_path / "benchmarks").mkdir()
+    stored = {"config": {}, "metrics": rows, "provenance": {}}
+    (tmp_path / "benchmarks" / "seconds.json").write_text(json.dumps(stored))
+    assert report.speed.seconds_per_iteration(replace(windows, seed=3, lr=9.0, iterations=7)) == 0.5
+    assert report.speed.seconds_per_iteration(windows, 2) == 0.25
+    assert report.speed.seconds_per_iteration(windows, 4) is None
+    assert report.speed.seconds_per_iteration(replace(adam, epochs=3, transfer_rate=2.0)) == 3.0
+    for name, value in (("window", 4), ("filters", 64), ("tasks", 4), ("dataset", "glyphs"), ("shot", 5)):
+        assert report.speed.seconds_per_iteration(replace(windows, **{name: value})) is None
+    head = "| Method | Omniglot, 5-way 1-shot |"
+    assert report.speed.seconds_table("few-shot").splitlines() == [
+        head,
+        "| --- | --- |",
+        "| Multi-step (8) | 0.500 / 0.250 |",
+    ]
+    assert "| Multi-step | 3.000 / 1.500 |" in report.speed.seconds_table("transfer")

@@ -110,6 +110,11 @@ class FewShotConfig(Config):
         Long, Field(description="Points of the curve lie at this many iterations times 1.5^k, rounded down.")
     ] = 125
 
+    UNTIMED = Config.UNTIMED | {
+        "test_steps", "proximal", "meta_schedule", "iterations", "train_seconds", "select_every", "test_episodes",
+        "curve_episodes", "curve_every",
+    }  # fmt: skip
+
     def __post_init__(self) -> None:
         super().__post_init__()
         partition(self.steps, self.window)

@@ -41,7 +41,7 @@ class FewShot:
 
     An iteration is a meta-iteration: it gives the query images' mean loss and accuracy (%). The learning curve has the
     accuracy on `evaluate_on`; the θ that does best on the validation classes is the one tested, where there is a
-    selection.
+    selection. workers: as `team_of` has them. images: instead of the data set's, for a timing.
     """
 
     place = staticmethod(run)
@@ -49,10 +49,17 @@ class FewShot:
     curve = ("iteration", "seconds", "accuracy", "right_answers")
     source = None
 
-    def __init__(self, config: FewShotConfig, device: torch.device, world: World, workers: str | int = "auto") -> None:
+    def __init__(
+        self,
+        config: FewShotConfig,
+        device: torch.device,
+        world: World,
+        workers: str | int = "auto",
+        images: Images | None = None,
+    ) -> None:
         if world.size > config.tasks:
             raise ConfigError(f"{world.size} processes for {config.tasks} tasks: each needs at least one")
-        images = data.load(config.dataset, device)
+        images = images or data.load(config.dataset, device)
         self.images = images if config.image_size is None else images.shrunk(config.image_size)
         self.config, self.device, self.world = config, device, world
         self.model, self.chunk = build_model(config, self.images), task_chunk(config, device)

@@ -50,6 +50,8 @@ class TransferConfig(Config):
     beta: Annotated[NotNegative, Field(description="Weight of the transfer loss.")] = 0.5
     meta_weight_decay: Annotated[NotNegative, Field(description="Of the meta-parameters.")] = 1e-4
 
+    UNTIMED = Config.UNTIMED | {"transfer_rate", "rollback", "train_images", "epochs", "beta", "meta_weight_decay"}
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.width != 1 and self.target != "vgg9":

@@ -54,7 +54,7 @@ class Transfer:
 
     An iteration gives the total loss, the outer loss and the change of the gradient (Figure 1), None where there is
     none. The learning curve has the accuracy (%) on the validation images after each epoch; the φ that does best on
-    them is the one tested.
+    them is the one tested. images: instead of the data set's, for a timing.
     """
 
     place = staticmethod(run)
@@ -63,10 +63,12 @@ class Transfer:
     selection = ()
     out_of_memory = "out of memory: lower --batch or --width"
 
-    def __init__(self, config: TransferConfig, device: torch.device, world: World) -> None:
+    def __init__(
+        self, config: TransferConfig, device: torch.device, world: World, images: Images | None = None
+    ) -> None:
         if world.size > config.batch:
             raise ConfigError(f"{world.size} processes for a batch of {config.batch} images: each needs at least one")
-        images, side = data.load(config.dataset, device), SOURCES[config.source].side
+        images, side = images or data.load(config.dataset, device), SOURCES[config.source].side
         self.images = images if config.train_images is None else images.subset(config.train_images)
         if images.side != side:
             raise ConfigError(

@@ -1,0 +1,122 @@
+"""Seconds of an iteration of every run in results/sweeps, from which the book's time axes are made.
+
+    python benchmarks/seconds.py [FILE.yaml ...] [--rounds 3]
+
+Runs that differ in nothing that the time of an iteration depends on (`Config.work`: not seeds, rates or lengths) are
+measured once: a few iterations of the training itself, with sampling and the step of the meta-optimiser, on random
+images of the data set's shape, on which the time does not depend. Each is measured on one core and on all of them. A
+round measures all in turn in a process of its own; of a round counts the median iteration, of the rounds the median.
+Writes results/benchmarks/seconds.json.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from msmeta import data, machine, runs
+from msmeta.data import FEW_SHOT, Images
+from msmeta.errors import ConfigError, script
+from msmeta.experiments import sweep
+from msmeta.experiments.distributed import World
+from msmeta.experiments.few_shot.experiment import FewShot
+from msmeta.experiments.sweep import EXPERIMENTS, Config
+from msmeta.experiments.training import Training
+from msmeta.experiments.transfer.experiment import Transfer
+
+MINUTES = 5
+MOST, ENOUGH = 5, 0.4
+"""Iterations that are timed at the most, and seconds after which no other is begun."""
+ROOM = {"tinyimagenet-resnet32": "random-resnet32", "imagenet-resnet34": "random-resnet34"}
+"""A source network with random weights instead of one that may not be here."""
+
+
+def random_images(config: Config) -> Images:
+    """As many images of the data set's shape as its batches are drawn from at the least, in `train` alone."""
+    dataset = data.find(config.dataset)
+    few_shot = dataset.purpose == FEW_SHOT
+    classes = config.way if few_shot else dataset.classes
+    samples = config.shot + config.query if few_shot else -(-config.batch // classes) + 1
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (classes * samples, *dataset.shape), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(classes).repeat_interleave(samples)
+    return Images(
+        dataset.name, dataset.title, classes, dataset.side, {"train": images}, {"train": labels}, "", dataset.rotations
+    )
+
+
+def training(config: Config) -> FewShot | Transfer:
+    """A training at its start."""
+    world, cpu = World(), torch.device("cpu")
+    if isinstance(config, sweep.FewShotConfig):
+        own = FewShot(replace(config, evaluate_on="test"), cpu, world, images=random_images(config))
+    else:
+        config = replace(config, train_images=None, source=ROOM.get(config.source, config.source))
+        own = Transfer(config, cpu, world, images=random_images(config))
+    own.begin(0, None)
+    return own
+
+
+def seconds(config: Config, threads: int) -> float:
+    """Of the median iteration of a few, after one that warms up."""
+    torch.set_num_threads(threads)
+    own, done, times = training(config), Training({}, {}, {}), []
+    while len(times) < 2 or (len(times) <= MOST and sum(times[1:]) < ENOUGH):
+        start = time.perf_counter()
+        done.iteration += len(own.block(done))
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
+def measure(configs: Sequence[Config], threads: Sequence[int]) -> list[list[float]]:
+    """One round: of each config the seconds with each number of threads."""
+    machine.keep_freed_memory()  # as in training
+    return [[seconds(config, count) for count in threads] for config in configs]
+
+
+def distinct(specs: Sequence[Path]) -> list[Config]:
+    """The configs of the sweep files, one of each kind of work."""
+    found: dict[str, Config] = {}
+    for config in (config for spec in specs for config in sweep.read_spec(spec)):
+        found.setdefault(json.dumps([type(config).__name__, config.work()]), config)
+    return list(found.values())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("specs", nargs="*", type=Path, metavar="FILE.yaml", help="sweeps; else all of results/sweeps")
+    parser.add_argument("--rounds", type=int, default=3)
+    measurement = runs.Measurement.begin(parser)
+    given = measurement.options
+    specs = given.specs or sorted((runs.results_root() / "sweeps").glob("*.yaml"))
+    if not (configs := distinct(specs)):
+        raise ConfigError(f"there are no sweeps in {runs.results_root() / 'sweeps'}: name a file")
+    threads = sorted({1, torch.get_num_threads()})
+    print(f"{len(configs)} kinds of iteration, each with {' and '.join(map(str, threads))} threads")
+    rounds = []
+    for number in range(1, given.rounds + 1):
+        start = time.perf_counter()
+        rounds.append(machine.in_fresh_process(measure, configs, threads))
+        print(f"round {number} of {given.rounds}: {time.perf_counter() - start:.0f} s", flush=True)
+    rows = []
+    for i, config in enumerate(configs):
+        experiment, module = next(
+            (name, module) for name, (kind, module) in EXPERIMENTS.items() if kind is type(config)
+        )
+        for j, count in enumerate(threads):
+            times = [found[i][j] for found in rounds]
+            own = {"seconds": statistics.median(times), "seconds_all": times}
+            rows.append({"experiment": experiment, "work": config.work(), "threads": count, **own})
+        shown = ", ".join(f"{row['seconds']:.3f}" for row in rows[-len(threads) :])
+        print(f"{config.dataset:13} {module.setting(config):14} {module.label(config):18} {shown} s")
+    options = {"specs": [spec.name for spec in specs], "rounds": given.rounds}
+    measurement.save("benchmarks/seconds.json", options, rows, torch.device("cpu"))
+
+
+if __name__ == "__main__":
+    script(main)
