@@ -20,10 +20,11 @@ from pathlib import Path
 import torch
 
 from msmeta import data, machine, runs
-from msmeta.data import FEW_SHOT, Images
+from msmeta.data import Images
 from msmeta.errors import ConfigError, script
 from msmeta.experiments import sweep
 from msmeta.experiments.distributed import World
+from msmeta.experiments.few_shot.config import FewShotConfig
 from msmeta.experiments.few_shot.experiment import FewShot
 from msmeta.experiments.sweep import EXPERIMENTS, Config
 from msmeta.experiments.training import Training
@@ -37,23 +38,17 @@ ROOM = {"tinyimagenet-resnet32": "random-resnet32", "imagenet-resnet34": "random
 
 
 def random_images(config: Config) -> Images:
-    """As many images of the data set's shape as its batches are drawn from at the least, in `train` alone."""
-    dataset = data.find(config.dataset)
-    few_shot = dataset.purpose == FEW_SHOT
-    classes = config.way if few_shot else dataset.classes
-    samples = config.shot + config.query if few_shot else -(-config.batch // classes) + 1
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (classes * samples, *dataset.shape), generator=generator, dtype=torch.uint8)
-    labels = torch.arange(classes).repeat_interleave(samples)
-    return Images(
-        dataset.name, dataset.title, classes, dataset.side, {"train": images}, {"train": labels}, "", dataset.rotations
-    )
+    """As many images as the config's batches are drawn from at the least."""
+    if isinstance(config, FewShotConfig):
+        return data.noise(config.dataset, config.way, config.shot + config.query)
+    classes = data.find(config.dataset).classes
+    return data.noise(config.dataset, classes, -(-config.batch // classes))
 
 
 def training(config: Config) -> FewShot | Transfer:
     """A training at its start."""
     world, cpu = World(), torch.device("cpu")
-    if isinstance(config, sweep.FewShotConfig):
+    if isinstance(config, FewShotConfig):
         own = FewShot(replace(config, evaluate_on="test"), cpu, world, images=random_images(config))
     else:
         config = replace(config, train_images=None, source=ROOM.get(config.source, config.source))

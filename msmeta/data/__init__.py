@@ -5,6 +5,7 @@ from msmeta.data.episodes import Episodes, EpisodeSampler
 from msmeta.data.fallback import glyphs_like, real_or_glyphs
 from msmeta.data.images import Images
 from msmeta.data.minibatches import MinibatchSampler, evaluation_batches
+from msmeta.data.noise import noise
 from msmeta.data.registry import DATASETS, TABLE_6, find, names
 from msmeta.data.store import data_root, load, prepare, status, stored_hash, verify
 
@@ -25,6 +26,7 @@ __all__ = [
     "glyphs_like",
     "load",
     "names",
+    "noise",
     "prepare",
     "real_or_glyphs",
     "status",
