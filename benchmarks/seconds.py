@@ -49,11 +49,14 @@ def training(config: Config) -> FewShot | Transfer:
     """A training at its start."""
     world, cpu = World(), torch.device("cpu")
     if isinstance(config, FewShotConfig):
-        own = FewShot(replace(config, evaluate_on="test"), cpu, world, images=random_images(config))
+        config = replace(config, evaluate_on="test")
+        own = FewShot(config, cpu, world, workers=torch.get_num_threads(), images=random_images(config))
     else:
         config = replace(config, train_images=None, source=ROOM.get(config.source, config.source))
         own = Transfer(config, cpu, world, images=random_images(config))
     own.begin(0, None)
+    if isinstance(own, FewShot):
+        own.team.wait()
     return own
 
 

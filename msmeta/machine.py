@@ -110,6 +110,15 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def unshared_memory() -> int:
+    """The same on a CPU, without what this process shares with others, as it does the files of libraries."""
+    peak, rollup = peak_memory(torch.device("cpu")), Path("/proc/self/smaps_rollup")
+    if not rollup.exists():
+        return peak
+    size = {name: int(kb) * 1024 for name, kb in re.findall(r"^(\w+): +(\d+) kB", rollup.read_text(), re.M)}
+    return peak - size["Shared_Clean"] - size["Shared_Dirty"]
+
+
 @cache
 def keep_freed_memory() -> None:
     """Lets glibc keep memory that is freed for this process: to map its pages anew costs a fifth of a CPU's time.
