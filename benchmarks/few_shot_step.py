@@ -30,6 +30,7 @@ from msmeta.errors import UserError, script
 from msmeta.experiments import few_shot
 from msmeta.experiments.distributed import World
 from msmeta.experiments.few_shot import costs
+from msmeta.experiments.few_shot.experiment import FewShot
 from msmeta.experiments.training import Training
 from msmeta.models import Conv4
 
@@ -183,12 +184,12 @@ def measure(name: str, filters: int, tasks: int, chunk: int | None) -> dict[str,
 
 
 def measure_training(window: int | None, filters: int, tasks: int, chunk: int | None) -> dict[str, float]:
-    """The same of msmeta as it trains: a worker a core, all of whose memory counts, draw their tasks; and a step of θ."""
+    """The same of msmeta as it trains: with sampling, the step of θ, and a worker a core, whose memory counts."""
     machine.keep_freed_memory()
     changes = {"lr": LR, "momentum": 0.0, "weight_decay": 0.0, "task_chunk": chunk}
     config, cpu = replace(cell(window, filters, tasks).config(), **changes), torch.device("cpu")
     images, workers = data.noise(config.dataset, WAY, 1 + config.query), torch.get_num_threads()
-    training, done = few_shot.FewShot(config, cpu, World(), workers=workers, images=images), Training({}, {}, {})
+    training, done = FewShot(config, cpu, World(), workers=workers, images=images), Training({}, {}, {})
     training.begin(0, None)
     training.team.wait()
     times, memory = machine.timed(lambda: training.block(done), cpu, 3)

@@ -125,3 +125,17 @@ def test_the_processor_time_of_an_orphan_stays_that_of_the_process():
     done = subprocess.run([sys.executable, "-c", WITH_AN_ORPHAN], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) > 0.45
+
+
+def test_memory_that_is_shared_with_others_is_left_out():
+    """In a fresh process, whose libraries are this one's as well; where nothing says what is shared, it is the whole."""
+    peak = machine.in_fresh_process(machine.peak_memory, CPU)
+    unshared = machine.in_fresh_process(machine.unshared_memory)
+    assert 0 < unshared < peak or sys.platform != "linux"
+    grown = machine.in_fresh_process(_unshared_after, 50_000_000)
+    assert 190e6 < grown - unshared < 260e6
+
+
+def _unshared_after(count):
+    torch.ones(count)
+    return machine.unshared_memory()

@@ -73,6 +73,10 @@ class Work:
         with machine.one_thread(self.found.device):
             return mean(rows, self.counts)
 
+    def unshared_memory(self, worker: Worker) -> int:
+        """Bytes (`machine.unshared_memory`) of the worker."""
+        return machine.unshared_memory()
+
     def right_answers(
         self, worker: Worker, first: int, last: int, split: str, window: int | tuple[int, ...] | None
     ) -> list[int]:
