@@ -1,9 +1,10 @@
 """The Lagrange-multiplier recursion (Eqs. 3-7 and 12-15): the meta-gradient without a graph of the whole trajectory.
 
 Forwards it keeps each window's first state; backwards it evaluates the window's gradient again, multiplies it by the
-multipliers once, and forgets it: 2K gradient evaluations and K Hessian-vector products for K windows, with K states and
-one gradient's graph, where automatic differentiation holds K graphs and evaluates K gradients. Of more than 16 windows
-it keeps every √K-th state and recomputes those between: 3K evaluations, 2√K states, at most 16 of them up to K = 64.
+multipliers once, and forgets it. The last window's is kept meanwhile, so that for K windows there are 2K - 1 gradient
+evaluations and K Hessian-vector products, with K states and, beside the outer loss's, one gradient's graph, where
+automatic differentiation holds K graphs and evaluates K gradients. Of more than 16 windows it keeps every √K-th state
+and recomputes those between: 3K - 1 evaluations, 2√K states, at most 16 of them up to K = 64.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from msmeta.bilevel import (
     add_parts,
     begin,
     conclude,
+    detach,
     gradients,
     leaves,
     plus,
@@ -55,15 +57,37 @@ def adjoint(
     """The meta-gradient of Eq. 12 for windows of these lengths; Eqs. 3 and 4 where all of them are 1.
 
     curvature: as `HessianVector`. The inner loss must be a function of its arguments alone: a second evaluation is held
-    against the first, at the last window at least. Raises as `MultiStep.__call__`.
+    against the first, wherever there is one. Raises as `MultiStep.__call__`.
     """
     theta, first = begin(problem, theta)
-    states = _States(problem, theta, dynamics, windows)
-    adapted, trail, outer, by_phi, total = adapt_and_judge(problem, first, theta, dynamics, windows, keep=states.keep)
+    every, linear = 1 if len(windows) <= 16 else math.isqrt(len(windows) - 1) + 1, _is_linear(dynamics)
+    held: dict[int, State] = {}  # the windows' first states
+    last: list[HessianVector] = []
+
+    def hold(k: int, state: State) -> None:
+        # SGD is linear: its buffer is not needed on the way back, unless other states are recomputed from this one.
+        held[k] = State(state.phi) if linear and (every == 1 or k % every) else state
+
+    def keep(k: int, state: State) -> tuple[Tensor, Params] | None:
+        if k % every == 0:
+            hold(k, state)
+        if k < len(windows) - 1 or curvature is not HessianVector:
+            return None
+        last.append(curvature(problem, state.phi, theta, sum(windows[:k])))
+        return last[0].loss, detach(last[0].grad)
+
+    def take(k: int) -> State:
+        if k not in held:
+            base = k - k % every
+            place = problem, held[base], theta, dynamics, windows[base:k], sum(windows[:base])
+            hold(k, adapt(*place, lambda j, state: hold(base + j, state))[0])
+        return held.pop(k)
+
+    adapted, trail, outer, by_phi, total = adapt_and_judge(problem, first, theta, dynamics, windows, keep=keep)
     multipliers, again = State(add_parts(adapted.phi, by_phi)), []  # Λ_T
     for k, n in reversed(list(enumerate(windows))):
-        (t, loss, used), start = trail[k], states.take(k)
-        product = curvature(problem, start.phi, theta, t)
+        (t, loss, used), start = trail[k], take(k)
+        product = last.pop() if last else curvature(problem, start.phi, theta, t)
         if curvature is HessianVector or not again:
             again.append((t, loss, product.loss))
         now = dynamics_at(dynamics, theta, t)
@@ -82,41 +106,11 @@ def adjoint(
     return conclude(theta, adapted, trail, outer, plus(total, through_init), again=again)
 
 
-class _States:
-    """The windows' first states, kept or recomputed from one that was."""
-
-    def __init__(self, problem: Bilevel, theta: Params, dynamics: DynamicsLike, windows: Sequence[int]) -> None:
-        self._problem, self._theta, self._dynamics, self._windows = problem, theta, dynamics, windows
-        self._every = 1 if len(windows) <= 16 else math.isqrt(len(windows) - 1) + 1
-        self._held: dict[int, State] = {}
-
-    def keep(self, k: int, state: State) -> None:
-        """Holds the first state of window k if it is one that is kept."""
-        if k % self._every == 0:
-            self._hold(k, state)
-
-    def take(self, k: int) -> State:
-        """The first state of window k, which is not held any longer; windows are taken from the last on."""
-        if k not in self._held:
-            base = k - k % self._every
-            between, t = self._windows[base:k], sum(self._windows[:base])
-            place = self._problem, self._held[base], self._theta, self._dynamics, between
-            state, _ = adapt(*place, t, lambda j, state: self._hold(base + j, state) if j else None)
-            self._hold(k, state)
-        return self._held.pop(k)
-
-    def _hold(self, k: int, state: State) -> None:
-        # SGD is linear: its buffer is not needed on the way back, unless other states are recomputed from this one.
-        starts_others = self._every > 1 and k % self._every == 0
-        bare = _is_linear(self._dynamics) and not starts_others
-        self._held[k] = State(state.phi) if bare else state
-
-
 def _is_linear(dynamics: DynamicsLike) -> bool:
     """Whether `SGD.pull_back` is what the object's own `window` does, with rates that have no derivative."""
-    methods = {name: getattr(getattr(dynamics, name, None), "__func__", None) for name in ("window", "coefficients")}
+    methods = [getattr(getattr(dynamics, name, None), "__func__", None) for name in ("window", "coefficients")]
     rates = [getattr(dynamics, name, None) for name in ("lr", "momentum", "weight_decay")]
-    return all(f is getattr(SGD, name) for name, f in methods.items()) and not any(isinstance(r, Tensor) for r in rates)
+    return methods == [SGD.window, SGD.coefficients] and not any(isinstance(rate, Tensor) for rate in rates)
 
 
 def _pull_back(

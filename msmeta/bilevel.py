@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any, Protocol
 
 import torch
@@ -252,11 +253,9 @@ def require_sound(trail: Trail, outer: Tensor, phi: Params, grad: Params | None 
 
 
 def add_parts(like: Params, *parts: Part) -> Params:
-    """The sum of gradients with the keys of `like`, in which None, or no entry, stands for zero."""
-    return {
-        name: sum((part[name] for part in parts if part.get(name) is not None), torch.zeros_like(value))
-        for name, value in like.items()
-    }
+    """The sum of gradients, in new tensors with the keys of `like`; None, or no entry, stands for zero."""
+    total = reduce(plus, parts, dict.fromkeys(like))
+    return {name: torch.zeros_like(like[name]) if x is None else x.clone() for name, x in total.items()}
 
 
 def plus(a: Part, b: Part) -> Part:

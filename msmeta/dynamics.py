@@ -7,6 +7,7 @@ A rate is a number or a 0-d tensor; θ makes one in a function, `lambda theta, t
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -17,12 +18,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
 from msmeta.bilevel import (
     Bilevel,
     Dynamics,
     DynamicsLike,
     Params,
+    Part,
     State,
     Trail,
     detach,
@@ -60,12 +63,11 @@ class SGD:
         A = [[1-ηω, -ημ], [ω, μ]] and b = [-η, 1]; costs a handful of element-wise operations whatever n is.
         """
         power, total = self.coefficients(n)
-        velocity = {} if _is_zero(self.momentum) else state.buffers.get("velocity", {})
-        parts = {name: (value, velocity.get(name), grad[name]) for name, value in state.phi.items()}
-        phi = {name: _combine((*power[0], total[0]), values) for name, values in parts.items()}
-        buffers = dict(state.buffers)
-        if not _is_zero(self.momentum):
-            buffers["velocity"] = {name: _combine((*power[1], total[1]), values) for name, values in parts.items()}
+        matrix, buffers = [(*row, c) for row, c in zip(power, total, strict=True)], dict(state.buffers)
+        if _is_zero(self.momentum):
+            (phi,) = _linear([matrix[0][::2]], state.phi, grad)
+        else:
+            phi, buffers["velocity"] = _linear(matrix, state.phi, buffers.get("velocity", {}), grad)
         return State(phi, buffers, state.step + n)
 
     def pull_back(self, multipliers: State, n: int) -> tuple[State, Params]:
@@ -74,26 +76,22 @@ class SGD:
         The first leaves out what acts through g (Eq. 12 is their sum once g's part is multiplied by ∂g/∂φ).
         """
         power, total = self.coefficients(n)
-        buffers = dict(multipliers.buffers)
-        velocity = {} if _is_zero(self.momentum) else buffers.get("velocity", {})
-        parts = {name: (value, velocity.get(name)) for name, value in multipliers.phi.items()}
-        first, second = zip(*power, strict=True)  # columns
-        if not _is_zero(self.momentum):
-            buffers["velocity"] = {name: _combine(second, pair) for name, pair in parts.items()}
-        phi = {name: _combine(first, pair) for name, pair in parts.items()}
-        return State(phi, buffers), {name: _combine(total, pair) for name, pair in parts.items()}
+        columns, buffers = [*zip(*power, strict=True), total], dict(multipliers.buffers)
+        if _is_zero(self.momentum):
+            phi, grad = _linear([column[:1] for column in columns[::2]], multipliers.phi)
+        else:
+            phi, buffers["velocity"], grad = _linear(columns, multipliers.phi, buffers.get("velocity", {}))
+        return State(phi, buffers), grad
 
     def coefficients(self, n: int) -> tuple[tuple[tuple[Rate, Rate], tuple[Rate, Rate]], tuple[Rate, Rate]]:
-        """Aⁿ as two rows, and Σ_{i<n} Aⁱ b (Eq. 13)."""
-        eta, mu, omega = self.lr, self.momentum, self.weight_decay
-        (a, b), (c, d) = (1 - eta * omega, -eta * mu), (omega, mu)
-        power, total, column = ((1.0, 0.0), (0.0, 1.0)), (0.0, 0.0), (-eta, 1.0)
-        for _ in range(n):
-            total = (total[0] + column[0], total[1] + column[1])
-            column = (a * column[0] + b * column[1], c * column[0] + d * column[1])
-            (p, q), (r, s) = power
-            power = ((a * p + b * r, a * q + b * s), (c * p + d * r, c * q + d * s))
-        return power, total
+        """Aⁿ as two rows, and Σ_{i<n} Aⁱ b (Eq. 13): what n steps (Eq. 5) make of φ = 1, of v = 1 and of g = 1."""
+        columns = []
+        for phi, velocity, grad in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)):
+            for _ in range(n):
+                velocity = self.momentum * velocity + grad + self.weight_decay * phi
+                phi = phi - self.lr * velocity
+            columns.append((phi, velocity))
+        return tuple(zip(*columns[:2], strict=True)), columns[2]
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ class Adam:
         zeros = {name: torch.zeros_like(value) for name, value in phi.items()}
         mean, square = zeros | state.buffers.get("mean", {}), zeros | state.buffers.get("square", {})
         for done in range(state.step + 1, state.step + n + 1):
-            decayed = {name: _combine((1.0, self.weight_decay), (grad[name], phi[name])) for name in phi}
+            (decayed,) = _linear([(1.0, self.weight_decay)], grad, phi)
             mean = {name: beta1 * mean[name] + (1 - beta1) * g for name, g in decayed.items()}
             square = {name: beta2 * square[name] + (1 - beta2) * g * g for name, g in decayed.items()}
             phi = {
@@ -147,16 +145,39 @@ def _is_zero(rate: Rate) -> bool:
     return not isinstance(rate, Tensor) and rate == 0  # a tensor's derivative counts even there
 
 
-def _combine(coefficients: tuple[Rate, ...], values: tuple[Tensor | None, ...]) -> Tensor:
-    """Σ cᵢ xᵢ over the terms that are there; None stands for zero."""
-    terms = [(c, x) for c, x in zip(coefficients, values, strict=True) if x is not None and not _is_zero(c)]
-    if not terms:
-        return torch.zeros_like(next(x for x in values if x is not None))
-    first, value = terms[0]
-    result = value * first if isinstance(first, Tensor) or first != 1 else value
-    for c, x in terms[1:]:
-        result = result + c * x if isinstance(c, Tensor) else torch.add(result, x, alpha=c)
-    return result
+def _linear(matrix: Sequence[Sequence[Rate]], *columns: Part) -> list[Params]:
+    """Σⱼ cᵢⱼ xⱼ for each row i of the matrix, by the first column's names; None, or no entry, stands for zero."""
+    entries = [[column.get(name) for column in columns] for name in columns[0]]
+    if any(isinstance(c, Tensor) for row in matrix for c in row):
+        values = [sum(c * x for c, x in zip(row, xs, strict=True) if x is not None) for xs in entries for row in matrix]
+    else:
+        values = _Linear.apply(matrix, *itertools.chain(*entries))
+    return [dict(zip(columns[0], values[i :: len(matrix)], strict=True)) for i in range(len(matrix))]
+
+
+class _Linear(Function):
+    """The same by numbers, a term of all names in one operation; its derivative is the transposed map."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Sequence[Sequence[float]], *values: Tensor | None) -> tuple[Tensor | None, ...]:
+        ctx.matrix = matrix
+        ctx.set_materialize_grads(False)
+        width, rows = len(matrix[0]), [{} for _ in matrix]
+        for row, coefficients in zip(rows, matrix, strict=True):
+            for j, c in enumerate(map(float, coefficients)):
+                terms = {i: x for i, x in enumerate(values[j::width]) if x is not None}
+                if new := terms.keys() - row.keys():
+                    first = [terms.pop(i) for i in new]
+                    row.update(zip(new, first if c == 1 else torch._foreach_mul(first, c), strict=True))
+                if terms and c:
+                    total = torch._foreach_add([row[i] for i in terms], list(terms.values()), alpha=c)
+                    row.update(zip(terms, total, strict=True))
+        return tuple(row.get(i) for i in range(len(values) // width) for row in rows)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        found = _Linear.apply(list(zip(*ctx.matrix, strict=True)), *grads)
+        return None, *(x if needed else None for x, needed in zip(found, ctx.needs_input_grad[1:], strict=True))
 
 
 def _safe_sqrt(x: Tensor) -> Tensor:
@@ -191,9 +212,7 @@ def partition(steps: int, window: int | Sequence[int]) -> tuple[int, ...]:
             raise ConfigError(f"window={n} does not divide steps={steps}: choose a divisor or a partition as (2, 1)")
         return (n,) * (steps // n)
     windows = tuple(whole(n, "window") for n in window)
-    if not windows:
-        raise ConfigError("window=() is empty: name the length of each window, for example (2, 1)")
-    if min(windows) < 1 or sum(windows) != steps:
+    if not windows or min(windows) < 1 or sum(windows) != steps:
         raise ConfigError(f"window={windows} is no partition of steps={steps}: lengths must be >= 1 and add up to it")
     return windows
 
@@ -219,8 +238,8 @@ def dynamics_at(dynamics: DynamicsLike, theta: Params, t: int) -> Dynamics:
     if not hasattr(dynamics, "window"):
         dynamics = dynamics(dict(theta), t)
         _require_window(dynamics, f"what dynamics(theta, {t}) returned")
-    module = isinstance(dynamics, torch.nn.Module)
-    held = dict(dynamics.named_parameters()) if module else getattr(dynamics, "__dict__", {})
+    is_module = isinstance(dynamics, torch.nn.Module)
+    held = dict(dynamics.named_parameters()) if is_module else getattr(dynamics, "__dict__", {})
     for name, value in held.items():
         if isinstance(value, Tensor) and value.requires_grad and not reached([value], theta):
             what = f"{name} of {type(dynamics).__name__} requires gradients but does not come from theta"
@@ -228,9 +247,7 @@ def dynamics_at(dynamics: DynamicsLike, theta: Params, t: int) -> Dynamics:
     return dynamics
 
 
-def inner_gradient(
-    problem: Bilevel, phi: Params, theta: Params, t: int, create_graph: bool, tell: Callable | None = None
-) -> tuple[Tensor, Params]:
+def inner_gradient(problem: Bilevel, phi: Params, theta: Params, t: int, create_graph: bool) -> tuple[Tensor, Params]:
     """The inner loss L_t(φ; θ) and g_t = ∂L_t/∂φ of what it uses; with `create_graph` g_t can be differentiated again.
 
     Raises ConfigError for a loss that is not a scalar, does not depend on φ, or has no second derivative.
@@ -239,9 +256,7 @@ def inner_gradient(
     # The backward pass of compiled code has no derivative, and torch does not always say so: it may leave it out.
     if create_graph and any(node.name() == "CompiledFunctionBackward" for node in graph([loss], phi.values())):
         raise ConfigError(f"inner loss at step {t} is compiled: torch.compile loses second derivatives, so do without")
-    grads, by_theta = gradients([(loss, None)], phi, theta if tell else {}, create_graph=create_graph)
-    if tell:
-        tell({name for name, part in by_theta.items() if part is not None})
+    (grads,) = gradients([(loss, None)], phi, create_graph=create_graph)
     used = {name: grad for name, grad in grads.items() if grad is not None}
     if not used:
         raise ConfigError(f"inner loss at step {t} does not depend on phi: there is nothing to adapt")
@@ -275,23 +290,24 @@ def adapt(
     dynamics: DynamicsLike,
     windows: Sequence[int],
     t: int = 0,
-    keep: Callable[[int, State], None] = lambda k, state: None,
+    keep: Callable[[int, State], tuple[Tensor, Params] | None] = lambda k, state: None,
     watch: Watch | None = None,
 ) -> tuple[State, Trail]:
     """The state after the windows without a graph, as at test time, and the evaluations of the inner loss.
 
     state: as `begin` gives it. t: index of the first step. keep: is given the number of each window, from 0, and its
-    first state. watch: θ as the steps see it and what is told that they depend on it; without it θ is a constant.
-    Costs one gradient evaluation a window and holds one state.
+    first state; where it has the loss and the gradient there it returns them. watch: θ as the steps see it and what is
+    told that they depend on it; without it θ is a constant. Costs a gradient evaluation a window and holds one state.
     """
     (theta, tell), trail = watch or (detach(theta), None), []
     phi, state = leaves(state.phi, state.phi), state.detach()
     for k, n in enumerate(windows):
-        keep(k, replace(state, phi=phi))
-        loss, grad = inner_gradient(problem, phi, theta, t, create_graph=False, tell=tell)
+        known = keep(k, replace(state, phi=phi))
+        loss, grad = known or inner_gradient(problem, phi, theta, t, create_graph=False)
         after = advance(dynamics_at(dynamics, theta, t), state, grad, n)
         if tell:
-            tell(reached([v for values in (after.phi, *after.buffers.values()) for v in values.values()], theta))
+            found = [value for values in (after.phi, *after.buffers.values()) for value in values.values()]
+            tell(reached([loss, *found], theta))
         trail.append((t, loss.detach(), tuple(grad)))
         phi, state, t = leaves(after.phi, phi), after.detach(), t + n
     return replace(state, phi=phi), trail

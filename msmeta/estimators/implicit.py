@@ -89,9 +89,8 @@ class Implicit(Steps):
         """The same problem with the proximal term in its inner loss."""
 
         def inner(phi: Params, theta: Params, t: int) -> Tensor:
-            apart = [phi[name] - centre[name] for name in phi]
-            distance = sum((d.abs() if d.is_complex() else d).square().sum() for d in apart)
-            return evaluate(problem.inner, phi, theta, t) + self.proximal / 2 * distance
+            apart = {name: phi[name] - centre[name] for name in phi}
+            return evaluate(problem.inner, phi, theta, t) + self.proximal / 2 * task_dot(apart, apart, by_task=False)
 
         return replace(problem, inner=inner)
 

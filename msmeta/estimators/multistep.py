@@ -23,9 +23,9 @@ class MultiStep(Steps):
 
     Costs, for K windows:
     `autograd`: K gradient evaluations and K Hessian-vector products; holds K states and K gradients' graphs.
-    `adjoint`: 2K gradient evaluations and K Hessian-vector products; holds K states and one gradient's graph (3K and
-    2√K for more than 16 windows: `msmeta.adjoint`). The inner loss must be a function of its arguments alone, since
-    each window's gradient is evaluated a second time.
+    `adjoint`: 2K - 1 gradient evaluations and K Hessian-vector products; holds K states and one gradient's graph (up to
+    3K - 1 and 2√K for more than 16 windows: `msmeta.adjoint`). The inner loss must be a function of its arguments
+    alone, since each window's gradient but the last one's is evaluated a second time.
     """
 
     window: int | Sequence[int] = 1

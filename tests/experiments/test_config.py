@@ -114,7 +114,7 @@ def test_a_number_is_taken_as_yaml_numpy_and_a_command_line_give_it(given, wante
         ({"window": True}, "window=True: give a number of steps"),
         ({"window": None}, "window=None: give a number of steps"),
         ({"window": {2, 6}}, "window={2, 6}: give a number of steps"),
-        ({"window": []}, "window=() is empty"),
+        ({"window": []}, "window=() is no partition"),
         ({"window": (4.5, 3.5)}, "window=(4.5, 3.5): give a number of steps"),
         ({"estimator": "multistp"}, "estimator 'multistp' is unknown: choose from multistep, "),
         ({"estimator": "multistp"}, "(did you mean multistep?)"),
