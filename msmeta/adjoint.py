@@ -61,8 +61,7 @@ def adjoint(
     """
     theta, first = begin(problem, theta)
     every, linear = 1 if len(windows) <= 16 else math.isqrt(len(windows) - 1) + 1, _is_linear(dynamics)
-    held: dict[int, State] = {}  # the windows' first states
-    last: list[HessianVector] = []
+    held, last = {}, []  # the windows' first states by number; the last window's product
 
     def hold(k: int, state: State) -> None:
         # SGD is linear: its buffer is not needed on the way back, unless other states are recomputed from this one.
@@ -71,22 +70,19 @@ def adjoint(
     def keep(k: int, state: State) -> tuple[Tensor, Params] | None:
         if k % every == 0:
             hold(k, state)
-        if k < len(windows) - 1 or curvature is not HessianVector:
-            return None
-        last.append(curvature(problem, state.phi, theta, sum(windows[:k])))
-        return last[0].loss, detach(last[0].grad)
-
-    def take(k: int) -> State:
-        if k not in held:
-            base = k - k % every
-            place = problem, held[base], theta, dynamics, windows[base:k], sum(windows[:base])
-            hold(k, adapt(*place, lambda j, state: hold(base + j, state))[0])
-        return held.pop(k)
+        if k == len(windows) - 1 and curvature is HessianVector:
+            last.append(curvature(problem, state.phi, theta, sum(windows[:k])))
+            return last[0].loss, detach(last[0].grad)
+        return None
 
     adapted, trail, outer, by_phi, total = adapt_and_judge(problem, first, theta, dynamics, windows, keep=keep)
     multipliers, again = State(add_parts(adapted.phi, by_phi)), []  # Λ_T
     for k, n in reversed(list(enumerate(windows))):
-        (t, loss, used), start = trail[k], take(k)
+        if k not in held:
+            base = k - k % every
+            place = problem, held[base], theta, dynamics, windows[base:k], sum(windows[:base])
+            hold(k, adapt(*place, lambda j, state, base=base: hold(base + j, state))[0])
+        (t, loss, used), start = trail[k], held.pop(k)
         product = last.pop() if last else curvature(problem, start.phi, theta, t)
         if curvature is HessianVector or not again:
             again.append((t, loss, product.loss))
@@ -102,8 +98,7 @@ def adjoint(
         del product  # and its graph, before there is another one
         multipliers = State(plus(multipliers.phi, by_phi), multipliers.buffers)
         total = plus(total, by_theta)
-    (through_init,) = first.pull_back(multipliers, theta)
-    return conclude(theta, adapted, trail, outer, plus(total, through_init), again=again)
+    return conclude(theta, adapted, trail, outer, total, *first.pull_back(multipliers, theta), again=again)
 
 
 def _is_linear(dynamics: DynamicsLike) -> bool:

@@ -9,7 +9,7 @@ is the sum over tasks, so that its gradient is each task's own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, Protocol
@@ -184,9 +184,8 @@ def gradients(outputs: Iterable[tuple[Tensor, Tensor | None]], *groups: Params, 
     return [{name: next(grads, None) if v.requires_grad else None for name, v in group.items()} for group in groups]
 
 
-def reached(outputs: Iterable[Tensor], params: Params) -> set[str]:
+def reached(outputs: Collection[Tensor], params: Params) -> set[str]:
     """Which of `params`, all leaves, the outputs depend on."""
-    outputs = list(outputs)
     ends = {id(value) for value in outputs} | {id(getattr(node, "variable", None)) for node in graph(outputs)}
     return {name for name, value in params.items() if id(value) in ends}
 

@@ -276,8 +276,8 @@ def advance(dynamics: Dynamics, state: State, grad: Params, n: int) -> State:
     if {k: v.shape for k, v in after.phi.items()} != {k: state.phi[k].shape for k in grad}:
         raise ConfigError(f"{what} returned a phi of other entries or shapes than it was given")
     zeros = {k: torch.zeros_like(v) for k, v in state.phi.items() if k not in grad}
-    kept = {name: {k: state.buffers.get(name, {}).get(k, zero) for k, zero in zeros.items()} for name in after.buffers}
-    buffers = {name: {**kept[name], **values} for name, values in after.buffers.items()}
+    kept = state.part(zeros).buffers
+    buffers = {name: {**zeros, **kept.get(name, {}), **values} for name, values in after.buffers.items()}
     skipped = {**state.skipped, **{k: state.skipped.get(k, 0) + n for k in zeros}}
     return State({**state.phi, **after.phi}, buffers, after.step, skipped)
 
@@ -306,8 +306,7 @@ def adapt(
         loss, grad = known or inner_gradient(problem, phi, theta, t, create_graph=False)
         after = advance(dynamics_at(dynamics, theta, t), state, grad, n)
         if tell:
-            found = [value for values in (after.phi, *after.buffers.values()) for value in values.values()]
-            tell(reached([loss, *found], theta))
+            tell(reached([loss, *after.phi.values(), *(v for b in after.buffers.values() for v in b.values())], theta))
         trail.append((t, loss.detach(), tuple(grad)))
         phi, state, t = leaves(after.phi, phi), after.detach(), t + n
     return replace(state, phi=phi), trail

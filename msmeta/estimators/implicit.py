@@ -75,8 +75,8 @@ class Implicit(Steps):
         solution, info = conjugate_gradients(product, right, self.cg_steps, self.tolerance, by_task)
         with torch.no_grad():
             again = self.steps - 1, curvature.loss, evaluate(problem.inner, *place)
-        (through_init,) = first.pull_back(State(solution), theta)
-        return conclude(theta, state, trail, outer, through_init, direct, again=[again], **info)
+        through_init = first.pull_back(State(solution), theta)
+        return conclude(theta, state, trail, outer, *through_init, direct, again=[again], **info)
 
     def _weight_decay(self, theta: Params) -> float:
         dynamics = dynamics_at(self.dynamics, theta, self.steps - 1)
@@ -105,7 +105,7 @@ def conjugate_gradients(
     """
     x, residual = {k: torch.zeros_like(v) for k, v in right.items()}, detach(right)
     direction, squared = residual, task_dot(residual, residual, by_task)
-    goal, done = squared * tolerance**2, 0
+    start, goal, done = squared, squared * tolerance**2, 0
     indefinite = torch.zeros_like(squared, dtype=torch.bool)
     while done < steps and bool((active := ~indefinite & (squared > goal)).any()):
         moved = product(direction)
@@ -119,6 +119,5 @@ def conjugate_gradients(
         grown = torch.where(active, squared / torch.where(active, previous, 1), 0)
         direction = plus(residual, task_scale(grown, direction))
         done += 1
-    start = task_dot(right, right, by_task)
     relative = torch.where(start > 0, squared / torch.where(start > 0, start, 1), 0).sqrt().max()
     return x, {"cg_iterations": done, "residual": relative.item(), "indefinite_tasks": int(indefinite.sum())}

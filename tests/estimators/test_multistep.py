@@ -186,7 +186,7 @@ def test_mistakes_end_in_one_clear_line(problem, error, message, backward):
     [
         (8, 3, "does not divide"),
         (8, 0, "does not divide"),
-        (8, (), "empty"),
+        (8, (), "no partition"),
         (8, (4, 2), "no partition"),
         (3, (4, -1), "no partition"),
         (0, 1, "at least one"),
