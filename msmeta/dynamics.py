@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.utils.checkpoint import checkpoint
 
 from msmeta.bilevel import (
     Bilevel,
@@ -111,25 +112,26 @@ class Adam:
         require_numbers("in [0, 1)", **dict(zip(("beta1", "beta2"), self.betas, strict=True)))
 
     def window(self, state: State, grad: Params, n: int) -> State:
-        """n element-wise steps with one gradient; weight decay and moments move on at each of them."""
-        phi, (beta1, beta2) = state.phi, self.betas
-        if any(value.is_complex() for value in phi.values()):
+        """n element-wise steps with one gradient. A graph holds the arguments; the way back takes the steps again."""
+        if any(value.is_complex() for value in state.phi.values()):
             raise ConfigError("Adam takes no complex parameters: store them by torch.view_as_real, or take SGD")
-        zeros = {name: torch.zeros_like(value) for name, value in phi.items()}
+        zeros = {name: torch.zeros_like(value) for name, value in state.phi.items()}
         mean, square = zeros | state.buffers.get("mean", {}), zeros | state.buffers.get("square", {})
-        for done in range(state.step + 1, state.step + n + 1):
-            (decayed,) = _linear([(1.0, self.weight_decay)], grad, phi)
-            mean = {name: beta1 * mean[name] + (1 - beta1) * g for name, g in decayed.items()}
-            square = {name: beta2 * square[name] + (1 - beta2) * g * g for name, g in decayed.items()}
-            phi = {
-                name: value - self._step(mean[name], square[name], done - state.skipped.get(name, 0))
-                for name, value in phi.items()
-            }
+        how = {"use_reentrant": False, "preserve_rng_state": False}
+        after = {name: checkpoint(self._entry, name, n, state, grad, mean, square, **how) for name in state.phi}
+        phi, mean, square = ({name: values[i] for name, values in after.items()} for i in range(3))
         return State(phi, {**state.buffers, "mean": mean, "square": square}, state.step + n)
 
-    def _step(self, mean: Tensor, square: Tensor, count: int) -> Tensor:
-        rate, correction = self.lr / (1 - self.betas[0] ** count), (1 - self.betas[1] ** count) ** 0.5
-        return rate * mean / (_safe_sqrt(square) / correction + self.eps)
+    def _entry(self, name: str, n: int, state: State, *values: Params) -> tuple[Tensor, Tensor, Tensor]:
+        phi, (grad, mean, square), (beta1, beta2) = state.phi[name], (value[name] for value in values), self.betas
+        for count in (state.step + i + 1 - state.skipped.get(name, 0) for i in range(n)):
+            decayed = _add(grad, self.weight_decay, phi)
+            mean, square = _add(beta1 * mean, 1 - beta1, decayed), _add(beta2 * square, 1 - beta2, decayed * decayed)
+            rate, correction = self.lr / (1 - beta1**count), (1 - beta2**count) ** 0.5
+            dead = square == 0  # there √ has derivative 0: of a unit whose gradients are all zero, ∞ would become NaN
+            root = square.masked_fill(dead, 1).sqrt().masked_fill(dead, 0)
+            phi = torch.addcdiv(phi, mean * -rate, root / correction + self.eps)
+        return phi, mean, square
 
 
 def require_numbers(range_: str, **values: Rate) -> None:
@@ -139,6 +141,10 @@ def require_numbers(range_: str, **values: Rate) -> None:
         number = isinstance(value, Real) and 0 <= value < top and (value > 0 or range_ != "positive")
         if not number and not (isinstance(value, Tensor) and value.dim() == 0 and value.is_floating_point()):
             raise ConfigError(f"{name}={value!r}: it must be a number, {range_}, or a 0-d tensor")
+
+
+def _add(x: Tensor, c: Rate, y: Tensor) -> Tensor:
+    return x + c * y if isinstance(c, Tensor) else torch.add(x, y, alpha=c)
 
 
 def _is_zero(rate: Rate) -> bool:
@@ -178,12 +184,6 @@ class _Linear(Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         found = _Linear.apply(list(zip(*ctx.matrix, strict=True)), *grads)
         return None, *(x if needed else None for x, needed in zip(found, ctx.needs_input_grad[1:], strict=True))
-
-
-def _safe_sqrt(x: Tensor) -> Tensor:
-    """√x whose derivative at 0 is 0 instead of infinite, which would turn a dead unit's zero gradient into NaN."""
-    is_zero = x == 0
-    return torch.where(is_zero, torch.zeros_like(x), torch.where(is_zero, torch.ones_like(x), x).sqrt())
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,51 @@ def test_adam_is_differentiable_where_a_gradient_is_exactly_zero():
     torch.testing.assert_close(state.phi["x"], theirs.detach(), rtol=1e-12, atol=1e-12, check_device=False)
 
 
+def _recorded(adam, state, grad, n):
+    """Adam's steps as plain arithmetic whose graph holds all of it; no entry is exactly zero."""
+    phi, moments, (beta1, beta2) = state.phi, [dict(state.buffers[name]) for name in ("mean", "square")], adam.betas
+    for name in phi:
+        for step in range(state.step + 1, state.step + n + 1):
+            count, decayed = step - state.skipped.get(name, 0), grad[name] + adam.weight_decay * phi[name]
+            moments[0][name] = beta1 * moments[0][name] + (1 - beta1) * decayed
+            moments[1][name] = beta2 * moments[1][name] + (1 - beta2) * decayed**2
+            mean, square = moments[0][name] / (1 - beta1**count), moments[1][name] / (1 - beta2**count)
+            phi = {**phi, name: phi[name] - adam.lr * mean / (square.sqrt() + adam.eps)}
+    return State(phi, dict(zip(("mean", "square"), moments, strict=True)))
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_adams_derivatives_to_second_order_are_those_of_plain_arithmetic(n):
+    """By state, gradient and rates, of all that a window gives, where entries have been skipped differently often."""
+    torch.manual_seed(0)
+    places = [("a", 3), ("b", 2)]
+    phi, mean, grad, root = ({k: torch.randn(size, dtype=F64).requires_grad_() for k, size in places} for _ in range(4))
+    square = {name: (0.1 + value.detach() ** 2).requires_grad_() for name, value in root.items()}
+    lr, decay = (torch.tensor(value, dtype=F64, requires_grad=True) for value in (0.1, 0.01))
+    adam = Adam(lr, (0.8, 0.9), 1e-2, decay)
+    state = State(phi, {"mean": mean, "square": square}, 5, {"b": 2})
+    inputs = [*(v for part in (phi, mean, square, grad) for v in part.values()), lr, decay]
+
+    def derivatives(window):
+        after = window(state, grad, n)
+        values = [after.phi[k] for k in phi] + [after.buffers[name][k] for name in state.buffers for k in phi]
+        first = torch.autograd.grad(sum(v.pow(3).sum() for v in values), inputs, create_graph=True)
+        return *values, *first, *torch.autograd.grad(sum(v.pow(2).sum() for v in first), inputs)
+
+    expected = derivatives(lambda *place: _recorded(adam, *place))
+    for own, other in zip(derivatives(adam.window), expected, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-10, atol=1e-10)
+
+
+def test_a_graph_of_adams_steps_holds_its_arguments_alone():
+    tensors = {name: torch.rand(1000).requires_grad_() for name in ("phi", "mean", "square", "grad")}
+    held = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda value: held.append(value.numel()), lambda value: value):
+        state = State({"x": tensors["phi"]}, {name: {"x": tensors[name]} for name in ("mean", "square")})
+        Adam().window(state, {"x": tensors["grad"]}, 4)
+    assert sum(held) <= 4 * 1000
+
+
 @pytest.mark.parametrize(
     "make",
     [
