@@ -34,7 +34,7 @@ from torch import Tensor, UntypedStorage
 from msmeta import machine
 from msmeta.errors import ConfigError, UserError
 
-START_SECONDS = 2.5
+START_SECONDS = 1.5
 """What another process takes to import torch: work that takes less is over before it could help."""
 _CONTEXT = multiprocessing.get_context("spawn")
 _ALIGNED, _ROUNDED = 64, 2**25

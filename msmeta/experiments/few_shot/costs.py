@@ -77,7 +77,7 @@ def measure(cell: Cell, device: str = "auto") -> dict[str, float]:
 
 
 def meta_iteration(cell: Cell, device: torch.device) -> dict[str, float]:
-    """The same, in this process, which keeps its memory as in training."""
+    """The same, in this process, which keeps its memory as in training; a single worker, one thread on a CPU."""
     if device.type == "cpu":
         machine.keep_freed_memory()
     config = cell.config()
@@ -87,8 +87,7 @@ def meta_iteration(cell: Cell, device: torch.device) -> dict[str, float]:
     times, memory = machine.timed(
         lambda: meta_gradient(estimator, model, theta, episodes, chunk, config.inner_shot), device, REPEATS
     )
-    at_once = chunk if device.type == "cuda" else min(cell.tasks, chunk * torch.get_num_threads())
-    return {"seconds": statistics.median(times), "bytes": memory, "tasks_at_once": at_once}
+    return {"seconds": statistics.median(times), "bytes": memory, "tasks_at_once": min(cell.tasks, chunk)}
 
 
 def random_episodes(config: FewShotConfig, device: torch.device) -> Episodes:
