@@ -252,13 +252,20 @@ class Watch:
 
     def _own(self) -> int:
         """Clock ticks of this process, of its descendants, and of those of them that have ended."""
+        tree = self._tree()
+        while tree.keys() != (again := self._tree()).keys():  # one that ends as they are read is in no sum, or in two
+            tree = again
+        return sum(again.values())
+
+    def _tree(self) -> dict[int, int]:
+        """The same of each process of the tree, with its children that have ended."""
         parents, ticks = {}, {}
         for path in self._proc.glob("[0-9]*/stat"):
             with suppress(OSError):  # it has ended meanwhile
                 fields = path.read_text().rpartition(")")[2].split()
                 pid = int(path.parent.name)
                 parents[pid], ticks[pid] = int(fields[1]), sum(map(int, fields[11:15]))
-        tree = {os.getpid()}
+        tree = {os.getpid()} & ticks.keys()
         while more := {pid for pid, parent in parents.items() if parent in tree} - tree:
             tree |= more
-        return sum(ticks.get(pid, 0) for pid in tree)
+        return {pid: ticks[pid] for pid in tree}
