@@ -33,7 +33,7 @@ from msmeta.experiments.transfer.experiment import Transfer
 MINUTES = 5
 MOST, ENOUGH = 5, 0.4
 """Iterations that are timed at the most, and seconds after which no other is begun."""
-ROOM = {"tinyimagenet-resnet32": "random-resnet32", "imagenet-resnet34": "random-resnet34"}
+RANDOM = {"tinyimagenet-resnet32": "random-resnet32", "imagenet-resnet34": "random-resnet34"}
 """A source network with random weights instead of one that may not be here."""
 
 
@@ -52,7 +52,7 @@ def training(config: Config) -> FewShot | Transfer:
         config = replace(config, evaluate_on="test")
         own = FewShot(config, cpu, world, workers=torch.get_num_threads(), images=random_images(config))
     else:
-        config = replace(config, train_images=None, source=ROOM.get(config.source, config.source))
+        config = replace(config, train_images=None, source=RANDOM.get(config.source, config.source))
         own = Transfer(config, cpu, world, images=random_images(config))
     own.begin(0, None)
     if isinstance(own, FewShot):

@@ -10,6 +10,7 @@ import re
 import resource
 import statistics
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -168,7 +169,7 @@ def in_fresh_process(function: Callable[..., Any], *args: Any) -> Any:
         try:
             return process.submit(function, *args).result()
         except BrokenProcessPool as error:
-            what = ", ".join(map(str, args))
+            what = textwrap.shorten(", ".join(map(str, args)), 200, placeholder=" ...")
             raise UserError(
                 f"{function.__name__}({what}): its process was killed, for want of memory perhaps"
             ) from error

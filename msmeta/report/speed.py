@@ -15,8 +15,6 @@ Row = dict[str, Any]
 STEP_METHODS = {"1": method("multistep"), "first-order": method("first-order")} | {
     str(window): method("multistep", window) for window in (2, 4, 8)
 }
-
-
 CODES = {"plain": "plain loop", "higher": "higher", "torchopt": "TorchOpt", "msmeta": "msmeta"}
 """Whose code, by its name in the result of few_shot_step.py."""
 PEERS = ("higher", "torchopt")
