@@ -140,24 +140,39 @@ def sweep_command(
         list[str] | None,
         typer.Option("--set", help="A parameter of submitit, such as slurm_partition=gpu or timeout_min=600."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs that have not finished.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Show what is done, what is missing and the hours it takes.")
+    ] = False,
 ) -> None:
     """Train a grid of runs, each a job of its own; what has finished is not repeated."""
     from msmeta.experiments import sweep
 
-    configs = sweep.read_spec(spec, preset)
-    if dry_run:
-        missing = [config for config in configs if sweep.place(config).result() is None]
-        print(
-            "\n".join([*(sweep.place(config).name for config in missing), f"{len(missing)} of {len(configs)} to run"])
-        )
+    parts = sweep.read_parts(spec, preset)
+    if plan:
+        _show_plan(parts, f"msmeta sweep {spec}" + (f" --preset {preset}" if preset else ""))
         return
+    configs = list(dict.fromkeys(config for part in parts.values() for config in part))
     try:
         failed = sweep.sweep(configs, executor, parallel, retries, parse_settings(settings or []))
     except KeyboardInterrupt:
         raise Interrupted("interrupted: the same command goes on where the runs stopped") from None
     if failed:
         raise UserError(f"{len(failed)} of {len(configs)} runs failed, as said above")
+
+
+def _show_plan(parts: dict[str, list[Any]], command: str) -> None:
+    from msmeta.report import campaign
+
+    table = Table("part", "run", "seeds done", "missing", "hours each", "hours left")
+    members = campaign.plan(parts)
+    for member in members:
+        seeds = (", ".join(map(str, own)) or "-" for own in (member.done, member.missing))
+        hours = ("?" if value is None else f"{value:.2f}" for value in (member.hours, member.left))
+        table.add_row(member.part, member.name, *seeds, *hours)
+    Console().print(table)
+    known = [member.left for member in members if member.left is not None]
+    unknown = f", and {len(members) - len(known)} rows of unknown hours" if len(known) < len(members) else ""
+    print(f"{sum(known):.1f} hours of one core left{unknown} (msmeta bench seconds measures them): {command}")
 
 
 @app.command(
