@@ -17,6 +17,11 @@ PRECISIONS = ("float32", "tf32", "bf16")
 """Of the convolutions' products. For `tf32` the trainer lets a GPU round them; the tensors stay float32."""
 
 
+def laid_out(x: Tensor) -> Tensor:
+    """Images (n, C, H, W) or weights (O, I, k, k) as convolutions take them fastest: channels last on a CPU."""
+    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+
+
 def convolution(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0, precision: str = "float32") -> Tensor:
     """2-D convolution without bias; with `bf16` its operands are bfloat16, and the result has x's type."""
     if precision == "bf16":

@@ -24,6 +24,7 @@ from msmeta.experiments import graphs
 from msmeta.experiments.distributed import World
 from msmeta.experiments.few_shot.config import ESTIMATORS, RGB, Estimator, FewShotConfig
 from msmeta.models import Conv4
+from msmeta.models.layers import laid_out
 from msmeta.workers import Team
 
 Found = tuple[Tensor, Tensor, Params]
@@ -52,8 +53,13 @@ def episode_problem(
             x, y = _minibatch(x, y, model.way, inner_shot, t)
         return task_losses(model(phi, x), y).sum()
 
+    def init(theta: Params) -> Params:
+        # Steps and gradients keep the layout that the weights have here.
+        theta = {name: laid_out(value) if value.dim() == 4 else value for name, value in theta.items()}
+        return {name: value.expand(tasks, *value.shape) for name, value in theta.items()}
+
     return Bilevel(
-        init=lambda theta: {name: value.expand(tasks, *value.shape) for name, value in theta.items()},
+        init=init,
         inner=inner,
         outer=outer,
         tasks=tasks,
