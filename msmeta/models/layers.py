@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from msmeta.models import winograd
 
@@ -213,8 +212,15 @@ class _NormGradients(Function):
         return by_x, by_weight, by_bias
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, u: Tensor | None, a: Tensor | None, b: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *along: Tensor | None) -> tuple[Tensor | None, ...]:
+        with torch.no_grad():
+            found = _NormGradients._second(ctx, *along)
+        if torch.is_grad_enabled():
+            found = _Last.apply(len(found), *found, *along, *ctx.saved_tensors[:3])
+        return (*found, None, None, None)
+
+    @staticmethod
+    def _second(ctx: Any, u: Tensor | None, a: Tensor | None, b: Tensor | None) -> tuple[Tensor | None, ...]:
         grad, x, weight, mu, rate, by_weight, by_bias = ctx.saved_tensors
         count = x.numel() / len(weight)
         u = torch.zeros_like(x) if u is None else u
@@ -234,7 +240,22 @@ class _NormGradients(Function):
             c_x = rate * (-weight * rate**2 * s - c_g * g_x)  # of x, by x̂ = r (x - μ)
             by_x = torch.addcmul(_wide(-c_g * mean_g - c_x * mu), grad, _wide(c_g))
             by_x = by_x.addcmul_(x, _wide(c_x)).addcmul_(projected, _wide(-rate * g_x))
-        return by_grad, by_x, by_gamma, None, None, None
+        return by_grad, by_x, by_gamma
+
+
+class _Last(Function):
+    """The first `count` values as they are, which depend on the others and whose own derivative nobody wrote.
+
+    `once_differentiable` would not do: it leaves out what depends on the same tensors in other ways too.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *values: Tensor | None) -> tuple[Tensor | None, ...]:
+        return values[:count]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> None:
+        raise NotImplementedError("batch norm has no third derivatives here: use torch.nn.functional.batch_norm")
 
 
 def _norm_backward(

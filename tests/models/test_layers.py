@@ -94,6 +94,16 @@ def test_batch_norm_leaves_out_what_is_not_asked_for(inputs):
     assert found.item() == pytest.approx(first.detach().pow(2).sum().item(), rel=1e-12)  # 2 f² / scale
 
 
+def test_batch_norms_third_derivative_is_refused(inputs):
+    """Also where x has other ways to the value, on which torch's `once_differentiable` drops this one unseen."""
+    value = batch_norm(*inputs).pow(3).sum()
+    for _ in range(2):
+        (first,) = torch.autograd.grad(value, inputs[0], create_graph=True)
+        value = first.pow(2).sum()
+    with pytest.raises(NotImplementedError, match="no third derivatives"):
+        torch.autograd.grad(value, inputs[0])
+
+
 def test_convolution_in_bf16_has_the_inputs_type():
     torch.manual_seed(0)
     x, weight = torch.randn(2, 3, 6, 6), torch.randn(4, 3, 3, 3)

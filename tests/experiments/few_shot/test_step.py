@@ -14,9 +14,10 @@ from torch._subclasses.fake_tensor import (
     unset_fake_temporarily,
 )
 
-from msmeta import ConfigError, DivergedError, data
-from msmeta.bilevel import detach
+from msmeta import SGD, ConfigError, DivergedError, data
+from msmeta.bilevel import begin, detach
 from msmeta.data import EpisodeSampler
+from msmeta.dynamics import advance, inner_gradient
 from msmeta.experiments import few_shot
 from msmeta.experiments.distributed import World
 from msmeta.experiments.few_shot.config import META_OPTIMIZERS, META_SCHEDULES
@@ -105,6 +106,21 @@ def test_a_captured_meta_iteration_reads_no_number_and_mixes_no_devices(estimato
         stepper.found.tolist()
     with pytest.raises(FakeTensorDeviceMismatchError):
         stepper.found + torch.zeros(2)
+
+
+def test_steps_and_gradients_keep_the_layout_of_the_weights():
+    """Channels last, as convolutions on a CPU take them: otherwise each step copies what it differentiates."""
+    eager = steppers(MetaStepper, smoke())
+    problem = episode_problem(eager.model, eager.sampler.sample(0, 3))
+    theta, state = begin(problem, detach(eager.theta))
+    _, grad = inner_gradient(problem, state.phi, theta, 0, create_graph=True)
+    after = advance(SGD(0.1), state, grad, 4).phi
+    for values in (state.phi, grad, after):
+        assert all(
+            value.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+            for value in values.values()
+            if value.dim() == 5
+        )
 
 
 def test_only_estimators_that_ask_the_host_nothing_are_graphed():
