@@ -226,20 +226,21 @@ class _NormGradients(Function):
         u = torch.zeros_like(x) if u is None else u
         a = torch.zeros_like(weight) if a is None else a
         b = torch.zeros_like(weight) if b is None else b
-        projected, u_x, u_sum = _norm_backward(u, x, weight, mu, rate, ctx.eps)  # γ r P(u), Σ u x̂, Σ u
+        _, u_x, u_1 = _norm_backward(u, x, weight, mu, rate, ctx.eps, by_x=False)  # Σ u x̂, Σ u
+        g_x, g_1, scale = by_weight, by_bias, weight * rate / count
+        c_g = rate * torch.addcmul(a, scale, u_x, value=-1)  # of P(g) by x, and of x by g
         by_grad = by_x = by_gamma = None
         needs_grad, needs_x, needs_weight, *_ = needed(ctx)
-        if needs_grad:  # a x̂ = a r x - a r μ
-            by_grad = torch.addcmul(projected, x, _wide(a * rate)).add_(_wide(b - a * rate * mu))
+        if needs_grad:
+            by_grad = torch.addcmul(_wide(b - scale * u_1 - c_g * mu), u, _wide(weight * rate)).addcmul_(x, _wide(c_g))
         if needs_x or needs_weight:
-            mean_g, mean_u, g_x, u_x = by_bias / count, u_sum / count, by_weight / count, u_x / count
-            s = (u * grad).sum((0, 2, 3)) / count - mean_u * mean_g - u_x * g_x
-            by_gamma = rate * count * s
+            s = (u * grad).sum((0, 2, 3)) - torch.addcmul(u_1 * g_1, u_x, g_x) / count  # Σ u P(g)
+            by_gamma = rate * s
         if needs_x:
-            c_g = a * rate - weight * rate**2 * u_x  # of P(g) = g - mean g - x̂ mean(g x̂)
-            c_x = rate * (-weight * rate**2 * s - c_g * g_x)  # of x, by x̂ = r (x - μ)
-            by_x = torch.addcmul(_wide(-c_g * mean_g - c_x * mu), grad, _wide(c_g))
-            by_x = by_x.addcmul_(x, _wide(c_x)).addcmul_(projected, _wide(-rate * g_x))
+            c_u = -scale * rate * g_x  # of P(u)
+            c_x = -rate * (torch.addcmul(c_u * u_x, c_g, g_x) / count + scale * rate * s)  # of x, by x̂ = r (x - μ)
+            c_1 = torch.addcmul(c_u * u_1, c_g, g_1) / -count - c_x * mu
+            by_x = torch.addcmul(_wide(c_1), grad, _wide(c_g)).addcmul_(u, _wide(c_u)).addcmul_(x, _wide(c_x))
         return by_grad, by_x, by_gamma
 
 
@@ -259,12 +260,12 @@ class _Last(Function):
 
 
 def _norm_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, mu: Tensor, rate: Tensor, eps: float
+    grad: Tensor, x: Tensor, weight: Tensor, mu: Tensor, rate: Tensor, eps: float, by_x: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     if grad.stride() != x.stride():  # torch 2.14 is silently wrong for one image where the layouts differ
         grad = torch.empty_like(x).copy_(grad)
     return torch.ops.aten.native_batch_norm_backward(
-        grad, x, weight, None, None, mu, rate, True, eps, [True, True, True]
+        grad, x, weight, None, None, mu, rate, True, eps, [by_x, True, True]
     )
 
 
