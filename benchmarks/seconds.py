@@ -1,6 +1,6 @@
 """Seconds of an iteration of every run in results/sweeps, from which the book's time axes are made.
 
-    python benchmarks/seconds.py [FILE.yaml ...] [--rounds 3]
+    python benchmarks/seconds.py [FILE.yaml ...] [--rounds 2]
 
 Runs that differ in nothing that the time of an iteration depends on (`Config.work`: not seeds, rates or lengths) are
 measured once: a few iterations of the training itself, with sampling and the step of the meta-optimiser, on random
@@ -31,7 +31,7 @@ from msmeta.experiments.training import Training
 from msmeta.experiments.transfer.experiment import Transfer
 
 MINUTES = 5
-MOST, ENOUGH = 5, 0.4
+MOST, ENOUGH = 3, 0.2
 """Iterations that are timed at the most, and seconds after which no other is begun."""
 RANDOM = {"tinyimagenet-resnet32": "random-resnet32", "imagenet-resnet34": "random-resnet34"}
 """A source network with random weights instead of one that may not be here."""
@@ -88,7 +88,7 @@ def distinct(specs: Sequence[Path]) -> list[Config]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("specs", nargs="*", type=Path, metavar="FILE.yaml", help="sweeps; else all of results/sweeps")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     measurement = runs.Measurement.begin(parser)
     given = measurement.options
     specs = given.specs or sorted((runs.results_root() / "sweeps").glob("*.yaml"))
