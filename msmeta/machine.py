@@ -247,6 +247,8 @@ class Watch:
             ticks = [int(count) for count in (self._proc / "stat").read_text().split()[1:9]]
         except (OSError, ValueError, IndexError):
             return None
+        if not any(ticks):  # a sandbox's
+            return None
         idle, waiting = 3, 4
         busy = sum(count for kind, count in enumerate(ticks) if kind not in (idle, waiting))
         return uptime, (busy - self._own()) / os.sysconf("SC_CLK_TCK")

@@ -105,6 +105,9 @@ def test_the_busiest_stretch_of_others_counts_and_what_the_process_and_its_child
 def test_without_proc_nothing_is_seen(proc):
     watch = machine.Watch(proc.folder / "absent")
     assert not watch.sees and watch.look() is None and watch.end() is None
+    proc.set(1000, [0] * 8, {os.getpid(): (1, 3, 0)})
+    watch = machine.Watch(proc.folder)
+    assert not watch.sees and watch.end() is None
 
 
 WITH_AN_ORPHAN = """
