@@ -93,7 +93,8 @@ class Team:
         with _LOCK:
             try:
                 if self.size > 1 and (self._patience <= 0 or _kept is not None and _kept.alive()):
-                    self._pool = self._share()
+                    with _all_or_none():
+                        self._pool = self._share()
                 yield self._work
             finally:
                 self._pool = None
@@ -103,18 +104,14 @@ class Team:
 
         Raises what the first of them in rank raised, and UserError where a process has died.
         """
-        began, pool = time.perf_counter(), self._pool
-        try:
-            others = [child for child in pool.children[: self.size - 1] if child.is_ready()] if pool else []
+        began = time.perf_counter()
+        with _all_or_none():
+            others = [child for child in self._children() if child.is_ready()]
             size = 1 + len(others)
             for rank, child in enumerate(others, 1):
                 child.send(method, Worker(rank, size), *arguments)
             outcomes = [_outcome(getattr(self._work, method), Worker(0, size), *arguments)]
             outcomes += [child.receive() for child in others]
-        except BaseException:  # an interrupt, or a process that died: the others are in the midst of something
-            if pool:
-                pool.end()
-            raise
         self.most = max(self.most, size)
         self._patience -= time.perf_counter() - began
         for _, error in outcomes:
@@ -125,29 +122,25 @@ class Team:
     def wait(self) -> None:
         """Starts all workers and waits for them, as a timing does."""
         self._patience = 0.0
-        with self.ready():
-            for child in self._pool.children if self._pool else []:
-                while child.due:
-                    child.receive()
+        with self.ready(), _all_or_none():
+            for child in self._children():
+                child.is_ready(wait=True)
+
+    def _children(self) -> list[_Child]:
+        return self._pool.children[: self.size - 1] if self._pool else []
 
     def _share(self) -> _Pool:
         """The processes, which have the object in their memory, or are about to."""
         global _kept
-        try:
-            if not (_kept and _kept.alive() and _kept.holds() is self):
-                file = io.BytesIO()
-                packer = _Packer(file)
-                packer.dump(self._given)
-                if not (_kept and _kept.alive() and packer.size <= _kept.room):
-                    if _kept:
-                        _kept.end()
-                    _kept = _Pool(packer.size)
-                self._work = _kept.hold(self, file.getvalue(), packer.storages.values())
-            _kept.grow(self.size - 1)
-        except BaseException:
-            if _kept:
-                _kept.end()
-            raise
+        if not (_kept and _kept.alive() and _kept.holds() is self):
+            file = io.BytesIO()
+            packer = _Packer(file)
+            packer.dump(self._given)
+            if not (_kept and _kept.alive() and packer.size <= _kept.room):
+                end()
+                _kept = _Pool(packer.size)
+            self._work = _kept.hold(self, file.getvalue(), packer.storages.values())
+        _kept.grow(self.size - 1)
         return _kept
 
 
@@ -162,7 +155,7 @@ class _Pool:
             self.memory = _CONTEXT.RawArray(ctypes.c_byte, self.room + _ALIGNED)  # a file that has no name
         except OSError as error:
             raise _no_start(error) from error
-        self.end = Finalize(self, _end, [self.children], exitpriority=100)
+        self.end = Finalize(self, _kill, [self.children], exitpriority=100)
 
     def alive(self) -> bool:
         """Whether it has not ended, and is not that of a process from which this one was forked."""
@@ -209,10 +202,10 @@ class _Child:
         self.due -= 1
         return outcome
 
-    def is_ready(self) -> bool:
+    def is_ready(self, wait: bool = False) -> bool:
         """Whether it has answered everything, and so has the object."""
         with self._living():
-            while self.due and self.connection.poll():
+            while self.due and (wait or self.connection.poll()):
                 _, error = self.receive()
                 if error:
                     raise error
@@ -234,7 +227,24 @@ _LOCK = threading.RLock()
 _kept: _Pool | None = None
 
 
-def _end(children: list[_Child]) -> None:
+def end() -> None:
+    """Ends the processes that wait for the next object, and gives their memory back."""
+    with _LOCK:
+        if _kept:
+            _kept.end()
+
+
+@contextmanager
+def _all_or_none() -> Iterator[None]:
+    """Ends all processes where one of them has died, or an interrupt came: the others are in the midst of something."""
+    try:
+        yield
+    except BaseException:
+        end()
+        raise
+
+
+def _kill(children: list[_Child]) -> None:
     for child in children:
         child.process.kill()
     for child in children:

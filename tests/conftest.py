@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from msmeta import cli, runs
+from msmeta import cli, runs, workers
 from msmeta.experiments import training
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -28,6 +28,13 @@ def store(tmp_path, monkeypatch):
             place.save_result({k: v for k, v in entry.items() if k not in ("kind", "config")})
 
     return put
+
+
+@pytest.fixture(scope="module")
+def no_worker_stays():
+    """Ends the processes of a module's tests, which have no part in those of others."""
+    yield
+    workers.end()
 
 
 @pytest.fixture

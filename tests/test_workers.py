@@ -15,6 +15,8 @@ import torch
 from msmeta import ConfigError, DivergedError, UserError, machine, workers
 from msmeta.workers import Team, Worker
 
+pytestmark = pytest.mark.usefixtures("no_worker_stays")
+
 
 class Odd(Exception):
     """One that cannot be sent."""
@@ -68,14 +70,6 @@ def pids(team, wait=True):
         return [pid for _, _, pid, _ in team.call("take")]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def ended():
-    """No process is left for the tests of other modules."""
-    yield
-    if workers._kept:
-        workers._kept.end()
-
-
 def test_each_has_its_share_of_one_memory():
     team = team_of()
     with team.ready() as squares:
@@ -104,8 +98,7 @@ def test_processes_serve_the_next_object_and_one_that_is_too_large_gets_others()
 
 
 def test_one_works_alone_until_it_has_waited_long_enough():
-    if workers._kept:
-        workers._kept.end()
+    workers.end()
     before, team = multiprocessing.active_children(), Team(Squares(10), 3, patience=math.inf)
     for _ in range(2):
         assert pids(team, wait=False) == [os.getpid()]

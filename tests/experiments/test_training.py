@@ -226,7 +226,7 @@ def shared(monkeypatch):
     """Trains with two workers that are there from the first iteration on; none is left to the next test."""
     monkeypatch.setattr("msmeta.experiments.few_shot.experiment.team_of", lambda work, size: wait(Team(work, size)))
     yield partial(few_shot.train, SMALL["few_shot"], "cpu", workers=2)
-    workers._kept.end()
+    workers.end()
 
 
 def wait(team):
@@ -236,7 +236,9 @@ def wait(team):
 
 def test_workers_change_nothing(tmp_path, shared, last_state, whole):
     result = shared(results_root=tmp_path)
-    assert result["provenance"]["workers"] == 2 and whole["few_shot"][0]["provenance"]["workers"] == 1
+    alone, shared = (each["provenance"] for each in (whole["few_shot"][0], result))
+    assert (alone["workers"], alone["workers_memory_bytes"]) == (1, 0)
+    assert shared["workers"] == 2 and shared["workers_memory_bytes"] > 10**7
     assert_same_run(result, last_state, whole["few_shot"])
 
 

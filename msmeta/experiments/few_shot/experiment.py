@@ -71,7 +71,12 @@ class FewShot:
 
     @property
     def how(self) -> dict[str, Any]:
-        return {"task_chunk": self.chunk, "workers": self.team.most}
+        """workers_memory_bytes: of the workers beside this process, at the most, without what they share."""
+        others = []
+        if self.team.most > 1:
+            with self.team.ready():
+                _, *others = self.team.call("unshared_memory")
+        return {"task_chunk": self.chunk, "workers": self.team.most, "workers_memory_bytes": sum(others)}
 
     def begin(self, iteration: int, state: dict[str, Any] | None) -> None:
         config, start = self.config, self.model.init(self.config.seed) if state is None else state["theta"]

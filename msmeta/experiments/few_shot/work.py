@@ -43,6 +43,7 @@ class Work:
         self.counts = [min(chunk, count - start) for start in range(0, count, chunk)]
         values = 2 + sum(value.numel() for value in self.theta.values())
         self.found = torch.empty(len(self.counts), values, device=images.device)
+        self.test_samplers: dict[str, EpisodeSampler] = {}
 
     def _sampler(self, split: str, seed: int) -> EpisodeSampler:
         config = self.config
@@ -81,7 +82,7 @@ class Work:
         self, worker: Worker, first: int, last: int, split: str, window: int | tuple[int, ...] | None
     ) -> list[int]:
         """In each of the worker's share of these test episodes."""
-        sampler = self._sampler(split, TEST_SEED)
+        sampler = self.test_samplers.setdefault(split, self._sampler(split, TEST_SEED))
         blocks = range(first, last, EVALUATION_BLOCK)
         chunks = [
             (block // EVALUATION_BLOCK, slice(start, min(start + self.chunk, EVALUATION_BLOCK, last - block)))

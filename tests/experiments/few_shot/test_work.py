@@ -5,7 +5,7 @@ from functools import cache, partial
 import pytest
 import torch
 
-from msmeta import data, workers
+from msmeta import data
 from msmeta.bilevel import detach
 from msmeta.experiments import few_shot
 from msmeta.experiments.distributed import World
@@ -13,13 +13,7 @@ from msmeta.experiments.few_shot.config import META_OPTIMIZERS
 from msmeta.experiments.few_shot.step import MetaStepper
 from msmeta.workers import Team, Worker
 
-
-@pytest.fixture(scope="module", autouse=True)
-def ended():
-    """No process is left for the tests of other modules."""
-    yield
-    if workers._kept:
-        workers._kept.end()
+pytestmark = pytest.mark.usefixtures("no_worker_stays")
 
 
 def config_of(estimator, window=1, **changes):
