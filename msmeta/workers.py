@@ -20,7 +20,7 @@ import time
 import traceback
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -90,11 +90,12 @@ class Team:
 
         Raises UserError where processes cannot be started.
         """
-        with _LOCK:
+        with _LOCK if self.size > 1 else nullcontext():
             try:
                 if self.size > 1 and (self._patience <= 0 or _kept is not None and _kept.alive()):
-                    with _all_or_none():
-                        self._pool = self._share()
+                    self._pool = self._share()
+                else:  # what was shared may have become another object's since
+                    self._work = self._given
                 yield self._work
             finally:
                 self._pool = None
@@ -132,15 +133,19 @@ class Team:
     def _share(self) -> _Pool:
         """The processes, which have the object in their memory, or are about to."""
         global _kept
-        if not (_kept and _kept.alive() and _kept.holds() is self):
-            file = io.BytesIO()
-            packer = _Packer(file)
-            packer.dump(self._given)
-            if not (_kept and _kept.alive() and packer.size <= _kept.room):
-                end()
-                _kept = _Pool(packer.size)
-            self._work = _kept.hold(self, file.getvalue(), packer.storages.values())
-        _kept.grow(self.size - 1)
+        with _all_or_none():
+            try:
+                if not (_kept and _kept.alive() and _kept.holds() is self):
+                    file = io.BytesIO()
+                    packer = _Packer(file)
+                    packer.dump(self._given)
+                    if not (_kept and _kept.alive() and packer.size <= _kept.room):
+                        end()
+                        _kept = _Pool(packer.size)
+                    self._work = _kept.hold(self, file.getvalue(), packer.storages.values())
+                _kept.grow(self.size - 1)
+            except (OSError, AssertionError) as error:  # the latter in a process that may have none, as a pool's
+                raise UserError(f"cannot start worker processes ({error}): use --workers 1") from error
         return _kept
 
 
@@ -151,10 +156,7 @@ class _Pool:
         self.room = -(-size // _ROUNDED) * _ROUNDED
         self.children: list[_Child] = []
         self._owner, self._message = os.getpid(), b""
-        try:
-            self.memory = _CONTEXT.RawArray(ctypes.c_byte, self.room + _ALIGNED)  # a file that has no name
-        except OSError as error:
-            raise _no_start(error) from error
+        self.memory = _CONTEXT.RawArray(ctypes.c_byte, self.room + _ALIGNED)  # a file that has no name
         self.end = Finalize(self, _kill, [self.children], exitpriority=100)
 
     def alive(self) -> bool:
@@ -172,13 +174,9 @@ class _Pool:
 
     def grow(self, count: int) -> None:
         """To so many children at least."""
-        try:
-            while len(self.children) < count:
-                child = _Child(self.memory)
-                self.children.append(child)
-                child.send(None, self._message)
-        except (OSError, AssertionError) as error:  # the latter in a process that may have none, as a pool's
-            raise _no_start(error) from error
+        while len(self.children) < count:
+            self.children.append(_Child(self.memory))
+            self.children[-1].send(None, self._message)
 
 
 class _Child:
@@ -250,10 +248,6 @@ def _kill(children: list[_Child]) -> None:
     for child in children:
         child.process.join()
         child.connection.close()
-
-
-def _no_start(error: Exception) -> UserError:
-    return UserError(f"cannot start worker processes ({error}): use --workers 1")
 
 
 @contextmanager

@@ -97,6 +97,22 @@ def test_processes_serve_the_next_object_and_one_that_is_too_large_gets_others()
     assert pids(team_of()) == large
 
 
+def test_who_works_alone_again_has_its_own_numbers():
+    """It had a part of the processes without waiting for them; then another object had their memory, and they ended."""
+    team_of()
+    first = Team(Squares(10), 3, patience=math.inf)
+    pids(first, wait=False)
+    assert multiprocessing.active_children()
+    second = team_of()
+    with second.ready() as squares:
+        squares.numbers.zero_()
+        second.call("take")
+    workers.end()
+    assert pids(first, wait=False) == [os.getpid()]
+    with first.ready() as squares:
+        assert torch.equal(squares.found, torch.arange(10.0) ** 2)
+
+
 def test_one_works_alone_until_it_has_waited_long_enough():
     workers.end()
     before, team = multiprocessing.active_children(), Team(Squares(10), 3, patience=math.inf)
