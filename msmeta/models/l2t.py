@@ -142,7 +142,7 @@ class _DistanceGradients(Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.save_for_backward(grad, feature, weight, apart)
         ctx.positions = positions
-        pull = _pull(grad, apart, positions)
+        pull = apart * _factor(grad, apart, positions)
         return pull @ weight, _flat(pull).t() @ _flat(feature), pull.sum((0, 1))
 
     @staticmethod
@@ -150,16 +150,19 @@ class _DistanceGradients(Function):
     def backward(ctx: Any, u: Tensor, a: Tensor, c: Tensor) -> tuple[Tensor | None, ...]:
         grad, feature, weight, apart = ctx.saved_tensors
         along = F.linear(u, weight, c).add_(F.linear(feature, a))
-        by_grad = (along * apart).mean(ctx.positions) * 2
+        by_grad, factor = (along * apart).mean(ctx.positions) * 2, _factor(grad, apart, ctx.positions)
         if not any(needed(ctx)[1:4]):
             return by_grad, *(None,) * 5
-        moved, pull = _pull(grad, along, ctx.positions), _pull(grad, apart, ctx.positions)
-        by_weight = _flat(moved).t() @ _flat(feature) + _flat(pull).t() @ _flat(u)
-        return by_grad, moved @ weight + pull @ a, by_weight, moved.sum((0, 1)), None, None
+        moved = along.mul_(factor)
+        by_feature, by_weight, by_bias = moved @ weight, _flat(moved).t() @ _flat(feature), moved.sum((0, 1))
+        del along, moved  # the largest of all, before there is another one
+        pull = apart * factor
+        return by_grad, by_feature.add_(pull @ a), by_weight.addmm_(_flat(pull).t(), _flat(u)), by_bias, None, None
 
 
-def _pull(grad: Tensor, apart: Tensor, positions: int) -> Tensor:
-    return apart * (grad * (2 / apart.shape[positions])).unsqueeze(positions)
+def _factor(grad: Tensor, apart: Tensor, positions: int) -> Tensor:
+    """What makes e' of e."""
+    return (grad * (2 / apart.shape[positions])).unsqueeze(positions)
 
 
 def _flat(rows: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 from msmeta import data, runs
 from msmeta.bilevel import Params, State
 from msmeta.data import Images, MinibatchSampler
+from msmeta.dynamics import SGD, Adam
 from msmeta.errors import ConfigError
 from msmeta.experiments import training
 from msmeta.experiments.distributed import World
@@ -26,7 +27,7 @@ from msmeta.experiments.training import Row, Training
 from msmeta.experiments.transfer import sources
 from msmeta.experiments.transfer.config import TARGETS, TransferConfig
 from msmeta.experiments.transfer.sources import SOURCES
-from msmeta.experiments.transfer.step import Iteration, TransferProblem, transfer_iteration
+from msmeta.experiments.transfer.step import GraphedStepper, Iteration, TransferProblem, transfer_iteration
 from msmeta.models.l2t import L2T
 from msmeta.models.resnet import ResNet
 from msmeta.models.vgg9 import VGG9
@@ -95,18 +96,23 @@ class Transfer:
         buffers = {name: self._here(values) for name, values in inner.buffers.items()}
         self.inner, self.statistics = State(self._here(inner.phi), buffers, inner.step), self._here(statistics)
         self.theta = {name: torch.nn.Parameter(value) for name, value in self._here(theta).items()}
-        self.optimizer = None
+        self.optimizer, self.graphed, on_gpu = None, None, self.device.type == "cuda"
         if theta:
             self.optimizer = torch.optim.Adam(
-                self.theta.values(), lr=config.meta_lr, weight_decay=config.meta_weight_decay
-            )
+                self.theta.values(), config.meta_lr, weight_decay=config.meta_weight_decay, fused=on_gpu,
+                capturable=on_gpu,
+            )  # fmt: skip
             if state is not None:
                 self.optimizer.load_state_dict(state["optimizer"])
+        for value in self.theta.values():  # filled at each iteration, where a graph finds it again
+            value.grad = torch.zeros_like(value)
         self.batches = self.sampler.from_step(iteration, workers=0 if self.images.side == 32 else LOADERS)
+        if on_gpu and self.world.size == 1:
+            self.graphed = self._graphed(iteration)
 
     def state(self) -> dict[str, Any]:
         return {
-            "inner": (self.inner.phi, self.inner.buffers, self.inner.step),
+            "inner": (self.inner.phi, self.inner.buffers, int(self.inner.step)),
             "statistics": self.statistics,
             "theta": {name: value.detach() for name, value in self.theta.items()},
             "optimizer": self.optimizer.state_dict() if self.optimizer else None,
@@ -116,13 +122,14 @@ class Transfer:
         return done.iteration / (self.config.epochs * self.sampler.batches)
 
     def block(self, done: Training) -> list[Row]:
-        """One iteration of Algorithm 1, and the step on θ."""
-        statistics = {name: value.clone() for name, value in self.statistics.items()}
-        found = self._iteration(*next(self.batches), done.iteration // self.sampler.batches, statistics)
-        if found.meta:
-            for name, value in self.theta.items():
-                value.grad = found.meta.grad[name]
-            self.optimizer.step()
+        """One iteration of Algorithm 1 and step of θ, or as many as a graph does at once, up to the next look."""
+        at, config = done.iteration, self.config
+        dynamics = config.dynamics(at // self.sampler.batches)
+        if self.graphed:
+            until = min((at // n + 1) * n for n in (config.log_every, self.sampler.batches))
+            return self.graphed.run(self.batches, at, min(self.graphed.block, until - at), dynamics.lr)
+        statistics = _copies(self.statistics)
+        found = self._iteration(*next(self.batches), self.inner, dynamics, statistics)
         self.inner, self.statistics = found.state, statistics
         outer = found.meta.loss.item() if found.meta else None
         change = None if found.gradient_change is None else found.gradient_change.item()
@@ -133,7 +140,7 @@ class Transfer:
         if within == 0:
             accuracy = evaluate(self.target, self.inner.phi, self.statistics, self.images, "validation")
             if accuracy > max(done.curve["accuracy"], default=-1.0):
-                done.best = self.inner.phi, self.statistics
+                done.best = _copies(self.inner.phi), _copies(self.statistics)
             training.add_point(done.curve, (epoch, done.seconds, accuracy))
 
     def accuracy(self, done: Training, row: Row) -> float | None:
@@ -163,15 +170,36 @@ class Transfer:
     def _here(self, params: Params) -> Params:
         return {name: value.to(self.device) for name, value in params.items()}
 
-    def _iteration(self, x: Tensor, y: Tensor, epoch: int, statistics: Params) -> Iteration:
-        config, dynamics, share = self.config, self.config.dynamics(epoch), len(y) / self.config.batch
+    def _iteration(self, x: Tensor, y: Tensor, inner: State, dynamics: SGD | Adam, statistics: Params) -> Iteration:
+        """One iteration of Algorithm 1, and the step on θ."""
+        config, share = self.config, len(y) / self.config.batch
         batch = self.l2t and self.l2t.source_batch(self.source.features(x), self.sizes)
         problem = TransferProblem(self.target, self.l2t, x, y, batch, config.beta, self.world, share)
-        return transfer_iteration(
-            problem, self.inner, self.theta, dynamics, config.steps, config.window, statistics,
+        found = transfer_iteration(
+            problem, inner, self.theta, dynamics, config.steps, config.window, statistics,
             first_order=config.estimator == "first-order", transfer_rate=config.transfer_rate,
             rollback=config.rollback,
         )  # fmt: skip
+        if found.meta:
+            grads = [value.grad for value in self.theta.values()]
+            torch._foreach_copy_(grads, [found.meta.grad[name] for name in self.theta])
+            self.optimizer.step()
+        return found
+
+    def _graphed(self, iteration: int) -> GraphedStepper:
+        """The same as one graph, which moves `inner` and `statistics` in place."""
+        dynamics = self.config.dynamics(0)
+        names = {"sgd": ("velocity",), "adam": ("mean", "square")}[self.config.optimizer]
+        zeros = {name: {k: torch.zeros_like(v) for k, v in self.inner.phi.items()} for name in names}
+        state = replace(self.inner, buffers=zeros | self.inner.buffers)
+
+        def iterate(x: Tensor, y: Tensor, inner: State, lr: Tensor, statistics: Params) -> Iteration:
+            return self._iteration(x, y, inner, replace(dynamics, lr=lr), statistics)
+
+        batch = self.sampler.batch_at(iteration)
+        graphed = GraphedStepper(iterate, state, self.statistics, self.theta, self.optimizer, batch)
+        self.inner = graphed.state
+        return graphed
 
     @torch.no_grad()
     def _meta_metrics(self) -> dict[str, Any]:
@@ -197,6 +225,10 @@ class Transfer:
 
 train = partial(training.train, Transfer)
 """`training.train` of a TransferConfig."""
+
+
+def _copies(params: Params) -> Params:
+    return {name: value.clone() for name, value in params.items()}
 
 
 @torch.no_grad()

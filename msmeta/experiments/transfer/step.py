@@ -1,8 +1,13 @@
-"""Meta-transfer learning (Section 5.1): one iteration of Algorithm 1, on any target network and batch."""
+"""Meta-transfer learning (Section 5.1): one iteration of Algorithm 1, on any target network and batch.
+
+On a GPU the iteration, with its step of θ, is one CUDA graph, replayed many times for each time that the host looks at
+the losses.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,7 +29,9 @@ from msmeta.bilevel import (
     task_dot,
 )
 from msmeta.dynamics import SGD, Adam, adapt, advance, partition
+from msmeta.errors import DivergedError
 from msmeta.estimators import MultiStep
+from msmeta.experiments import graphs
 from msmeta.experiments.distributed import World
 from msmeta.models.l2t import L2T, SourceBatch
 
@@ -133,9 +140,10 @@ def transfer_iteration(
     if problem.l2t is None:
         return Iteration(state, total)
     fast, seen = replace(dynamics, lr=transfer_rate * dynamics.lr), {}
+    compared = (0, 1) if transfer_steps > 1 and window == 1 else ()
 
     def inner(theta: Params, t: int) -> Dynamics:
-        return _Noting(fast if t < transfer_steps else dynamics, seen, t, world)
+        return _Noting(fast if t < transfer_steps else dynamics, seen if t in compared else {}, t, world)
 
     bilevel, meta, after = problem.bilevel(state, transfer_steps), None, state
     if first_order:
@@ -146,7 +154,7 @@ def transfer_iteration(
         after = adapt(bilevel, begin(bilevel, theta)[1], theta, inner, windows)[0].detach()
     if meta:
         world.sum_([meta.loss, *meta.grad.values()])
-    change = _change(seen[0], seen[1]) if transfer_steps > 1 and window == 1 else None
+    change = _change(seen[0], seen[1]) if compared else None
     return Iteration(state if rollback else meta.state if meta else after, total, meta, change)
 
 
@@ -197,3 +205,72 @@ def _first_order(
     adapted, trail = adapt(bilevel, first, theta, inner, windows)
     total = problem.total(detach(adapted.phi), theta)
     return conclude(theta, adapted, trail, total, *gradients([(total, None)], theta))
+
+
+class GraphedStepper:
+    """Iterations each of which is a replay of one CUDA graph, `block` of them for each time that the host waits.
+
+    iterate: images, labels, state, learning rate of φ, statistics -> Iteration; it moves the statistics in place and θ
+    by `optimizer`, from gradients that stay where they are. state: with all of the optimiser's buffers. batch: images
+    and labels, of which the shapes count. The graph's inputs are copies of each batch and of the learning rate, φ and
+    its optimiser's state are carried over in place, and the losses are read after a block.
+    """
+
+    block = 25
+
+    def __init__(
+        self,
+        iterate: Callable[[Tensor, Tensor, State, Tensor, Params], Iteration],
+        state: State,
+        statistics: Params,
+        theta: Params,
+        optimizer: torch.optim.Optimizer | None,
+        batch: tuple[Tensor, Tensor],
+    ) -> None:
+        x, y = batch
+        # Adam's bias correction and the rate's schedule go on: numbers that a graph has to find on the device.
+        step, self.lr = (torch.ones((), dtype=torch.float64, device=x.device) for _ in range(2))
+        self.iterate, self.state, self.statistics = iterate, replace(state, step=step.fill_(state.step)), statistics
+        self.x, self.y, self.given = x.clone(), y.clone(), ()
+        self.found = torch.zeros(self.block, 3, dtype=x.dtype, device=x.device)
+        self.at = torch.zeros(1, dtype=torch.int64, device=x.device)
+        grads = [value.grad for value in theta.values()]
+        changed = [*self._carried(self.state), *statistics.values(), *grads, self.found, self.at]
+        self.replay = graphs.capture(self._next, changed, x.device, optimizer)
+
+    def run(
+        self, batches: Iterator[tuple[Tensor, Tensor]], first: int, count: int, lr: float
+    ) -> list[tuple[float | None, ...]]:
+        """`count` iterations from number `first`, `block` at the most: total loss, outer loss, change of the gradient.
+
+        lr: of φ. Raises DivergedError that names the iteration.
+        """
+        self.lr.fill_(lr)
+        self.at.zero_()
+        for _ in range(count):
+            for own, value in zip((self.x, self.y), next(batches), strict=True):
+                own.copy_(value)
+            self.replay()
+        rows = self.found[:count].tolist()
+        for i, row in enumerate(rows):
+            for name, loss in zip(("total", "outer"), row, strict=False):
+                if not math.isfinite(loss):
+                    where = f"training diverged at iteration {first + i + 1}: {name} loss is {loss}"
+                    raise DivergedError(f"{where}: lower the learning rate or the meta learning rate")
+        return [tuple(v if given else None for v, given in zip(row, self.given, strict=True)) for row in rows]
+
+    def _next(self) -> None:
+        """The block's next iteration; reads and writes only what lies on the device."""
+        found = self.iterate(self.x, self.y, self.state, self.lr, self.statistics)
+        row = [found.total, found.meta and found.meta.loss, found.gradient_change]
+        self.given = [value is not None for value in row]
+        row = torch.stack([torch.zeros_like(found.total) if value is None else value for value in row])
+        with torch.no_grad():
+            torch._foreach_copy_(self._carried(self.state), self._carried(found.state))
+            self.found.index_copy_(0, self.at, row[None])
+            self.at += 1
+
+    def _carried(self, state: State) -> list[Tensor]:
+        """What an iteration leaves to the next one, in the order of this stepper's own."""
+        parts = [(state.phi, self.state.phi), *((state.buffers[k], own) for k, own in self.state.buffers.items())]
+        return [state.step, *(values[name] for values, own in parts for name in own)]

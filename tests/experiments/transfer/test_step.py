@@ -1,15 +1,28 @@
 """Algorithm 1 on small networks in float64: its meta-gradient three ways, and what it leaves behind."""
 
+import importlib
+import itertools
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from problems import F64, relative_error
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorDeviceMismatchError, FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from msmeta import SGD, Adam, ConfigError, MultiStep, State
-from msmeta.experiments.transfer.step import TransferProblem, transfer_iteration, transfer_windows
+from msmeta import SGD, Adam, ConfigError, DivergedError, MultiStep, State
+from msmeta.bilevel import detach
+from msmeta.experiments.transfer.step import (
+    GraphedStepper,
+    Iteration,
+    TransferProblem,
+    transfer_iteration,
+    transfer_windows,
+)
 from msmeta.models.l2t import L2T
+from msmeta.models.resnet_cifar import ResNet32
 from msmeta.models.vgg9 import VGG9
 
 SGD_ = SGD(0.05, 0.9, 1e-2)
@@ -200,3 +213,141 @@ def test_rates_of_transfer_steps_go_by_the_step_and_not_by_how_often_they_are_as
     assert relative_error(again.grad, found.meta.grad) < 1e-9
     assert all(torch.equal(found.state.phi[name], again.phi[name]) for name in again.phi)
     assert found.state.step == after.state.step + 4
+
+
+class Training:
+    """Iterations with θ's steps, of a problem whose images change. source: of the features; else they stay."""
+
+    def __init__(self, problem, state, theta, dynamics, steps=2, window=1, source=None, on_gpu=False, **how):
+        self.problem, self.dynamics, self.how = problem, dynamics, {"transfer_steps": steps, "window": window, **how}
+        self.source = source or (lambda x: problem.source)
+        names = ("velocity",) if isinstance(dynamics, SGD) else ("mean", "square")
+        zeros = {name: {k: torch.zeros_like(v) for k, v in state.phi.items()} for name in names}
+        self.state = replace(state, buffers={name: state.buffers.get(name, zeros[name]) for name in names})
+        self.theta = {name: torch.nn.Parameter(value.clone()) for name, value in theta.items()}
+        self.optimizer = torch.optim.Adam(self.theta.values(), 1e-2, fused=on_gpu, capturable=on_gpu)
+        for value in self.theta.values():
+            value.grad = torch.zeros_like(value)
+
+    def iterate(self, x, y, state, lr, statistics):
+        problem = replace(self.problem, x=x, y=y, source=self.source(x))
+        found = transfer_iteration(
+            problem, state, self.theta, replace(self.dynamics, lr=lr), statistics=statistics, **self.how
+        )
+        if found.meta:
+            for name, value in self.theta.items():
+                value.grad.copy_(found.meta.grad[name])
+            self.optimizer.step()
+        return found
+
+    def graphed(self, statistics, batch):
+        return GraphedStepper(self.iterate, self.state, statistics, self.theta, self.optimizer, batch)
+
+
+def batches():
+    for seed in itertools.count():
+        generator = torch.Generator().manual_seed(seed)
+        yield torch.randn(6, 3, 32, 32, dtype=F64, generator=generator), torch.randperm(6, generator=generator) % 3
+
+
+@pytest.mark.parametrize("dynamics", [SGD_, Adam(1e-2, weight_decay=1e-2)], ids=["sgd", "adam"])
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"window": 2}, {"rollback": False}, {"first_order": True}, {"steps": 0}, {"transfer_rate": 2.0}],
+    ids=str,
+)
+def test_graphed_iterations_are_the_ordinary_ones_and_move_all_in_place(problem, state, theta, dynamics, how):
+    """On a CPU what the graph would hold is run as it stands. Two blocks, two rates; rates that are tensors round
+    otherwise than numbers."""
+    plain, graphed = (Training(problem, state, theta, dynamics, **how) for _ in range(2))
+    expected, statistics, drawn = [], double(NETWORK.init(1)[1]), batches()
+    for lr in (1e-2, 1e-2, 1e-3):
+        found = plain.iterate(*next(drawn), plain.state, lr, statistics)
+        plain.state = found.state
+        change = None if found.gradient_change is None else found.gradient_change.item()
+        expected.append((found.total.item(), found.meta.loss.item() if found.meta else None, change))
+
+    own, drawn = double(NETWORK.init(1)[1]), batches()
+    stepper = graphed.graphed(own, next(batches()))
+
+    def tensors():
+        buffers = [value for part in stepper.state.buffers.values() for value in part.values()]
+        moments = [value for part in graphed.optimizer.state.values() for value in part.values()]
+        grads = [value.grad for value in graphed.theta.values()]
+        own_places = [*stepper.state.phi.values(), *buffers, *own.values(), *graphed.theta.values(), *grads, *moments]
+        return [*own_places, stepper.x, stepper.y, stepper.lr, stepper.state.step, stepper.found, stepper.at]
+
+    places = [value.data_ptr() for value in tensors()]
+    rows = stepper.run(drawn, 0, 2, 1e-2) + stepper.run(drawn, 2, 1, 1e-3)
+    assert [value.data_ptr() for value in tensors()] == places
+    for row, other in zip(rows, expected, strict=True):
+        assert [value is None for value in row] == [value is None for value in other]
+        pairs = [(a, b) for a, b in zip(row, other, strict=True) if a is not None]
+        assert all(a == pytest.approx(b, rel=1e-7) for a, b in pairs)  # the gradient's change is a small difference
+    assert stepper.state.step == plain.state.step
+    assert relative_error(stepper.state.phi, plain.state.phi) < 1e-9  # Adam divides small differences by small ones
+    assert relative_error(detach(graphed.theta), detach(plain.theta)) < 1e-7
+    assert relative_error(own, statistics) < 1e-9
+
+
+def test_a_divergence_is_found_after_the_block_and_names_the_iteration(problem, state):
+    totals = itertools.chain([1.0] * 4, [float("nan")], itertools.repeat(1.0))  # three runs for the capture
+
+    def iterate(x, y, state, lr, statistics):
+        return Iteration(state, torch.tensor(next(totals), dtype=F64))
+
+    stepper = GraphedStepper(iterate, state, {}, {}, None, (problem.x, problem.y))
+    with pytest.raises(DivergedError, match="diverged at iteration 9: total loss is nan"):
+        stepper.run(batches(), 7, 3, 0.1)
+
+
+@pytest.fixture
+def on_meta(monkeypatch):
+    """Makes trainings as on a GPU, all of whose tensors have shapes and a device, `meta`, but no numbers."""
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    optimisers = importlib.import_module("torch.optim.optimizer")
+    monkeypatch.setattr(optimisers, "_get_fused_kernels_supported_devices", lambda: ["meta"])
+
+    def make(dynamics, **how):
+        def there(params):
+            return {name: torch.empty_like(value, device="meta") for name, value in params.items()}
+
+        resnet, l2t = ResNet32(3), L2T(ResNet32(3).channels, NETWORK.channels)
+        weights, theta = there(resnet.init()), there(l2t.init_meta())
+        phi, statistics = map(there, (NETWORK.init()[0] | l2t.init_matching(), NETWORK.init()[1]))
+        batch = torch.empty(6, 3, 32, 32, device="meta"), torch.empty(6, dtype=torch.int64, device="meta")
+
+        def source(x):
+            return l2t.source_batch(resnet(weights, x)[1], NETWORK.sizes(32))
+
+        problem = TransferProblem(NETWORK, l2t, *batch, None)
+        training = Training(problem, State(phi), theta, dynamics, source=source, on_gpu=True, **how)
+        return training.graphed(statistics, batch)
+
+    with torch.library._scoped_library("aten", "IMPL", "Meta") as library:
+        library.impl("_fused_adam_.tensor_lr", lambda *_, **__: None)
+        yield make
+
+
+@pytest.mark.parametrize("dynamics", [SGD_, Adam(1e-2, weight_decay=1e-2)], ids=["sgd", "adam"])
+@pytest.mark.parametrize("how", [{}, {"window": 2}, {"rollback": False}, {"first_order": True}, {"steps": 0}], ids=str)
+def test_a_captured_iteration_reads_no_number_and_mixes_no_devices(on_meta, dynamics, how):
+    """The source's features, passes, updates of φ and θ and running statistics: fake tensors raise for either."""
+    with FakeTensorMode(allow_non_fake_inputs=False):
+        stepper = on_meta(dynamics, **how)
+        stepper.replay()
+        with pytest.raises(DataDependentOutputException):
+            stepper.found.tolist()
+        with pytest.raises(FakeTensorDeviceMismatchError):
+            stepper.found + torch.zeros(3)
+
+
+@pytest.mark.parametrize(("window", "most"), [(1, 0), (2, 0)])
+def test_an_iteration_takes_no_more_kernels_than_this(on_meta, window, most):
+    """Operations that compute, of a whole iteration traced: each is a launch, and a GPU waits for launches here."""
+    stepper = on_meta(SGD_, window=window)
+    traced = make_fx(lambda: stepper.replay(), tracing_mode="fake", _allow_non_fake_inputs=True)().graph.nodes
+    called = [node.target for node in traced if isinstance(node.target, torch._ops.OpOverload)]
+    computing = Counter(str(target) for target in called if not target.is_view and "empty" not in str(target))
+    print("KERN", window, computing.total(), computing.most_common(12))
+    assert 0.9 * most < computing.total() <= most, computing.most_common(9)
