@@ -342,12 +342,11 @@ def test_a_captured_iteration_reads_no_number_and_mixes_no_devices(on_meta, dyna
             stepper.found + torch.zeros(3)
 
 
-@pytest.mark.parametrize(("window", "most"), [(1, 0), (2, 0)])
+@pytest.mark.parametrize(("window", "most"), [(1, 5485), (2, 3490)])
 def test_an_iteration_takes_no_more_kernels_than_this(on_meta, window, most):
     """Operations that compute, of a whole iteration traced: each is a launch, and a GPU waits for launches here."""
     stepper = on_meta(SGD_, window=window)
     traced = make_fx(lambda: stepper.replay(), tracing_mode="fake", _allow_non_fake_inputs=True)().graph.nodes
     called = [node.target for node in traced if isinstance(node.target, torch._ops.OpOverload)]
     computing = Counter(str(target) for target in called if not target.is_view and "empty" not in str(target))
-    print("KERN", window, computing.total(), computing.most_common(12))
     assert 0.9 * most < computing.total() <= most, computing.most_common(9)
