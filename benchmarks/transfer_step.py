@@ -6,11 +6,11 @@ Work: ResNet-32 -> VGG-9 at 32x32, batch 128, 100 classes, and ResNet-34 -> ResN
 on a GPU and 8 on a CPU; random images and weights, on which the time does not depend. "Replayed reverse" is how the
 algorithm was published, as derived anew in tests/experiments/transfer/test_step.py: states are kept on the way, each
 step is run again on the way back and differentiated by φ and θ, and the source network is run anew for each transfer
-loss. Each measurement is a process of its own, so that peak memory is its own; methods take turns in rounds, so that a
-drift of the machine's speed falls on all of them. The floor counts passes: a gradient of the target network is one
-forward and backward pass (as timed in the same process), a Hessian-vector product two, the product of the first
-window, which needs no Hessian, two thirds, and the source network runs forward once. Prints medians and writes
-results/benchmarks/transfer_step.json. Run it on an idle machine.
+loss; at 32x32 its layers are torch's own. Each measurement is a process of its own, so that peak memory is its own;
+methods take turns in rounds, so that a drift of the machine's speed falls on all of them. The floor counts passes: a
+gradient of the target network is one forward and backward pass (as timed in the same process), a Hessian-vector
+product two, the product of the first window, which needs no Hessian, two thirds, and the source network runs forward
+once. Prints medians and writes results/benchmarks/transfer_step.json. Run it on an idle machine.
 """
 
 import argparse
@@ -34,6 +34,7 @@ from msmeta.experiments.transfer import (
 )
 from msmeta.experiments.transfer.config import TARGETS
 from msmeta.models.l2t import L2T
+from msmeta.models.vgg9 import VGG9
 
 MINUTES = 45
 
@@ -85,12 +86,35 @@ def rows_of(setting: str, width: float) -> list[Row]:
     return [*rows, Row(setting, "sgd", common | {"steps": 2, "window": 1}, replayed=True)]
 
 
+class PlainVGG9(VGG9):
+    """Of torch's own layers alone."""
+
+    def __call__(self, params, x, statistics=None, training=True):
+        features = []
+        for number, block in enumerate(self.blocks):
+            for name in (f"block{number}.{layer}" for layer in range(len(block))):
+                known = (statistics[f"{name}.mean"], statistics[f"{name}.variance"]) if statistics else (None, None)
+                x = F.conv2d(x, params[f"{name}.weight"], None, 1, 1)
+                x = F.relu(F.batch_norm(x, *known, params[f"{name}.scale"], params[f"{name}.shift"], training))
+            features.append(x)
+            x = F.max_pool2d(x, 2)
+        return F.linear(x.flatten(1), params["head.weight"], params["head.bias"]), features
+
+
+class PlainL2T(L2T):
+    """Its feature matching as well."""
+
+    def distances(self, phi, source, features):
+        matched = (F.conv2d(f, phi[f"match{t}.weight"], phi[f"match{t}.bias"]) for t, f in enumerate(features))
+        return [(m - s).square().mean((2, 3)) for m, s in zip(matched, source.resized, strict=True)]
+
+
 def iteration(row: Row, device: torch.device, batch: int) -> tuple[Callable[[], object], ...]:
     """(the iteration, one forward and backward pass of the target, the source's forward pass), each to be called."""
     chosen, own = row.config(), SETTINGS[row.setting]
-    target = TARGETS[chosen.target](chosen, own.way)
-    source = sources.load(chosen.source, device)
-    l2t = L2T(source.channels, target.channels)
+    plain, source = row.replayed and own.side == 32, sources.load(chosen.source, device)
+    target = PlainVGG9(own.way, chosen.width) if plain else TARGETS[chosen.target](chosen, own.way)
+    l2t = (PlainL2T if plain else L2T)(source.channels, target.channels)
     phi, statistics, theta = (
         {name: value.to(device) for name, value in part.items()}
         for part in (target.init()[0] | l2t.init_matching(), target.init()[1], l2t.init_meta())

@@ -165,10 +165,14 @@ def test_a_mistake_ends_in_one_line(monkeypatch, capsys):
     assert capsys.readouterr() == ("", "few_shot_costs.py: tasks=0: it must be at least 1\n")
 
 
-def test_the_replayed_reverse_is_the_same_meta_gradient():
+@pytest.mark.parametrize(
+    "kinds", [(VGG9, L2T), (transfer_step.PlainVGG9, transfer_step.PlainL2T)], ids=["own", "plain"]
+)
+def test_the_replayed_reverse_is_the_same_meta_gradient(kinds):
     torch.manual_seed(0)
     network, dynamics = VGG9(way=3, width=1 / 64), SGD(0.05, 0.9, 1e-2)
     l2t = L2T((2, 3), network.channels)
+    other = transfer_step.PlainVGG9(3, 1 / 64), transfer_step.PlainL2T((2, 3), network.channels)
     features = [torch.randn(4, channels, 32, 32, dtype=F64) for channels in (2, 3)]
     source, x = l2t.source_batch(features, network.sizes(32)), torch.randn(4, 3, 32, 32, dtype=F64)
     problem = TransferProblem(network, l2t, x, torch.tensor([0, 1, 2, 0]), source)
@@ -177,5 +181,6 @@ def test_the_replayed_reverse_is_the_same_meta_gradient():
     theta = {name: value.double() for name, value in l2t.init_meta().items()}
     own = transfer_iteration(problem, State(phi), theta, dynamics, 2, 1)
     statistics = {name: value.double() for name, value in statistics.items()}
-    replayed = transfer_step.replayed_reverse(lambda: problem, State(phi), theta, dynamics, 2, statistics)
+    again = TransferProblem(*other, x, problem.y, source)
+    replayed = transfer_step.replayed_reverse(lambda: again, State(phi), theta, dynamics, 2, statistics)
     assert relative_error(replayed, own.meta.grad) < 1e-9  # the same sums in another order
