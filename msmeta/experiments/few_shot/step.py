@@ -125,15 +125,16 @@ def mean(found: Sequence[Found], tasks: Sequence[int]) -> Found:
 
 
 def task_chunk(config: FewShotConfig, device: torch.device) -> int:
-    """Tasks processed together: the config's own number, or all on a GPU; on a CPU the fastest measured (benchmarks/),
-    which stays within 1 GB. It follows from the config and the kind of device alone, as sums are rounded by it."""
+    """Tasks processed together: the config's own number, or all on a GPU; on a CPU the fastest measured, which
+    stays within 1 GB for two workers. It follows from config and kind of device alone, as sums are rounded by it."""
     if config.task_chunk is not None:
         return config.task_chunk
     if device.type == "cuda":
         return config.tasks
     if config.dataset in RGB:
         return 1
-    return min(4, max(1, 80 // (config.way * config.shot)), math.ceil(config.tasks / 2))
+    held = config.way * (config.shot + 5) * config.filters  # 2 tasks of 20-way 5-shot, 32 filters, take 430 MB
+    return min(4, max(1, 16_000 // held), math.ceil(config.tasks / 2))
 
 
 class MetaStepper:

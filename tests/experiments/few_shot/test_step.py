@@ -172,7 +172,9 @@ def test_training_does_not_depend_on_torchs_threads(changes):
 @pytest.mark.parametrize(
     ("dataset", "changes", "cpu"),
     [("glyphs", {"tasks": 32}, 4), ("glyphs", {"tasks": 5}, 3), ("glyphs", {"tasks": 1}, 1),
-     ("glyphs", {"tasks": 32, "way": 20, "shot": 2}, 2), ("glyphs", {"tasks": 32, "way": 20, "shot": 5}, 1),
+     ("glyphs", {"tasks": 32, "way": 20, "shot": 1, "filters": 64}, 2),
+     ("glyphs", {"tasks": 32, "way": 20, "shot": 5, "filters": 32}, 2),
+     ("glyphs", {"tasks": 32, "way": 20, "shot": 5, "filters": 64}, 1),
      ("miniimagenet", {"tasks": 4}, 1), ("glyphs", {"tasks": 32, "task_chunk": 7}, 7)],
 )  # fmt: skip
 def test_tasks_worked_on_at_once_follow_from_the_config(dataset, changes, cpu):
