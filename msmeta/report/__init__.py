@@ -12,6 +12,7 @@ from msmeta.report import (
     gradients,
     live,
     paper,
+    scaling,
     speed,
     status,
     transfer,
@@ -23,5 +24,6 @@ from msmeta.report.style import measured_with, origin, show, stored_benchmark
 
 __all__ = [
     "check_parameters", "costs", "exploration", "few_shot", "gradients", "live", "measured_with", "origin", "paper",
-    "run_by_papermill", "show", "speed", "status", "stored_benchmark", "transfer", "transfer_figures", "transfer_time",
+    "run_by_papermill", "scaling", "show", "speed", "status", "stored_benchmark", "transfer", "transfer_figures",
+    "transfer_time",
 ]  # fmt: skip

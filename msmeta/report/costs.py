@@ -97,7 +97,7 @@ def _measured(result: Result, way: int, shot: int) -> tuple[pd.DataFrame, costs.
     """The cells of a setting by T, measured, predicted (ms and MB) and counted; and the model that is fitted to them,
     None where there are no more cells than constants."""
     own = [row for row in result["metrics"] if (row["way"], row["shot"]) == (way, shot)]
-    cells = [costs.Cell(**{name: row[name] for name in costs.Cell.__dataclass_fields__}) for row in own]
+    cells = [costs.Cell.of(row) for row in own]
     model = costs.fit(cells, own) if len(own) > _CONSTANTS else None
     columns = {
         "method": [cell.label for cell in cells],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
@@ -123,9 +123,11 @@ class FewShotConfig(Config):
         """The inner optimiser."""
         return OPTIMIZERS[self.optimizer](self.lr, self.momentum, self.weight_decay)
 
-    def build_estimator(self, generator: torch.Generator | None) -> Estimator:
-        """The estimator; `generator` is the source of the directions of those that draw them."""
-        return ESTIMATORS[self.estimator].build(self, generator)
+    def build_estimator(self, generator: torch.Generator | None, backward: str = "autograd") -> Estimator:
+        """The estimator; `generator` is the source of the directions of those that draw them. backward: of `multistep`,
+        the only one that has a choice; the same meta-gradient either way."""
+        built = ESTIMATORS[self.estimator].build(self, generator)
+        return built if backward == "autograd" else replace(built, backward=backward)
 
 
 def label(config: FewShotConfig) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -34,7 +34,9 @@ REPEATS = 3
 
 @dataclass(frozen=True)
 class Cell:
-    """One measurement. filters, tasks: of the network and the meta-batch. steps: T. Raises ConfigError."""
+    """One measurement. filters, tasks: of the network and the meta-batch. steps: T. task_chunk: tasks worked on at once,
+    None for as many as in training. size: side of the images (px), drawings, or photographs with `photographs`.
+    backward: of `multistep`. Raises ConfigError."""
 
     estimator: str
     window: int
@@ -43,9 +45,18 @@ class Cell:
     steps: int
     filters: int = 64
     tasks: int = 2
+    task_chunk: int | None = None
+    size: int = 28
+    photographs: bool = False
+    backward: str = "autograd"
 
     def __post_init__(self) -> None:
         self.config()
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Cell:
+        """That of a stored measurement."""
+        return cls(**{name: row[name] for name in cls.__dataclass_fields__ if name in row})
 
     @property
     def label(self) -> str:
@@ -55,8 +66,13 @@ class Cell:
     def config(self) -> FewShotConfig:
         """Omniglot's protocol with this many steps; where N does not divide T the last window is shorter."""
         window = 1 if self.window == 1 else uniform(self.steps, self.window)
-        changes = {"steps": self.steps, "filters": self.filters, "tasks": self.tasks}
+        changes = {"steps": self.steps, "filters": self.filters, "tasks": self.tasks, "task_chunk": self.task_chunk}
         return preset_config("paper", "omniglot", self.way, self.shot, self.estimator, window, **changes)
+
+    def model(self) -> Conv4:
+        """The network: strided for drawings, pooled for photographs."""
+        channels = 3 if self.photographs else 1
+        return Conv4(self.way, channels, self.size, self.filters, pool=self.photographs)
 
 
 def uniform(steps: int, window: int) -> tuple[int, ...]:
@@ -78,24 +94,28 @@ def measure(cell: Cell, device: str = "auto") -> dict[str, float]:
 
 def meta_iteration(cell: Cell, device: torch.device) -> dict[str, float]:
     """The same, in this process, which keeps its memory as in training; a single worker, one thread on a CPU."""
+    times, memory = machine.timed(call(cell, device), device, REPEATS)
+    at_once = min(cell.tasks, task_chunk(cell.config(), device))
+    return {"seconds": statistics.median(times), "bytes": memory, "tasks_at_once": at_once}
+
+
+def call(cell: Cell, device: torch.device) -> Callable[[], object]:
+    """The meta-iteration, on random images, in a process that keeps its memory."""
     if device.type == "cpu":
         machine.keep_freed_memory()
-    config = cell.config()
-    model, episodes = Conv4(cell.way, filters=cell.filters), random_episodes(config, device)
+    config, model = cell.config(), cell.model()
+    episodes = random_episodes(config, device, model.channels, model.size)
     theta = {name: value.to(device).requires_grad_() for name, value in model.init(0).items()}
-    estimator, chunk = config.build_estimator(None), task_chunk(config, device)
-    times, memory = machine.timed(
-        lambda: meta_gradient(estimator, model, theta, episodes, chunk, config.inner_shot), device, REPEATS
-    )
-    return {"seconds": statistics.median(times), "bytes": memory, "tasks_at_once": min(cell.tasks, chunk)}
+    estimator, chunk = config.build_estimator(None, cell.backward), task_chunk(config, device)
+    return lambda: meta_gradient(estimator, model, theta, episodes, chunk, config.inner_shot)
 
 
-def random_episodes(config: FewShotConfig, device: torch.device) -> Episodes:
+def random_episodes(config: FewShotConfig, device: torch.device, channels: int = 1, size: int = 28) -> Episodes:
     """A meta-batch of the config's shapes."""
     generator, labels = torch.Generator().manual_seed(0), torch.arange(config.way)
 
     def part(count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        x = torch.rand(config.tasks, config.way * count, 1, 28, 28, generator=generator)
+        x = torch.rand(config.tasks, config.way * count, channels, size, size, generator=generator)
         return x.to(device), labels.repeat_interleave(count).repeat(config.tasks, 1).to(device)
 
     return Episodes(*part(config.shot), *part(config.query))
@@ -136,7 +156,7 @@ def work(cell: Cell) -> tuple[float, float]:
     gradient takes 3F - f and a Hessian-vector product by double backward another 6F - 4f. Bytes: each convolution's
     output and its gradient are written once and read twice in a gradient, and as often again, twice, in a product.
     """
-    forward, first, activations = _image_work(Conv4(cell.way, filters=cell.filters))
+    forward, first, activations = _image_work(cell.model())
     found = counts(cell)
     flops = found.gradient * (3 * forward - first) + found.product * (6 * forward - 4 * first)
     passes = 6 * found.gradient + 12 * found.product
@@ -195,7 +215,7 @@ def fit(cells: Sequence[Cell], measured: Sequence[dict[str, float]]) -> CostMode
 
 def state_bytes(cell: Cell) -> int:
     """Parameters of one task, float32."""
-    return 4 * sum(value.numel() for value in Conv4(cell.way, filters=cell.filters).init(0).values())
+    return 4 * sum(value.numel() for value in cell.model().init(0).values())
 
 
 def _relative_least_squares(columns: Sequence[tuple[float, float]], values: np.ndarray) -> tuple[float, float]:
