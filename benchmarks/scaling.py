@@ -3,18 +3,18 @@
     python benchmarks/scaling.py [--rounds 2] [--filters 32] [--tasks 4]
 
 Work: Conv4 on 28x28 drawings, 5-way 1-shot, T = 8, 15 query images a class, all tasks at once, float32, random images;
-from there one factor after another is turned. Each measurement is one thread of a process of its own that has done a tiny
-meta-iteration before, so that what it grows by is not the libraries' code; the points take turns in rounds. Every third
-point is for the fit of the rates, the others check it (`msmeta.experiments.few_shot.plan`). Prints log-log slopes, and
-writes results/benchmarks/scaling.json. Run it on an idle machine.
+from there one factor after another is turned. Each measurement is one thread of a process of its own that has done tiny
+meta-iterations before, so that what it grows by is not the libraries' code; the points take turns in rounds. Every
+third point is for the fit of the rates, the others check it (`msmeta.experiments.few_shot.plan`). Prints log-log slopes
+and how far the fit is off, and writes results/benchmarks/scaling.json. Run it on an idle machine.
 """
 
 import argparse
+import statistics
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from msmeta import machine, runs
@@ -25,8 +25,13 @@ from msmeta.experiments.few_shot.tally import Tally
 
 MINUTES = 6
 CPU = torch.device("cpu")
-EXACT, ADJOINT, FIRST_ORDER = {"window": 1}, {"window": 1, "backward": "adjoint"}, {"estimator": "first-order"}
-WINDOW = {"window": 8}
+EXACT, ADJOINT, WINDOW, FIRST_ORDER = (
+    {"estimator": estimator, "window": window, "backward": backward}
+    for estimator, window, backward in (
+        ("multistep", 1, "autograd"), ("multistep", 1, "adjoint"), ("multistep", 8, "autograd"),
+        ("first-order", 1, "autograd"),
+    )
+)  # fmt: skip
 STEPS = (1, 2, 4, 8, 16, 32, 64)
 LONG = 1.0  # seconds from which on a measurement is timed once
 
@@ -39,6 +44,7 @@ FACTORS = {
     "size": (28, 56, 84),
 }
 """What is turned for exact, windowed and first-order meta-gradients alike."""
+SIDES = (21, 42, 84)  # of photographs
 
 
 def points(base: Cell) -> Iterator[tuple[str, int, Cell]]:
@@ -57,7 +63,7 @@ def points(base: Cell) -> Iterator[tuple[str, int, Cell]]:
             for value in values:
                 more = {"tasks": 4 * base.tasks} if factor == "task_chunk" else {}
                 yield factor, value, replace(base, **method, **more, **{factor: value})
-        for size in (21, 42, 84):
+        for size in SIDES:
             yield "photographs", size, replace(base, **method, size=size, photographs=True, tasks=2, task_chunk=1)
 
 
@@ -73,6 +79,7 @@ def measure(cell: Cell) -> dict[str, float]:
     if times[0] < LONG:
         more, again = machine.timed(iteration, CPU, 2)
         times, grown = times + more, grown + again
+    print(f"{cell.label}: {1000 * min(times):.0f} ms, {grown / 1e6:.0f} MB; {cell}", flush=True)
     return {"seconds": min(times), "bytes": grown, "process": process}
 
 
@@ -105,12 +112,8 @@ def main() -> None:
 def rates(rows: list[dict[str, Any]]) -> plan.Rates:
     """Fitted to the rows that are for it; how much more than predicted the others took."""
     own = [row for row in rows if row["fitted"]]
-    tallies = [Tally(**row["tally"]) for row in own]
-    found = plan.fit(
-        tallies,
-        *([row[name] for row in own] for name in ("seconds", "bytes")),
-        float(np.median([row["process"] for row in rows])),
-    )
+    tallies, process = [Tally(**row["tally"]) for row in own], statistics.median(row["process"] for row in rows)
+    found = plan.fit(tallies, *([row[name] for row in own] for name in ("seconds", "bytes")), process)
     above = [row["bytes"] / found.growth(Tally(**row["tally"])) - 1 for row in rows if not row["fitted"]]
     return replace(found, off=max(above))
 

@@ -182,3 +182,35 @@ def test_an_interrupt_anywhere_ends_in_one_line(msmeta, monkeypatch):
     monkeypatch.setattr("msmeta.data.status", interrupt)
     status, _, err = msmeta("data", "list")
     assert status == 130 and err.split() == ["msmeta:", "interrupted"]
+
+
+PLAN = ["plan", "--dataset", "glyphs", "--preset", "smoke", "--steps", "2"]
+
+
+def test_a_plan_lists_what_fits_and_chooses(msmeta, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    status, out, _ = msmeta(*PLAN, "--memory", "1GB")
+    rows = [line.split("│")[1:-1] for line in out.splitlines() if line.startswith("│")]
+    assert status == 0 and [[cell.strip() for cell in row[:4]] for row in rows] == [
+        ["1", "autograd", "2", "2"],
+        ["1", "adjoint", "4", "2"],
+        ["2", "autograd", "1", "1"],
+        ["2", "adjoint", "2", "1"],
+    ]
+    assert "time, are not measured here" in out and out.splitlines()[-1].startswith("chosen: N = 1, autograd: the")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--memory", "much"], "--memory much: give a size such as 24GB"),
+        (["--memory", "1KB"], "nothing fits: N = 2 with adjoint needs"),
+        (["--memory", "1GB", "--device", "tpu"], "--device tpu: give cpu or cuda"),
+        (["--memory", "1GB", "--window", "2"], "No such option: --window"),
+        (["--memory", "1GB", "--way", "0"], "way=0: it must be at least 1"),
+        ([], "Missing option '--memory'"),
+    ],
+)
+def test_an_impossible_plan_is_one_line(msmeta, arguments, message):
+    status, out, err = msmeta(*PLAN, *arguments)
+    assert status == 2 and out == "" and err.startswith("msmeta: ") and len(err.splitlines()) == 1 and message in err

@@ -1,4 +1,4 @@
-"""The command line: `msmeta data`, `train`, `tune`, `sweep`, `bench` and `results`.
+"""The command line: `msmeta data`, `train`, `tune`, `sweep`, `plan`, `bench` and `results`.
 
 A user's mistake ends in one line on standard error and exit status 2; a diverged run in status 3, Ctrl-C in 130.
 """
@@ -46,6 +46,10 @@ def main() -> NoReturn:
         from msmeta.cli import train
 
         train.add_to(train_app, tune_app)
+    if sys.argv[1:2] in ([], ["--help"], ["plan"]):
+        from msmeta.cli import plan
+
+        plan.add_to(app)
     try:
         status = app(standalone_mode=False)
     except UserError as error:

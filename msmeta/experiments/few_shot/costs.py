@@ -34,8 +34,8 @@ REPEATS = 3
 
 @dataclass(frozen=True)
 class Cell:
-    """One measurement. filters, tasks: of the network and the meta-batch. steps: T. task_chunk: tasks worked on at once,
-    None for as many as in training. size: side of the images (px), drawings, or photographs with `photographs`.
+    """One measurement. filters, tasks: of the network and the meta-batch. steps: T. task_chunk: tasks worked on at
+    once, None for as many as in training. size: side of the images (px), which are drawings or `photographs`.
     backward: of `multistep`. Raises ConfigError."""
 
     estimator: str
@@ -94,6 +94,9 @@ def measure(cell: Cell, device: str = "auto") -> dict[str, float]:
 
 def meta_iteration(cell: Cell, device: torch.device) -> dict[str, float]:
     """The same, in this process, which keeps its memory as in training; a single worker, one thread on a CPU."""
+    times, memory = machine.timed(call(cell, device), device, REPEATS)
+    at_once = min(cell.tasks, task_chunk(cell.config(), device))
+    return {"seconds": statistics.median(times), "bytes": memory, "tasks_at_once": at_once}
     times, memory = machine.timed(call(cell, device), device, REPEATS)
     at_once = min(cell.tasks, task_chunk(cell.config(), device))
     return {"seconds": statistics.median(times), "bytes": memory, "tasks_at_once": at_once}

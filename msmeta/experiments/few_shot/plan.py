@@ -4,11 +4,11 @@ For a chunk of tasks that are worked on together, on one core,
 
     seconds = a F + b C + c M + d n + e m        bytes = u H + v W + r
 
-F: floating-point operations of convolutions and products, a (s). C: bytes that these read and write, b (s/byte). M:
-bytes that all other kernels read and write, c (s/byte). n: convolutions and products, d (s each). m: the other kernels,
-e (s each). H: the most bytes of tensors at one time, W: of one convolution's operands; u and v are what the C library's
-and the convolutions' own memory add (bytes/byte), r is what a process takes without any (bytes). Rates are not negative.
-Chunks follow one another: seconds add up, and the largest one's bytes count.
+F: floating-point operations of convolutions and products, at a s each. C: bytes that these read and write, at b s a
+byte. M: bytes that all other kernels read and write, at c s a byte. n, m: how many there are of either kind, at d and
+e s each. H: the most bytes of tensors at one time; W: of one convolution's operands; u and v (bytes a byte) are what
+the C library and the convolutions' own memory add, r is what a process takes without any of it (bytes). No rate is
+negative. Chunks follow one another: their seconds add up, and the largest one's bytes count.
 
 The counts are affine in K, the windows: with an image's share of them, K windows of S support images and a query pass
 of Q images take (K S + Q) shares of a gradient and K S of a Hessian-vector product, and `autograd` holds K S images'
@@ -126,22 +126,21 @@ class Option:
 class Plan:
     """The options by window, exact first; of each window `autograd` first. chosen: None where none fits.
 
-    chunk: tasks at once. rates: of which machine, None where they are not measured. least: the option that needs the
-    least, and the same with one task at a time, where that is less.
+    chunk: tasks at once. measured_on: the machine whose rates were taken, None where none is measured. least: where
+    nothing fits, the option that needs the least, as it is and with one task at a time.
     """
 
     options: list[Option]
     chosen: Option | None
     chunk: int
     measured_on: str | None
-    least: Option
-    least_alone: Option
+    least: tuple[Option, Option] | None
 
     def require_fit(self) -> Option:
         """The chosen option. Raises UserError, with what would fit, where there is none."""
         if self.chosen:
             return self.chosen
-        least, alone = self.least, self.least_alone
+        least, alone = self.least
         line = f"nothing fits: N = {least.window} with {least.backward} needs {in_words(least.needs)}"
         if self.chunk > 1:
             line += f" with {self.chunk} tasks at a time, N = {alone.window} with {alone.backward} "
@@ -150,7 +149,7 @@ class Plan:
 
 
 def plan(config: FewShotConfig, memory: float, device: str = "cpu") -> Plan:
-    """What each window that divides T takes, for both backward passes, and the choice among what fits in `memory` bytes.
+    """What each window that divides T takes with either backward pass, and the choice of what fits `memory` (bytes).
 
     The choice is the smallest window that fits, since it is the nearest to the exact meta-gradient, and of its backward
     passes the faster one; where times are not known, the one with fewer gradients. It fits where what is predicted, and
@@ -166,14 +165,12 @@ def plan(config: FewShotConfig, memory: float, device: str = "cpu") -> Plan:
     rates = found[0] if found else None
     options = _options(config, memory, chunk, rates, on_cpu)
     fitting = [option for option in options if option.fits]
-    alone = options if chunk == 1 else _options(config, memory, 1, rates, on_cpu)
-    return Plan(
-        options,
-        min(fitting, key=lambda option: (option.window, option.seconds or 0.0, option.gradients), default=None),
-        chunk,
-        found[1]["device"] if found else None,
-        *(min(some, key=lambda option: option.needs) for some in (options, alone)),
-    )
+    least = None
+    if not fitting:
+        both = options, options if chunk == 1 else _options(config, memory, 1, rates, on_cpu)
+        least = tuple(min(some, key=lambda option: option.needs) for some in both)
+    chosen = min(fitting, key=lambda option: (option.window, option.seconds or 0.0, option.gradients), default=None)
+    return Plan(options, chosen, chunk, found[1]["device"] if found else None, least)
 
 
 def _options(config: FewShotConfig, memory: float, chunk: int, rates: Rates | None, on_cpu: bool) -> list[Option]:
