@@ -79,7 +79,6 @@ def measure(cell: Cell) -> dict[str, float]:
     if times[0] < LONG:
         more, again = machine.timed(iteration, CPU, 2)
         times, grown = times + more, grown + again
-    print(f"{cell.label}: {1000 * min(times):.0f} ms, {grown / 1e6:.0f} MB; {cell}", flush=True)
     return {"seconds": min(times), "bytes": grown, "process": process}
 
 

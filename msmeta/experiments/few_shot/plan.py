@@ -65,7 +65,7 @@ class Rates:
 
 
 def fit(tallies: Sequence[Tally], seconds: Sequence[float], grown: Sequence[float], process: float) -> Rates:
-    """Rates that are not negative, with the least sum of squared relative errors.
+    """Rates that are not negative, with the least sum of squared relative errors, of what was measured as more than 0.
 
     tallies: of whole meta-iterations. grown: bytes by which a process grew.
     """
@@ -75,7 +75,8 @@ def fit(tallies: Sequence[Tally], seconds: Sequence[float], grown: Sequence[floa
 
 
 def _least(columns: np.ndarray, values: Sequence[float]) -> list[float]:
-    relative = columns / np.asarray(values, dtype=float)[:, None]
+    values = np.asarray(values, dtype=float)
+    relative = (columns / np.where(values > 0, values, 1)[:, None])[values > 0]  # a process may not have grown at all
     scale = relative.max(0)  # of counts as unlike as operations and kernels
     return (nnls(relative / scale, np.ones(len(relative)))[0] / scale).tolist()
 
