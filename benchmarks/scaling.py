@@ -5,8 +5,8 @@
 Work: Conv4 on 28x28 drawings, 5-way 1-shot, T = 8, 15 query images a class, all tasks at once, float32, random images;
 from there one factor after another is turned. Each measurement is one thread of a process of its own that has done tiny
 meta-iterations before, so that what it grows by is not the libraries' code; the points take turns in rounds. Every
-third point is for the fit of the rates, the others check it (`msmeta.experiments.few_shot.plan`). Prints log-log slopes
-and how far the fit is off, and writes results/benchmarks/scaling.json. Run it on an idle machine.
+third point with T < 64 is for the fit of the rates, the others check it (`msmeta.experiments.few_shot.plan`). Prints
+log-log slopes and how far the fit is off, and writes results/benchmarks/scaling.json. Run it on an idle machine.
 """
 
 import argparse
@@ -99,7 +99,13 @@ def main() -> None:
     measured = machine.in_turns(measure, cells, given.rounds)
     tallies = [plan.whole(cell.config(), cell.model(), cell.config().task_chunk, cell.backward) for cell in cells]
     rows = [
-        {"turned": turned[cell], **asdict(cell), **row, "tally": asdict(counted), "fitted": i % 3 == 0}
+        {
+            "turned": turned[cell],
+            **asdict(cell),
+            **row,
+            "tally": asdict(counted),
+            "fitted": i % 3 == 0 and cell.steps < STEPS[-1],
+        }
         for i, (cell, row, counted) in enumerate(zip(cells, measured, tallies, strict=True))
     ]
     result = {"config": vars(given), "rates": asdict(rates(rows)), "metrics": rows}

@@ -11,6 +11,7 @@ from msmeta.report import (
     few_shot,
     gradients,
     live,
+    outlook,
     paper,
     scaling,
     speed,
@@ -23,7 +24,7 @@ from msmeta.report.parameters import check_parameters, run_by_papermill
 from msmeta.report.style import measured_with, origin, show, stored_benchmark
 
 __all__ = [
-    "check_parameters", "costs", "exploration", "few_shot", "gradients", "live", "measured_with", "origin", "paper",
-    "run_by_papermill", "scaling", "show", "speed", "status", "stored_benchmark", "transfer", "transfer_figures",
-    "transfer_time",
+    "check_parameters", "costs", "exploration", "few_shot", "gradients", "live", "measured_with", "origin", "outlook",
+    "paper", "run_by_papermill", "scaling", "show", "speed", "status", "stored_benchmark", "transfer",
+    "transfer_figures", "transfer_time",
 ]  # fmt: skip

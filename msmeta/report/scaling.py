@@ -15,7 +15,17 @@ from msmeta.experiments.few_shot.costs import Cell
 from msmeta.experiments.few_shot.plan import Rates
 from msmeta.experiments.few_shot.tally import Tally
 from msmeta.report.statistics import plus_minus
-from msmeta.report.style import BLIND_SAFE, Result, drawn, legend_below, panels, plain_ticks, styled, table_of
+from msmeta.report.style import (
+    BLIND_SAFE,
+    Result,
+    drawn,
+    find_benchmark,
+    legend_below,
+    panels,
+    plain_ticks,
+    styled,
+    table_of,
+)
 
 TARGETS = {"seconds": 0.15, "bytes": 0.10}
 """How far off the cost model may be, as a share."""
@@ -73,6 +83,11 @@ class Line:
     counted: dict[str, list[float]]
 
 
+def stored() -> Result | None:
+    """The measurement, None where it was not run."""
+    return find_benchmark("benchmarks/scaling")
+
+
 def lines(result: Result, factor: str) -> list[Line]:
     """In order of the factor's values."""
     rates, found = Rates(**result["rates"]), []
@@ -127,7 +142,7 @@ def slopes(result: Result) -> str:
     """Log-log slopes of time and memory in each factor, measured and counted, in Markdown."""
     rows = []
     for factor, words in AXES.items():
-        for line in lines(result, factor):
+        for line in (line for line in lines(result, factor) if len(line.values) > 1):
             cells = [f"{words} | {line.label}"]
             for quantity in TARGETS:
                 measured, counted = (found[quantity] for found in (line.measured, line.counted))
@@ -141,9 +156,11 @@ def slopes(result: Result) -> str:
 
 def slope(values: Sequence[float], found: Sequence[float]) -> tuple[float, float | None]:
     """Of a line through the logarithms, and the half-width of its 95 % interval where there are more than two."""
-    fitted = stats.linregress(np.log(values), np.log(found))
-    count = len(values)
-    return float(fitted.slope), float(stats.t.ppf(0.975, count - 2) * fitted.stderr) if count > 2 else None
+    x, y, count = np.log(values), np.log(found), len(values)
+    if count == 2:
+        return float((y[1] - y[0]) / (x[1] - x[0])), None
+    fitted = stats.linregress(x, y)
+    return float(fitted.slope), float(stats.t.ppf(0.975, count - 2) * fitted.stderr)
 
 
 def slope_text(values: Sequence[float], found: Sequence[float]) -> str:
@@ -184,6 +201,22 @@ def worst(result: Result, quantity: str, count: int = 6) -> str:
         )
     unit = "time (ms)" if quantity == "seconds" else "memory (MB)"
     return table_of(f"Method | T | tasks are | filters | tasks / at once | images | {unit} | predicted off (%)", rows)
+
+
+def longest(result: Result) -> str:
+    """At the largest T, which the rates were not fitted to: memory and time of a few ways, measured and predicted."""
+    steps = max(Cell.of(row).steps for row in result["metrics"])
+    rows, rates = [], Rates(**result["rates"])
+    for row in result["metrics"]:
+        cell = Cell.of(row)
+        if cell.steps == steps and (cell.window, cell.backward) in ((1, "autograd"), (1, "adjoint"), (8, "autograd")):
+            predicted = predict(rates, row)
+            cells = [f"{cell.label}, {cell.backward}"]
+            for name, unit in (("bytes", 1e6), ("seconds", 1e-3)):
+                off = predicted[name] / row[name] - 1
+                cells += [f"{row[name] / unit:.0f}", f"{predicted[name] / unit:.0f}", f"{100 * off:+.0f}"]
+            rows.append(" | ".join(cells))
+    return table_of("Method | memory (MB) | predicted | off (%) | time (ms) | predicted | off (%)", rows)
 
 
 def _off(result: Result, quantity: str, fitted: bool) -> list[tuple[dict[str, Any], float]]:
