@@ -191,6 +191,8 @@ def test_one_factor_after_another_is_turned_and_rates_are_fitted_to_a_third_of_t
     monkeypatch.setattr(scaling, "STEPS", (1, 4))
     monkeypatch.setattr(scaling, "FACTORS", {"task_chunk": (1,)})
     monkeypatch.setattr(scaling, "SIDES", (21,))
+    monkeypatch.setattr(machine, "in_turns", lambda measure, rows, rounds: [measure(row) for row in rows])
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)  # which would stay
     result = run(scaling, "--filters", "2", "--tasks", "1", "--rounds", "1")
     rows, exact, names = result["metrics"], ("multistep", 1, "autograd"), ("estimator", "window", "backward")
     turned = {(*pair, *(row[name] for name in names)) for row in rows for pair in row["turned"]}
