@@ -97,9 +97,6 @@ def meta_iteration(cell: Cell, device: torch.device) -> dict[str, float]:
     times, memory = machine.timed(call(cell, device), device, REPEATS)
     at_once = min(cell.tasks, task_chunk(cell.config(), device))
     return {"seconds": statistics.median(times), "bytes": memory, "tasks_at_once": at_once}
-    times, memory = machine.timed(call(cell, device), device, REPEATS)
-    at_once = min(cell.tasks, task_chunk(cell.config(), device))
-    return {"seconds": statistics.median(times), "bytes": memory, "tasks_at_once": at_once}
 
 
 def call(cell: Cell, device: torch.device) -> Callable[[], object]:
