@@ -193,9 +193,9 @@ def test_a_plan_lists_what_fits_and_chooses(msmeta, monkeypatch):
     rows = [line.split("│")[1:-1] for line in out.splitlines() if line.startswith("│")]
     assert status == 0 and [[cell.strip() for cell in row[:4]] for row in rows] == [
         ["1", "autograd", "2", "2"],
-        ["1", "adjoint", "4", "2"],
+        ["1", "adjoint", "3", "2"],
         ["2", "autograd", "1", "1"],
-        ["2", "adjoint", "2", "1"],
+        ["2", "adjoint", "1", "1"],
     ]
     assert "time, are not measured here" in out and out.splitlines()[-1].startswith("chosen: N = 1, autograd: the")
 
@@ -204,7 +204,7 @@ def test_a_plan_lists_what_fits_and_chooses(msmeta, monkeypatch):
     ("arguments", "message"),
     [
         (["--memory", "much"], "--memory much: give a size such as 24GB"),
-        (["--memory", "1KB"], "nothing fits: N = 2 with adjoint needs"),
+        (["--memory", "1KB"], "nothing fits: N = 2 with autograd needs"),
         (["--memory", "1GB", "--device", "tpu"], "--device tpu: give cpu or cuda"),
         (["--memory", "1GB", "--window", "2"], "No such option: --window"),
         (["--memory", "1GB", "--way", "0"], "way=0: it must be at least 1"),

@@ -181,7 +181,7 @@ def _options(config: FewShotConfig, memory: float, chunk: int, rates: Rates | No
             changed = replace(config, window=window)
             counted = whole(changed, model, chunk, backward, "cpu" if on_cpu else "cuda")
             windows = len(partition(config.steps, window))
-            gradients = windows if backward == "autograd" else 2 * windows + recomputed(windows)
+            gradients = windows if backward == "autograd" else 2 * windows - 1 + recomputed(windows)
             inputs = input_bytes(config, model)
             size = counted.held + inputs if rates is None else rates.process + inputs + rates.growth(counted)
             needs = size if rates is None else size + rates.off * rates.growth(counted)

@@ -60,8 +60,8 @@ def test_every_window_is_listed_with_what_it_takes(config, measured):
     measured(asdict(RATES))
     found = plan(config, 1e12)
     assert [(o.window, o.backward, o.gradients, o.products) for o in found.options] == [
-        (1, "autograd", 8, 8), (1, "adjoint", 16, 8), (2, "autograd", 4, 4), (2, "adjoint", 8, 4),
-        (4, "autograd", 2, 2), (4, "adjoint", 4, 2), (8, "autograd", 1, 1), (8, "adjoint", 2, 1),
+        (1, "autograd", 8, 8), (1, "adjoint", 15, 8), (2, "autograd", 4, 4), (2, "adjoint", 7, 4),
+        (4, "autograd", 2, 2), (4, "adjoint", 3, 2), (8, "autograd", 1, 1), (8, "adjoint", 1, 1),
     ]  # fmt: skip
     exact = found.options[0]
     assert found.require_fit() == found.chosen == exact and found.measured_on == "a processor" and found.chunk == 2
@@ -75,16 +75,16 @@ def test_every_window_is_listed_with_what_it_takes(config, measured):
 def test_the_smallest_window_that_fits_is_chosen_and_the_faster_backward_pass_of_it(config, measured):
     measured(asdict(RATES))
     needs = {(o.window, o.backward): o.needs for o in plan(config, 1e12).options}
-    assert needs[1, "adjoint"] < needs[8, "autograd"] < needs[1, "autograd"]
+    assert max(needs[1, "adjoint"], needs[8, "autograd"]) < needs[1, "autograd"]
     chosen = plan(config, needs[1, "autograd"] - 1).chosen
     assert (chosen.window, chosen.backward) == (1, "adjoint")
     two, one = (
-        r"N = 8 with adjoint needs \d+ MB with 2 tasks at a time",
-        r"N = 8 with adjoint \d+ MB with --task-chunk 1",
+        r"N = 8 with autograd needs \d+ MB with 2 tasks at a time",
+        r"N = 8 with autograd \d+ MB with --task-chunk 1",
     )
     with pytest.raises(UserError, match=f"^nothing fits: {two}, {one}; --filters, --query or --shot lower it further$"):
         plan(config, 4e8).require_fit()
-    with pytest.raises(UserError, match=r"^nothing fits: N = 8 with adjoint needs \d+ MB; --filters"):
+    with pytest.raises(UserError, match=r"^nothing fits: N = 8 with autograd needs \d+ MB; --filters"):
         plan(replace(config, task_chunk=1), 4e8).require_fit()
 
 
