@@ -134,11 +134,11 @@ def begin(problem: Bilevel, theta: Params) -> tuple[Params, State]:
         return isinstance(value, torch.nn.Parameter) and not value.requires_grad
 
     require_params(theta, "theta")
-    theta = {name: value.detach().clone().requires_grad_(not is_frozen(value)) for name, value in theta.items()}
-    if not any(value.requires_grad for value in theta.values()):
+    if all(map(is_frozen, theta.values())):
         raise ConfigError("theta has nothing to learn: it is empty, or all of it is frozen by requires_grad=False")
-    state = problem.init(dict(theta))
-    state = state if isinstance(state, State) else State(state)
+    copies = torch._foreach_mul([value.detach() for value in theta.values()], 1)  # one operation on a GPU
+    theta = {name: copy.requires_grad_(not is_frozen(theta[name])) for name, copy in zip(theta, copies, strict=True)}
+    state = found if isinstance(found := problem.init(dict(theta)), State) else State(found)
     for name, values in {"phi": state.phi, **state.buffers}.items():
         require_params(values, f"{name} as init returned it", problem.tasks)
     still = {value.untyped_storage().data_ptr() for value in theta.values() if not value.requires_grad}

@@ -94,11 +94,11 @@ class EpisodeSampler:
     def gather(self, places: Tensor) -> Episodes:
         """The tasks at these places, which lie on the device of the data; nothing here waits for the host."""
         tasks = len(places)
-        x = self._images(places.flatten()).unflatten(0, places.shape)
+        x = self._images(places.flatten()).to(torch.float32).div_(255).unflatten(0, places.shape)
 
         def batch(part: Tensor) -> tuple[Tensor, Tensor]:
             labels = torch.arange(self.way, device=part.device).repeat_interleave(part.shape[2]).repeat(tasks, 1)
-            return part.flatten(1, 2).to(torch.float32).div_(255), labels
+            return part.flatten(1, 2), labels
 
         return Episodes(*batch(x[:, :, : self.shot]), *batch(x[:, :, self.shot :]))
 

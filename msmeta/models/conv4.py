@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from msmeta.bilevel import Params
-from msmeta.models.layers import batch_norm, conv2d, laid_out
+from msmeta.models.layers import batch_norm, conv2d, laid_out, relu_
 
 BLOCKS = 4
 
@@ -68,7 +68,7 @@ class Conv4:
         for block in range(1, BLOCKS + 1):
             x = conv2d(x.to(low), params[f"conv{block}.weight"].flatten(0, 1).to(low), stride, 1, groups=tasks)
             scale, shift = params[f"norm{block}.weight"].flatten(), params[f"norm{block}.bias"].flatten()
-            x = F.relu_(batch_norm(x, scale, shift))
+            x = relu_(batch_norm(x, scale, shift))
             if self.pool:
                 x = F.max_pool2d(x, 2)
         x = x if self.pool else x.mean((2, 3))

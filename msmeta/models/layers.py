@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -106,11 +106,12 @@ class _ConvGradients(Function):
     @staticmethod
     def backward(ctx: Any, along_x: Tensor | None, along_w: Tensor | None) -> tuple[Tensor | None, ...]:
         grad, x, weight = ctx.saved_tensors
-        terms = []
+        by_grad = None
         if along_x is not None:
-            terms.append(_Conv.apply(along_x, weight, *ctx.geometry))
+            by_grad = _Conv.apply(along_x, weight, *ctx.geometry)
         if along_w is not None:
-            terms.append(_Conv.apply(x, along_w, *ctx.geometry))
+            term = _Conv.apply(x, along_w, *ctx.geometry)
+            by_grad = term if by_grad is None else by_grad + term
         _, needs_x, needs_w = needed(ctx)
         by_x, by_w = along_w is not None and needs_x, along_x is not None and needs_w
         grad_x = grad_w = None
@@ -119,7 +120,7 @@ class _ConvGradients(Function):
                 grad, x if along_x is None else along_x, weight if along_w is None else along_w,
                 *ctx.geometry, by_x, by_w,
             )  # fmt: skip
-        return (sum(terms) if terms else None, grad_x, grad_w, *(None,) * 5)
+        return (by_grad, grad_x, grad_w, *(None,) * 5)
 
 
 def batch_norm(
@@ -226,21 +227,26 @@ class _NormGradients(Function):
         u = torch.zeros_like(x) if u is None else u
         a = torch.zeros_like(weight) if a is None else a
         b = torch.zeros_like(weight) if b is None else b
-        _, u_x, u_1 = _norm_backward(u, x, weight, mu, rate, ctx.eps, by_x=False)  # Σ u x̂, Σ u
-        g_x, g_1, scale = by_weight, by_bias, weight * rate / count
-        c_g = rate * torch.addcmul(a, scale, u_x, value=-1)  # of P(g) by x, and of x by g
+        _, *sums = _norm_backward(u, x, weight, mu, rate, ctx.eps, [False, True, True])
+        # Few operations on channels, since a GPU waits for each of them. The means of u x̂, u, g x̂ and g, and γ r:
+        means, scale = torch.stack((*sums, by_weight, by_bias)).mul_(1 / count), weight * rate
+        u_x, u_1 = means[:2]
+        d = torch.addcmul(a, scale, u_x, value=-1)
         by_grad = by_x = by_gamma = None
         needs_grad, needs_x, needs_weight, *_ = needed(ctx)
+        variance = rate**-2 if needs_grad or needs_x else None
         if needs_grad:
-            by_grad = torch.addcmul(_wide(b - scale * u_1 - c_g * mu), u, _wide(weight * rate)).addcmul_(x, _wide(c_g))
+            by_grad = _affine(x, mu, variance, d, torch.addcmul(b, scale, u_1, value=-1)).addcmul_(u, _wide(scale))
         if needs_x or needs_weight:
-            s = (u * grad).sum((0, 2, 3)) - torch.addcmul(u_1 * g_1, u_x, g_x) / count  # Σ u P(g)
-            by_gamma = rate * s
+            r_g = means[2:] * rate
+            # r Σ u P(g), in which torch takes r Σ g (u - mean u)
+            by_gamma = _norm_backward(grad, u, weight, u_1, rate, ctx.eps, [False, True, False])[1]
+            by_gamma = by_gamma.addcmul_(r_g[0], u_x, value=-count)
         if needs_x:
-            c_u = -scale * rate * g_x  # of P(u)
-            c_x = -rate * (torch.addcmul(c_u * u_x, c_g, g_x) / count + scale * rate * s)  # of x, by x̂ = r (x - μ)
-            c_1 = torch.addcmul(c_u * u_1, c_g, g_1) / -count - c_x * mu
-            by_x = torch.addcmul(_wide(c_1), grad, _wide(c_g)).addcmul_(u, _wide(c_u)).addcmul_(x, _wide(c_x))
+            c_u = scale * r_g[0]  # by x: d r P(g) - c_u P(u) - γ r² S x̂
+            c_x, c_1 = torch.addcmul(c_u * means[:2], d, r_g, value=-1)
+            c_x = torch.addcmul(c_x, scale, by_gamma, value=-1 / count)
+            by_x = _affine(x, mu, variance, c_x, c_1).addcmul_(grad, _wide(d * rate)).addcmul_(u, _wide(c_u), value=-1)
         return by_grad, by_x, by_gamma
 
 
@@ -260,13 +266,53 @@ class _Last(Function):
 
 
 def _norm_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, mu: Tensor, rate: Tensor, eps: float, by_x: bool = True
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    mu: Tensor,
+    rate: Tensor,
+    eps: float,
+    wanted: Sequence[bool] = (True, True, True),
 ) -> tuple[Tensor, Tensor, Tensor]:
     if grad.stride() != x.stride():  # torch 2.14 is silently wrong for one image where the layouts differ
         grad = torch.empty_like(x).copy_(grad)
-    return torch.ops.aten.native_batch_norm_backward(
-        grad, x, weight, None, None, mu, rate, True, eps, [by_x, True, True]
-    )
+    return torch.ops.aten.native_batch_norm_backward(grad, x, weight, None, None, mu, rate, True, eps, wanted)
+
+
+def _affine(x: Tensor, mu: Tensor, variance: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """weight x̂ + bias, in one pass and without an operation on the channels of our own."""
+    return torch.native_batch_norm(x, weight, bias, mu, variance, False, 0.0, 0.0)[0]
+
+
+def relu_(x: Tensor) -> Tensor:
+    """ReLU in x's place. Torch's own second derivative adds zeros to what comes back to its result."""
+    return _Relu.apply(x)
+
+
+class _Relu(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = x.relu_()
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _Masked.apply(grad, ctx.saved_tensors[0].detach())
+
+
+class _Masked(Function):
+    """The values where y > 0, else zero; y is a constant, since the derivative by it vanishes."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, y: Tensor) -> Tensor:
+        ctx.save_for_backward(y)
+        return torch.ops.aten.threshold_backward(values, y, 0)
+
+    @staticmethod
+    def backward(ctx: Any, along: Tensor) -> tuple[Tensor, None]:
+        return _Masked.apply(along, ctx.saved_tensors[0]), None
 
 
 def _wide(channels: Tensor) -> Tensor:

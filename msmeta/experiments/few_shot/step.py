@@ -45,13 +45,13 @@ def episode_problem(
         scores = model(phi, episodes.query_x)
         if logits is not None:
             logits.append(scores.detach())
-        return task_losses(scores, episodes.query_y).mean()
+        return F.cross_entropy(scores.transpose(1, 2), episodes.query_y)
 
     def inner(phi: Params, theta: Params, t: int) -> Tensor:
         x, y = episodes.support_x, episodes.support_y
         if inner_shot is not None:
             x, y = _minibatch(x, y, model.way, inner_shot, t)
-        return task_losses(model(phi, x), y).sum()
+        return F.cross_entropy(model(phi, x).transpose(1, 2), y, reduction="sum") / y.shape[1]
 
     def init(theta: Params) -> Params:
         # Steps and gradients keep the layout that the weights have here.
@@ -64,11 +64,6 @@ def episode_problem(
         outer=outer,
         tasks=tasks,
     )
-
-
-def task_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of each task: logits (tasks, n, way), labels (tasks, n) -> (tasks,)."""
-    return F.cross_entropy(logits.transpose(1, 2), labels, reduction="none").mean(1)
 
 
 def reptile_episodes(episodes: Episodes, way: int) -> Episodes:
@@ -115,6 +110,8 @@ def chunk_gradient(
 
 def mean(found: Sequence[Found], tasks: Sequence[int]) -> Found:
     """Over all tasks, from chunks of so many, added up in their order."""
+    if len(found) == 1:
+        return found[0]
 
     def over_chunks(values: Iterable[Tensor]) -> Tensor:
         return reduce(Tensor.add_, [value * (count / sum(tasks)) for value, count in zip(values, tasks, strict=True)])
@@ -235,7 +232,7 @@ class GraphedStepper(MetaStepper):
         super().__init__(*arguments)
         device, places = self.device, torch.from_numpy(self._places(0))
         self.places = places.to(device).repeat(self.block, *[1] * places.dim())
-        self.found = torch.zeros(self.block, 2, device=device)
+        self.found = torch.zeros(self.block, 2, dtype=next(iter(self.theta.values())).dtype, device=device)
         self.at = torch.zeros(1, dtype=torch.int64, device=device)
         changed = [self.found, self.at, *(value.grad for value in self.theta.values())]
         self.replay = graphs.capture(self._next, changed, device, self.optimizer)

@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
     unset_fake_temporarily,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from msmeta import SGD, ConfigError, DivergedError, data
 from msmeta.bilevel import begin, detach
@@ -121,6 +122,26 @@ def test_steps_and_gradients_keep_the_layout_of_the_weights():
             for value in values.values()
             if value.dim() == 5
         )
+
+
+class _Kernels(TorchDispatchMode):
+    """Counts the operations that compute or move something: what a GPU is launched for, or more than that."""
+
+    FREE = ("detach", "alias", "_unsafe_view", "empty", "new_empty", "device", "_record_function")
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += not (function.is_view or function.overloadpacket.__name__.startswith(self.FREE))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("window", "most"), [(1, 1800), (8, 360)])
+def test_a_captured_meta_iteration_is_few_kernels(window, most, fake_stepper):
+    """5-way 1-shot, 8 steps. A GPU takes longer to launch each of them than to do its work."""
+    stepper = fake_stepper(smoke(window=window, steps=8))
+    with _Kernels() as kernels:
+        stepper.replay()
+    assert 0.8 * most < kernels.count <= most
 
 
 def test_only_estimators_that_ask_the_host_nothing_are_graphed():
