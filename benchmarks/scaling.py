@@ -1,6 +1,6 @@
 """Time and memory of a meta-iteration against one factor at a time, and the rates of the cost model on this machine.
 
-    python benchmarks/scaling.py [--rounds 2] [--filters 32] [--tasks 4]
+    python benchmarks/scaling.py [--rounds 1] [--filters 32] [--tasks 4]
 
 Work: Conv4 on 28x28 drawings, 5-way 1-shot, T = 8, 15 query images a class, all tasks at once, float32, random images;
 from there one factor after another is turned. Each measurement is one thread of a process of its own that has done tiny
@@ -23,7 +23,7 @@ from msmeta.experiments.few_shot import plan
 from msmeta.experiments.few_shot.costs import Cell, call
 from msmeta.experiments.few_shot.tally import Tally
 
-MINUTES = 6
+MINUTES = 5
 CPU = torch.device("cpu")
 EXACT, ADJOINT, WINDOW, FIRST_ORDER = (
     {"estimator": estimator, "window": window, "backward": backward}
@@ -88,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--filters", type=int, default=32)
     parser.add_argument("--tasks", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
     measurement = runs.Measurement.begin(parser)
     given = measurement.options
     base = Cell("multistep", 1, 5, 1, 8, given.filters, given.tasks, task_chunk=given.tasks)
