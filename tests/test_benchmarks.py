@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -24,6 +25,7 @@ sys.path.insert(0, str(BENCHMARKS))
 import few_shot_costs  # noqa: E402
 import few_shot_graph  # noqa: E402
 import few_shot_step  # noqa: E402
+import gpu  # noqa: E402
 import meta_gradients  # noqa: E402
 import scaling  # noqa: E402
 import seconds  # noqa: E402
@@ -70,6 +72,56 @@ def test_each_method_is_timed_in_each_precision_and_held_against_float32(run, mo
             assert row["relative_difference"] > 1e-4
         else:  # a CPU has no TF32
             assert row["cosine"] == pytest.approx(1, abs=1e-5) and row["relative_difference"] < 1e-4
+
+
+@pytest.fixture
+def gpu_script(tmp_path, monkeypatch):
+    """What each step of a rehearsal came to, by its name, and the files that it packed."""
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text("{preset: smoke, dataset: glyphs, runs: [{way: 5, shot: 1, estimator: first-order}]}")
+    monkeypatch.setattr(gpu, "SPEED", {"convolutions": gpu.SPEED["convolutions"]})
+    monkeypatch.setattr(gpu, "METHODS", gpu.METHODS[1:2])
+
+    def result(*options):
+        out = tmp_path / "out"
+        command = ["gpu", "--out", str(out), "--device", "cpu", "--small", "--sweep", str(sweep), *options]
+        monkeypatch.setattr(sys, "argv", command)
+        try:
+            gpu.main()
+        finally:
+            result.steps = {step["step"]: step for step in json.loads((out / "gpu.json").read_text())["steps"]}
+            with tarfile.open(out / "results.tar.gz") as archive:
+                result.files = archive.getnames()
+
+    return result
+
+
+def test_the_gpu_script_checks_times_trains_and_packs_and_goes_on_from_what_it_packed(gpu_script, tmp_path):
+    gpu_script()
+    assert [step["outcome"] for step in gpu_script.steps.values()] == ["well"] * 6
+    names = list(gpu_script.steps)
+    assert [name.split()[0] for name in names] == ["check"] * 4 + ["speed", "train"]
+    assert gpu_script.steps[names[0]]["found"]["relative_difference"] < 1e-8
+    assert {Path(name).suffix for name in gpu_script.files} >= {".json"}
+    assert "results/benchmarks/convolutions-cpu-float32.json" in gpu_script.files
+    done = [name for name in gpu_script.files if "few-shot" in name]
+    (tmp_path / "out" / "results.tar.gz").rename(tmp_path / "earlier.tar.gz")
+    gpu_script("--resume", str(tmp_path / "earlier.tar.gz"))
+    assert [name for name in gpu_script.files if "few-shot" in name] == done
+
+
+def test_the_gpu_script_does_nothing_more_where_a_number_is_wrong(gpu_script, monkeypatch):
+    monkeypatch.setattr(gpu, "TOLERANCES", {torch.float32: 1e-12})
+    with pytest.raises(UserError, match="not right on cpu"):
+        gpu_script()
+    assert {step["outcome"] for step in gpu_script.steps.values()} == {"failed"}
+    assert all("1e-12 is allowed" in step["says"] for step in gpu_script.steps.values())
+
+
+def test_what_the_gpu_script_has_no_time_for_is_said(gpu_script, monkeypatch):
+    monkeypatch.setattr(gpu, "check", lambda *_: None)
+    gpu_script("--minutes", "0")
+    assert [step["outcome"] for step in gpu_script.steps.values()] == ["out of time"] * 2
 
 
 def test_each_method_of_meta_transfer_is_timed_by_the_script(tmp_path):

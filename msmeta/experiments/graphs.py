@@ -3,7 +3,7 @@
 The tests run such functions on a processor and on fake tensors of another device: nothing in them reads a number on the
 host or mixes devices, what they change keeps its address, and a capture leaves no trace. What only a GPU can show: that
 each kernel may be captured, that all memory of a capture comes from the graph's own pool, and that replays give the
-numbers that the function gives.
+numbers that the function gives. `msmeta bench gpu` looks at these numbers before it does anything else.
 """
 
 from __future__ import annotations

@@ -1,0 +1,246 @@
+"""A GPU from nothing: whether its numbers are right, how fast it is, and then a sweep's runs until the time is up.
+
+    msmeta bench gpu --out FOLDER [--minutes 9] [--sweep results/sweeps/table_3.yaml --preset paper] [--resume ARCHIVE]
+
+In this order: graphed meta-iterations and an iteration of meta-transfer, in float64 and float32, against float64 on the
+processor, and nothing else where one of them is off; the benchmarks few_shot_graph, convolutions and transfer_step; the
+runs that the sweep's file asks for, one after another, which go on from the checkpoints of an earlier call's archive.
+What each step came to is in FOLDER/gpu.json and all results and checkpoints are in FOLDER/results.tar.gz, both written
+anew after every step. `--device cpu --small` is a rehearsal on a processor, of a few seconds for each step.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transfer_step import SETTINGS
+from transfer_step import Row as TransferRow
+
+from msmeta import data, machine, runs
+from msmeta.bilevel import Params, State, detach
+from msmeta.data import Episodes, EpisodeSampler
+from msmeta.errors import ConfigError, UserError, script
+from msmeta.experiments import few_shot, sweep
+from msmeta.experiments.distributed import World
+from msmeta.experiments.few_shot.config import META_OPTIMIZERS
+from msmeta.experiments.few_shot.step import GraphedStepper, MetaStepper
+from msmeta.experiments.transfer import TransferProblem, sources, transfer_iteration
+from msmeta.experiments.transfer.config import TARGETS
+from msmeta.models.l2t import L2T
+
+MINUTES = 9
+SPEED = {
+    "few_shot_graph": ([], ["--way", "2", "--steps", "2", "--tasks", "1", "--filters", "2", "--blocks", "1"]),
+    "convolutions": ([], ["--tasks", "1", "--filters", "2"]),
+    "transfer_step": (["--settings", "32x32", "--rounds", "1"],
+                      ["--settings", "32x32", "--rounds", "1", "--repeats", "1", "--batch", "2", "--width", "0.0625"]),
+}  # fmt: skip
+"""Options of each benchmark, and those of the rehearsal."""
+TOLERANCES = {torch.float64: 1e-8, torch.float32: 5e-2}
+"""Of ‖found - right‖ / ‖right‖. In float32 ReLUs that change side make a few thousandths, on a processor as well."""
+METHODS = (("multistep", 1), ("multistep", 2), ("multistep", 8), ("first-order", 1))
+ITERATIONS = 3
+META_LR = 2**-7  # which float32 has exactly
+
+
+@dataclass
+class Log:
+    """The steps and what they came to, kept in files from step to step. results: the folder of results."""
+
+    out: Path
+    results: Path
+    deadline: float
+    steps: list[dict] = field(default_factory=list)
+
+    @property
+    def left(self) -> float:
+        """Seconds until the time is up."""
+        return self.deadline - time.monotonic()
+
+    def run(self, name: str, step: Callable[[], object]) -> bool:
+        """Whether the step ended well. Whatever it raises is noted, with what it said."""
+        self.steps.append({"step": name, "outcome": "unfinished"})
+        self.write()
+        start, outcome = time.monotonic(), {}
+        try:
+            if self.left <= 0:
+                raise TimeoutError
+            outcome = {"outcome": "well", "found": step()}
+        except (TimeoutError, subprocess.TimeoutExpired):
+            outcome = {"outcome": "out of time"}
+        except Exception as error:  # the next step may do well all the same
+            outcome = {"outcome": "failed", "says": f"{type(error).__name__}: {error}"[-2000:]}
+        self.steps[-1] |= {**outcome, "seconds": round(time.monotonic() - start, 2)}
+        print(f"{name}: {outcome['outcome']} {outcome.get('says', '')}".rstrip(), flush=True)
+        self.write()
+        return outcome["outcome"] == "well"
+
+    def write(self) -> None:
+        with runs.replacing(self.out / "gpu.json") as path:
+            path.write_text(json.dumps({"device": torch.cuda.is_available() and torch.cuda.get_device_name(),
+                                        "torch": torch.__version__, "steps": self.steps}, indent=1) + "\n")  # fmt: skip
+        with runs.replacing(self.out / "results.tar.gz") as path, tarfile.open(path, "w:gz") as archive:
+            archive.add(self.results, "results")
+
+
+class _Sampler(EpisodeSampler):
+    """Images of θ's type."""
+
+    dtype = torch.float32
+
+    def gather(self, places: torch.Tensor) -> Episodes:
+        found = super().gather(places)
+        return Episodes(found.support_x.to(self.dtype), found.support_y, found.query_x.to(self.dtype), found.query_y)
+
+
+def meta_iterations(
+    kind: type[MetaStepper], estimator: str, window: int, device: torch.device, dtype: torch.dtype, small: bool
+) -> Params:
+    """θ's change in the first meta-iteration by SGD and, in float64, the meta-gradient of the third, by name."""
+    config = few_shot.preset_config(
+        "paper", "glyphs", 5, 1, estimator, window, filters=16 if small else 64, tasks=4, meta_optimizer="sgd"
+    )
+    images = data.load("glyphs", device=device)
+    model = few_shot.build_model(config, images)
+    start = {name: value.to(device, dtype) for name, value in model.init(0).items()}
+    theta = {name: torch.nn.Parameter(value.clone()) for name, value in start.items()}
+    optimizer = META_OPTIMIZERS["sgd"](list(theta.values()), META_LR, device.type == "cuda")
+    sampler = _Sampler(images, "train", config.way, config.shot, config.query, 0)
+    vars(sampler)["dtype"] = dtype
+    stepper = kind(config, model, theta, optimizer, sampler, config.tasks, World())
+    stepper.run(0, 1, META_LR)
+    found = {f"moved {name}": value - start[name] for name, value in detach(theta).items()}
+    if dtype == torch.float64:  # float32 goes ways of its own after the first
+        stepper.run(1, ITERATIONS - 1, META_LR)
+        found |= {name: value.grad for name, value in theta.items()}
+    return {name: value.cpu().double() for name, value in found.items()}
+
+
+def transfer(device: torch.device, dtype: torch.dtype, small: bool) -> Params:
+    """The meta-gradient and the adapted φ of an iteration of meta-transfer, by name."""
+    chosen = TransferRow("32x32", "sgd", {"steps": 2, "window": 1, "width": 0.0625 if small else 1.0}).config()
+    target, source = TARGETS[chosen.target](chosen, 10), sources.load(chosen.source)
+    l2t, x = (
+        L2T(source.channels, target.channels),
+        torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)),
+    )
+    features = [value.to(device, dtype) for value in source.features(x)]
+    phi, theta, statistics = (
+        {name: value.to(device, dtype) for name, value in part.items()}
+        for part in (target.init()[0] | l2t.init_matching(), l2t.init_meta(), target.init()[1])
+    )
+    x, y = x.to(device, dtype), torch.arange(4, device=device)
+    batch = l2t.source_batch(features, target.sizes(SETTINGS["32x32"].side))
+    problem = TransferProblem(target, l2t, x, y, batch)
+    found = transfer_iteration(problem, State(phi), theta, chosen.dynamics(0), 2, 1, statistics)
+    parts = {f"theta {k}": v for k, v in found.meta.grad.items()} | {f"phi {k}": v for k, v in found.meta.phi.items()}
+    return {name: value.cpu().double() for name, value in parts.items()}
+
+
+def compare(found: Params, right: Params, dtype: torch.dtype) -> dict[str, float]:
+    """How far they are apart. Raises UserError where that is too far."""
+    size = sum(right[name].square().sum() for name in found).sqrt().item()
+    apart = sum((value - right[name]).square().sum() for name, value in found.items()).sqrt().item()
+    if not apart <= TOLERANCES[dtype] * size:
+        raise UserError(
+            f"in {dtype} it is {apart / size:.2g} from float64's on the processor: {TOLERANCES[dtype]:g} is allowed"
+        )
+    return {"relative_difference": apart / size}
+
+
+def check(log: Log, device: torch.device, small: bool) -> None:
+    """Raises UserError where a step was off."""
+    cpu, right, good = torch.device("cpu"), {}, True
+    machine.set_precision("float32")
+    for dtype in TOLERANCES:
+        for estimator, window in METHODS:
+            key = estimator, window
+            right.setdefault(key, lambda key=key: meta_iterations(MetaStepper, *key, cpu, torch.float64, small))
+
+            def step(key=key, dtype=dtype) -> dict[str, float]:
+                if callable(right[key]):
+                    right[key] = right[key]()
+                return compare(meta_iterations(GraphedStepper, *key, device, dtype, small), right[key], dtype)
+
+            good &= log.run(f"check {estimator} {window} {dtype}", step)
+        good &= log.run(
+            f"check transfer {dtype}",
+            lambda dtype=dtype: compare(transfer(device, dtype, small), transfer(cpu, torch.float64, small), dtype),
+        )
+    if not good:
+        raise UserError(f"numbers are not right on {device}, or could not be had: see {log.out / 'gpu.json'}")
+
+
+def speed(log: Log, device: torch.device, small: bool) -> None:
+    for name, options in SPEED.items():
+        command = [sys.executable, Path(__file__).with_name(f"{name}.py"), "--device", device.type, "--anyway"]
+        environment = {**os.environ, "MSMETA_RESULTS": str(log.results)}
+
+        def step(command=command, own=options[small], environment=environment) -> str:
+            done = subprocess.run(
+                [*command, *own], env=environment, timeout=log.left, capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                raise UserError(done.stderr)
+            return done.stdout
+
+        log.run(f"speed {name}", step)
+
+
+def train(log: Log, device: torch.device, configs: list[sweep.Config]) -> None:
+    for config in configs:
+
+        def step(config=config) -> object:
+            kind = next(module for kind, module in sweep.EXPERIMENTS.values() if isinstance(config, kind))
+            result = kind.train(config, str(device), resume=True, time_budget=log.left, results_root=log.results)
+            if result is None:
+                raise TimeoutError
+            return result["metrics"]["accuracy"]
+
+        try:
+            name = sweep.place(config, log.results).name
+        except UserError as error:  # no data here
+            name = f"{config.dataset} ({error})"
+        log.run(f"train {name}", step)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder for gpu.json and results.tar.gz")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="after which nothing is begun any more")
+    parser.add_argument(
+        "--sweep", type=Path, help="a file such as those in results/sweeps; without it nothing is trained"
+    )
+    parser.add_argument("--preset", help="instead of the file's")
+    parser.add_argument("--resume", type=Path, help="results.tar.gz of an earlier call, to go on from")
+    parser.add_argument("--small", action="store_true", help="a rehearsal with the smallest sizes")
+    args = parser.parse_args()
+    device, configs = machine.choose_device(args.device), sweep.read_spec(args.sweep, args.preset) if args.sweep else []
+    with tempfile.TemporaryDirectory() as folder:
+        if args.resume:
+            try:
+                with tarfile.open(args.resume) as archive:
+                    archive.extractall(folder, filter="data")
+            except (OSError, tarfile.TarError) as error:
+                raise ConfigError(f"--resume {args.resume} is not an archive of results: {error}") from error
+        results = Path(folder, "results")
+        results.mkdir(exist_ok=True)
+        log = Log(args.out, results, time.monotonic() + 60 * args.minutes)
+        check(log, device, args.small)
+        speed(log, device, args.small)
+        train(log, device, configs)
+    print(f"results: {args.out}")
+
+
+if __name__ == "__main__":
+    script(main)
