@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from msmeta import data, runs
+from msmeta.experiments import few_shot
 from msmeta.experiments.few_shot import method
 from msmeta.experiments.sweep import EXPERIMENTS, Config
 from msmeta.report.frame import commit_in_words
@@ -88,6 +89,19 @@ def seconds_table(experiment: str) -> str:
     columns = list(dict.fromkeys(column for own in cells.values() for column in own))
     rows = ([label, *(" / ".join(own.get(column, ["-"])) for column in columns)] for label, own in cells.items())
     return markdown(["Method", *columns], rows) if cells else "Not run: `msmeta bench seconds`, on an idle machine."
+
+
+def cores_table() -> str:
+    """Seconds of a few-shot iteration with one worker and with one a core, by the kind of run, in Markdown."""
+    rows = []
+    for row, config in _iterations():
+        alone = seconds_per_iteration(config)
+        if row["experiment"] == "few-shot" and row["threads"] > 1 and alone:
+            run = f"{data.find(config.dataset).title}, {few_shot.setting(config)}, {few_shot.label(config)}"
+            gain = f"{alone / row['seconds']:.2f}"
+            rows.append([run, f"{alone:.3f}", row["threads"], f"{row['seconds']:.3f}", gain])
+    heads = ["Run", "one worker (s)", "workers", "these (s)", "times as fast"]
+    return markdown(heads, rows) if rows else "Not run: `msmeta bench seconds`, on an idle machine."
 
 
 def _iterations() -> Iterator[tuple[Row, Config]]:

@@ -91,4 +91,5 @@ def test_seconds_of_an_iteration_are_found_by_all_that_they_depend_on(tmp_path, 
         "| --- | --- |",
         "| Multi-step (8) | 0.500 / 0.250 |",
     ]
+    assert "Multi-step (8) | 0.500 | 2 | 0.250 | 2.00 |" in report.speed.cores_table()
     assert "| Multi-step | 3.000 / 1.500 |" in report.speed.seconds_table("transfer")
