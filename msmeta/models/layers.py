@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch.autograd import Function
 
 from msmeta.models import winograd
 
+BLOCK_SUMS = 2**14
+"""Sums that batch norm adds up side by side; they lie in a core's cache."""
 PRECISIONS = ("float32", "tf32", "bf16")
 """Of the convolutions' products. For `tf32` the trainer lets a GPU round them; the tensors stay float32."""
 
@@ -184,7 +187,14 @@ class _Norm(Function):
         momentum: float,
         eps: float,
     ) -> Tensor:
-        y, mu, rate = torch.native_batch_norm(x, weight, bias, mean, variance, True, momentum, eps)
+        if x.device.type == "cpu" and not x.is_contiguous():
+            mu, var = _moments(x)
+            y, rate = _affine(x, mu, var + eps, weight, bias), (var + eps).rsqrt()
+            if mean is not None:
+                mean.lerp_(mu, momentum)
+                variance.lerp_(var * (1 + 1 / (x.numel() // len(mu) - 1)), momentum)
+        else:
+            y, mu, rate = torch.native_batch_norm(x, weight, bias, mean, variance, True, momentum, eps)
         ctx.save_for_backward(x, weight, mu, rate)
         ctx.eps = eps
         return y
@@ -192,6 +202,27 @@ class _Norm(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (*_NormGradients.apply(grad, *ctx.saved_tensors, ctx.eps), None, None, None, None)
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each channel of x (n, C, H, W), channels last.
+
+    Torch adds up all positions one after another there, and in float32 loses two digits to its other layout. So this
+    takes the moments of blocks of positions first: as channels of their own, so many that a cache holds their sums.
+    """
+    channels = x.shape[1]
+    blocks = _blocks(x.numel() // channels, max(1, BLOCK_SUMS // channels))
+    rows = x.permute(0, 2, 3, 1).reshape(-1, blocks * channels)
+    found = torch.ops.aten.batch_norm_update_stats(rows.t()[None, ..., None], None, None, 0.0)
+    means, variances = (value.view(blocks, channels) for value in found)
+    mean = means.mean(0)
+    return mean, variances.add_((means - mean).square_()).mean(0)
+
+
+@cache
+def _blocks(positions: int, most: int) -> int:
+    """The largest divisor up to `most`."""
+    return next(count for count in range(most, 0, -1) if positions % count == 0)
 
 
 class _NormGradients(Function):

@@ -65,13 +65,17 @@ def transfer_iterations(config: transfer.TransferConfig, world: World) -> dict[s
         name: value.detach() + 0.3 * torch.randn(value.shape, generator=draw, dtype=torch.float64)
         for name, value in run.theta.items()
     }
+    for value in run.theta.values():
+        value.grad = torch.zeros_like(value)
+    if run.theta:
+        run.optimizer = torch.optim.SGD(run.theta.values(), lr=0.0)
     source, found = run.source, {}
     for i in range(2):
         x, y = next(run.batches)
         if source:
             features = [feature.double() for feature in source.features(x)]
             run.source = replace(source, features=lambda _, features=features: features)
-        done = run._iteration(x.double(), y, 0, run.statistics)
+        done = run._iteration(x.double(), y, run.inner, config.dynamics(0), run.statistics)
         run.inner = done.state
         found[f"total loss {i}"] = {"": done.total}
         if done.meta:

@@ -110,3 +110,18 @@ def test_convolution_in_bf16_has_the_inputs_type():
     full, low = (convolution(x, weight, 2, 1, precision) for precision in ("float32", "bf16"))
     assert torch.equal(full, F.conv2d(x, weight, None, 2, 1)) and low.dtype == torch.float32
     assert 1e-4 < ((low - full).norm() / full.norm()).item() < 2e-2  # 8 bits of mantissa
+
+
+@pytest.mark.parametrize("shape", [(75, 64, 14, 14), (10, 4, 32, 32), (5, 256, 2, 2), (7, 3, 1, 1)])
+def test_channels_last_costs_batch_norm_no_digits(shape):
+    """Of channels whose mean is 30 deviations from 0: torch's own norm there is off by up to 1e-4 in float32."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) + 30
+    weight, bias = torch.full((shape[1],), 1.5), torch.full((shape[1],), 0.5)
+    exact = F.batch_norm(x.double(), None, None, weight.double(), bias.double(), True)
+    running = torch.zeros(shape[1]), torch.ones(shape[1])
+    found = batch_norm(x.contiguous(memory_format=torch.channels_last), weight, bias, running)
+    torch.testing.assert_close(found.double(), exact, rtol=0, atol=2e-5)
+    expected = torch.zeros(shape[1], dtype=F64), torch.ones(shape[1], dtype=F64)
+    F.batch_norm(x.double(), *expected, None, None, True)
+    for own, value in zip(running, expected, strict=True):
+        torch.testing.assert_close(own.double(), value, rtol=2e-6, atol=0)
