@@ -126,7 +126,7 @@ def test_what_the_gpu_script_has_no_time_for_is_said(gpu_script, monkeypatch):
 
 def test_each_method_of_meta_transfer_is_timed_by_the_script(tmp_path):
     options = ["--device", "cpu", "--settings", "32x32", "--batch", "2", "--width", "0.0625"]
-    command = [sys.executable, BENCHMARKS / "transfer_step.py", *options, "--rounds", "2", "--repeats", "1", "--anyway"]
+    command = [sys.executable, BENCHMARKS / "transfer_step.py", *options, "--rounds", "1", "--repeats", "1", "--anyway"]
     environment = {**os.environ, "MSMETA_RESULTS": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
@@ -140,7 +140,7 @@ def test_each_method_of_meta_transfer_is_timed_by_the_script(tmp_path):
     assert len(result["metrics"]) == len(rows) == 14
     for row in result["metrics"]:
         assert row["bytes"] > 0 and row["floor_seconds"] > 0 and row["batch"] == 2
-        assert row["seconds"] == pytest.approx(sum(row["seconds_all"]) / 2) and len(row["seconds_all"]) == 2
+        assert [row["seconds"]] == row["seconds_all"]
 
 
 def test_a_plain_loop_is_timed_beside_msmeta(run, monkeypatch, capsys):

@@ -187,7 +187,7 @@ class _Norm(Function):
         momentum: float,
         eps: float,
     ) -> Tensor:
-        if x.device.type == "cpu" and not x.is_contiguous():
+        if x.device.type == "cpu" and x.dtype == weight.dtype and not x.is_contiguous():  # torch adds bf16 as float32
             mu, var = _moments(x)
             y, rate = _affine(x, mu, var + eps, weight, bias), (var + eps).rsqrt()
             if mean is not None:
