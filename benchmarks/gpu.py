@@ -200,8 +200,8 @@ def train(log: Log, device: torch.device, configs: list[sweep.Config]) -> None:
     for config in configs:
 
         def step(config=config) -> object:
-            kind = next(module for kind, module in sweep.EXPERIMENTS.values() if isinstance(config, kind))
-            result = kind.train(config, str(device), resume=True, time_budget=log.left, results_root=log.results)
+            _, module = sweep.experiment_of(config)
+            result = module.train(config, str(device), resume=True, time_budget=log.left, results_root=log.results)
             if result is None:
                 raise TimeoutError
             return result["metrics"]["accuracy"]

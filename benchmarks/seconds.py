@@ -26,7 +26,7 @@ from msmeta.experiments import sweep
 from msmeta.experiments.distributed import World
 from msmeta.experiments.few_shot.config import FewShotConfig
 from msmeta.experiments.few_shot.experiment import FewShot
-from msmeta.experiments.sweep import EXPERIMENTS, Config
+from msmeta.experiments.sweep import Config
 from msmeta.experiments.training import Training
 from msmeta.experiments.transfer.experiment import Transfer
 
@@ -103,9 +103,7 @@ def main() -> None:
         print(f"round {number} of {given.rounds}: {time.perf_counter() - start:.0f} s", flush=True)
     rows = []
     for i, config in enumerate(configs):
-        experiment, module = next(
-            (name, module) for name, (kind, module) in EXPERIMENTS.items() if kind is type(config)
-        )
+        experiment, module = sweep.experiment_of(config)
         for j, count in enumerate(threads):
             times = [found[i][j] for found in rounds]
             own = {"seconds": statistics.median(times), "seconds_all": times}

@@ -110,11 +110,13 @@ def _load_yaml(path: Path) -> Any:
 
 def place(config: Config, root: Path | None = None) -> runs.Run:
     """The place of this config's result and checkpoint."""
-    return _module(config).run(config, root)
+    _, module = experiment_of(config)
+    return module.run(config, root)
 
 
-def _module(config: Config) -> ModuleType:
-    return next(module for kind, module in EXPERIMENTS.values() if isinstance(config, kind))
+def experiment_of(config: Config) -> tuple[str, ModuleType]:
+    """Name and module of the experiment that a config belongs to."""
+    return next((name, module) for name, (kind, module) in EXPERIMENTS.items() if isinstance(config, kind))
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,8 @@ class Member:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         try:
-            _module(self.config).train(self.config, resume=True, results_root=self.root)
+            _, module = experiment_of(self.config)
+            module.train(self.config, resume=True, results_root=self.root)
         except UserError as error:
             return str(error)
         return None

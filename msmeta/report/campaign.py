@@ -50,7 +50,7 @@ def plan(parts: dict[str, list[Config]], root: Path | None = None) -> list[Membe
 
 
 def _name(config: Config) -> str:
-    module = next(module for kind, module in sweep.EXPERIMENTS.values() if isinstance(config, kind))
+    _, module = sweep.experiment_of(config)
     return f"{data.find(config.dataset).title}, {module.setting(config)}, {module.label(config)}"
 
 
