@@ -20,7 +20,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,7 +46,8 @@ class Run:
 
     kind: what is run, such as `few-shot`. label: a readable name. preset: decides whether the result is evidence or a
     live run. config: all plain values that define the outcome. data, source: hashes of the data set, and of the weights
-    of the network that the run begins with, if any.
+    of the network that the run begins with, if any. defaults: values of the config that mean the same as none, so that
+    results from before there was such a field keep their names.
     """
 
     kind: str
@@ -56,11 +57,13 @@ class Run:
     root: Path
     data: str | None = None
     source: str | None = None
+    defaults: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """Readable name and hash of all that defines the outcome."""
-        identity = {"config": self.config, "data": self.data, "source": self.source}
+        given = {name: value for name, value in self.config.items() if self.defaults.get(name, ...) != value}
+        identity = {"config": given, "data": self.data, "source": self.source}
         canonical = json.dumps(identity, sort_keys=True).encode()
         return f"{self.label}-{hashlib.sha256(canonical).hexdigest()[:10]}"
 
@@ -80,7 +83,8 @@ class Run:
         if not self.result_path.exists():
             return None
         found = read_result(self.result_path)
-        if (found["config"], hash_of(found, "data"), hash_of(found, "source")) != (self.config, self.data, self.source):
+        config = self.defaults | found["config"]
+        if (config, hash_of(found, "data"), hash_of(found, "source")) != (self.config, self.data, self.source):
             raise UserError(f"result {self.result_path} is of another config or data: delete it, or use --force")
         return found
 

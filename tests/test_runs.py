@@ -30,6 +30,18 @@ def test_a_name_depends_on_all_that_defines_the_outcome_and_on_nothing_else(tmp_
     assert len({whole.name, *(other.name for other in others)}) == 5
 
 
+def test_a_result_from_before_a_field_is_found_by_the_field_s_default(tmp_path):
+    old, defaults = _run(tmp_path, b=2), {"c": 3}
+    old.save_result(_result())
+    new = replace(_run(tmp_path, b=2, c=3), defaults=defaults)
+    assert new.name == old.name and new.result()["metrics"] == {"accuracy": 1.0}
+    other = replace(_run(tmp_path, b=2, c=4), defaults=defaults)
+    assert other.name != old.name and other.result() is None
+    other.result_path.write_text(old.result_path.read_text())
+    with pytest.raises(UserError, match="is of another config or data"):
+        other.result()
+
+
 def test_a_result_is_found_by_its_whole_config_and_its_data(tmp_path):
     """Whatever its file is called: here the names of all runs are the same."""
     place = replace(_run(tmp_path, b=2), data="1", source="2")
@@ -44,7 +56,7 @@ def test_a_result_is_found_by_its_whole_config_and_its_data(tmp_path):
 
 @pytest.mark.parametrize("kind", ["few-shot", "few-shot-tuning", "transfer", "transfer-tuning"])
 def test_committed_results_are_what_their_names_say(kind, monkeypatch):
-    """Each holds all fields of its config, under the name by which a run of this config and data would find it."""
+    """Each holds all of its config that has no default, under the name by which a run of this config and data would find it."""
     module, config = sweep.EXPERIMENTS[kind.removesuffix("-tuning")][::-1]
     root = machine.repository() / "results"
     paths = sorted((root / kind).glob("*.json"))
@@ -54,8 +66,9 @@ def test_committed_results_are_what_their_names_say(kind, monkeypatch):
         own = config(**result["config"])
         monkeypatch.setattr(data, "stored_hash", lambda name, r=result: r["data"]["hash"])
         monkeypatch.setattr(transfer.sources, "weights_hash", lambda name, r=result: r["source"]["hash"])
-        assert runs.plain(own) == result["config"] and result["data"]["name"] == own.dataset
-        assert module.run(own, root).result_path == path and module.run(own, root).result() == result
+        place = module.run(own, root)
+        assert runs.plain(own) == place.defaults | result["config"] and result["data"]["name"] == own.dataset
+        assert place.result_path == path and place.result() == result
         assert result["kind"] == kind and module.label(own) and module.setting(own)
         assert (result["source"] is None) == (getattr(own, "source", None) is None or own.estimator == "scratch")
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -117,7 +117,9 @@ def place(kind: str, name: str, config: Any, root: Path | None, source: str | No
     """
     kind = kind if config.evaluate_on == "test" else f"{kind}-tuning"
     found = data.stored_hash(config.dataset)
-    return runs.Run(kind, name, config.preset, runs.plain(config), root or runs.results_root(), found, source)
+    defaults = {f.name: f.default for f in fields(config) if f.default is not MISSING}
+    whole = runs.plain(config)
+    return runs.Run(kind, name, config.preset, whole, root or runs.results_root(), found, source, defaults)
 
 
 def train(
