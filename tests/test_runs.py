@@ -56,7 +56,7 @@ def test_a_result_is_found_by_its_whole_config_and_its_data(tmp_path):
 
 @pytest.mark.parametrize("kind", ["few-shot", "few-shot-tuning", "transfer", "transfer-tuning"])
 def test_committed_results_are_what_their_names_say(kind, monkeypatch):
-    """Each holds all of its config that has no default, under the name by which a run of this config and data would find it."""
+    """Each holds all of its config that has no default, under the name by which its run would find it."""
     module, config = sweep.EXPERIMENTS[kind.removesuffix("-tuning")][::-1]
     root = machine.repository() / "results"
     paths = sorted((root / kind).glob("*.json"))

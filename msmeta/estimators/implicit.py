@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from msmeta.adjoint import HessianVector
 from msmeta.bilevel import (
@@ -33,42 +32,43 @@ class Implicit(Steps):
     """∂L/∂θ ≈ (I + H/λ)⁻¹ ∂L(φ_{T+1})/∂φ (Eq. 18; Rajeswaran et al., 2019), with H = ∂²L_t/∂φ² at φ_{T+1}.
 
     proximal: λ; the inner steps minimise L_t(φ) + λ/2 |φ - φ₁|². cg_steps, tolerance: conjugate gradients end after
-    so many products, or once each task's residual is so small relative to its right-hand side.
+    so many products, or once each task's residual is so small relative to its right-hand side. damping: δ >= 0, for
+    (I + H/(λ + δ))⁻¹ in Eq. 18's place where H has negative curvature.
 
-    Valid where θ acts on φ₁ alone and the steps come near a stationary point: Eq. 18 holds there, however they got
-    there. L_t is that of the last step. SGD's or Adam's weight decay ω counts as part of the inner loss (H + ωI).
+    Valid where θ acts on φ₁ alone and the steps come near a stationary point. L_t is that of the last step. SGD's or
+    Adam's weight decay ω counts as part of the inner loss (H + ωI).
 
-    Costs T + 1 gradient evaluations, an inner loss, and a Hessian-vector product for each conjugate-gradient step;
-    holds one state and one gradient's graph.
+    Costs T + 1 gradients, an inner loss and a Hessian-vector product a conjugate-gradient step; holds one graph.
     """
 
     proximal: float = 1.0
     cg_steps: int = 5
     tolerance: float = 1e-6
+    damping: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_numbers("positive", proximal=self.proximal)
-        require_numbers("not negative", tolerance=self.tolerance)
+        require_numbers("not negative", damping=self.damping, tolerance=self.tolerance)
         object.__setattr__(self, "cg_steps", whole(self.cg_steps, "cg_steps", 1))
 
     @torch.enable_grad()
     def __call__(self, problem: Bilevel, theta: Params) -> MetaGradient:
         """As `MultiStep.__call__`; raises ConfigError besides where φ₁ does not depend on θ, or the inner steps do.
 
-        `info` has `cg_iterations`, `residual` (relative, of the worst task) and `indefinite_tasks`, for which I + H/λ
-        has a direction of negative curvature, where conjugate gradients stop: λ is too small for them.
+        `info` has `cg_iterations`, `residual` (relative, of the worst task) and `indefinite_tasks`, whose conjugate
+        gradients stopped at a direction of negative curvature: λ + δ is too small for them.
         """
         theta, first = begin(problem, theta)
         watch = constant_steps(theta, first, set(), "Implicit", "the proximal term ties the inner solution to theta")
         pulled, windows = self.regularised(problem, detach(first.phi)), (1,) * self.steps
         state, trail, outer, by_phi, direct = adapt_and_judge(pulled, first, theta, self.dynamics, windows, watch=watch)
         place, decay = (state.phi, theta, self.steps - 1), self._weight_decay(theta)
-        curvature = HessianVector(problem, *place)
+        curvature, scale = HessianVector(problem, *place), self.proximal + self.damping
 
         def product(v: Params) -> Params:
             hessian_v = add_parts(v, curvature.times(v)[0])
-            return {k: (1 + decay / self.proximal) * v[k] + hessian_v[k] / self.proximal for k in v}
+            return {k: (1 + decay / scale) * v[k] + hessian_v[k] / scale for k in v}
 
         right = {k: value for k, value in add_parts(state.phi, by_phi).items() if state.phi[k].requires_grad}
         by_task = problem.tasks is not None
@@ -88,7 +88,7 @@ class Implicit(Steps):
     def regularised(self, problem: Bilevel, centre: Params) -> Bilevel:
         """The same problem with the proximal term in its inner loss."""
 
-        def inner(phi: Params, theta: Params, t: int) -> Tensor:
+        def inner(phi: Params, theta: Params, t: int) -> torch.Tensor:
             apart = {name: phi[name] - centre[name] for name in phi}
             return evaluate(problem.inner, phi, theta, t) + self.proximal / 2 * task_dot(apart, apart, by_task=False)
 

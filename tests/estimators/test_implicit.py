@@ -50,10 +50,10 @@ def test_weight_decay_belongs_to_the_inner_problem():
     assert relative_error(implicit.grad, MultiStep(inner, 500)(pulled, theta).grad) < 1e-9
 
 
-@pytest.mark.parametrize("steps", [1, 4])
-def test_equals_a_dense_solve_away_from_the_stationary_point(steps):
+@pytest.mark.parametrize(("steps", "damping"), [(1, 0.0), (4, 0.0), (4, 5.0)])
+def test_equals_a_dense_solve_away_from_the_stationary_point(steps, damping):
     problem, theta = maml()
-    out = Implicit(SGD(0.1), steps, proximal=3.0, cg_steps=60, tolerance=1e-13)(problem, theta)
+    out = Implicit(SGD(0.1), steps, proximal=3.0, cg_steps=60, tolerance=1e-13, damping=damping)(problem, theta)
     names, sizes = list(theta), [value.numel() for value in theta.values()]
 
     def loss(flat, which):
@@ -63,7 +63,7 @@ def test_equals_a_dense_solve_away_from_the_stationary_point(steps):
     flat = torch.cat([out.phi[name].flatten() for name in names])
     hessian = torch.autograd.functional.hessian(lambda f: loss(f, lambda p: problem.inner(p, theta, steps - 1)), flat)
     outer = torch.autograd.functional.jacobian(lambda f: loss(f, lambda p: problem.outer(p, theta)), flat)
-    dense = torch.linalg.solve(torch.eye(len(flat), dtype=F64) + hessian / 3.0, outer)
+    dense = torch.linalg.solve(torch.eye(len(flat), dtype=F64) + hessian / (3.0 + damping), outer)
     found = torch.cat([out.grad[name].flatten() for name in names])
     assert (found - dense).abs().max() / dense.abs().max() < 1e-9  # 60 iterations for 22 unknowns
 
@@ -124,7 +124,9 @@ def test_is_refused_for_a_meta_network_and_says_why():
         Implicit(SGD(0.1), 4)(*meta_network())
 
 
-@pytest.mark.parametrize("settings", [{"proximal": 0.0}, {"cg_steps": 0}, {"tolerance": -1.0}, {"steps": 0}])
+@pytest.mark.parametrize(
+    "settings", [{"proximal": 0.0}, {"cg_steps": 0}, {"tolerance": -1.0}, {"damping": -1.0}, {"steps": 0}]
+)
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(ConfigError, match=next(iter(settings))):
         Implicit(SGD(0.1), **{"steps": 4, **settings})

@@ -21,7 +21,7 @@ from msmeta.estimators import (
     MultiStep,
     Reptile,
 )
-from msmeta.experiments.config import OPTIMIZERS, Config, Count, Long, Positive, checked
+from msmeta.experiments.config import OPTIMIZERS, Config, Count, Long, NotNegative, Positive, checked
 
 Estimator = Callable[[Bilevel, Params], MetaGradient]
 
@@ -38,7 +38,9 @@ class _Entry:
 ESTIMATORS = {
     "multistep": _Entry("MAML", lambda c, _: MultiStep(c.dynamics(), c.steps, c.window)),
     "first-order": _Entry("FO-MAML", lambda c, _: FirstOrder(c.dynamics(), c.steps)),
-    "implicit": _Entry("iMAML", lambda c, _: Implicit(c.dynamics(), c.steps, c.proximal, c.cg_steps)),
+    "implicit": _Entry(
+        "iMAML", lambda c, _: Implicit(c.dynamics(), c.steps, c.proximal, c.cg_steps, damping=c.damping)
+    ),
     "reptile": _Entry("Reptile", lambda c, _: Reptile(c.dynamics(), c.steps)),
     "finite-difference": _Entry("Finite differences", lambda c, _: FiniteDifference(c.dynamics(), c.steps)),
     "gaussian-smoothing": _Entry(
@@ -81,6 +83,9 @@ class FewShotConfig(Config):
     ] = None
     test_steps: Annotated[Count | None, Field(description="Inner steps at test time; else those of training.")] = None
     proximal: Annotated[Positive, Field(description="Proximal weight of `implicit`.")] = 2.0
+    damping: Annotated[
+        NotNegative, Field(description="Added to the proximal weight in the products of `implicit`.")
+    ] = 0.0
     cg_steps: Annotated[Count, Field(description="Conjugate-gradient steps of `implicit`.")] = 5
     samples: Annotated[Count, Field(description="Directions of the two estimators that draw them.")] = 8
     meta_optimizer: Annotated[Literal[tuple(META_OPTIMIZERS)], Field(description="Of the meta-parameters.")] = "adam"
@@ -111,8 +116,8 @@ class FewShotConfig(Config):
     ] = 125
 
     UNTIMED = Config.UNTIMED | {
-        "test_steps", "proximal", "meta_schedule", "iterations", "train_seconds", "select_every", "test_episodes",
-        "curve_episodes", "curve_every",
+        "test_steps", "proximal", "damping", "meta_schedule", "iterations", "train_seconds", "select_every",
+        "test_episodes", "curve_episodes", "curve_every",
     }  # fmt: skip
 
     def __post_init__(self) -> None:
