@@ -27,6 +27,7 @@ import few_shot_graph  # noqa: E402
 import few_shot_step  # noqa: E402
 import gpu  # noqa: E402
 import meta_gradients  # noqa: E402
+import rounding  # noqa: E402
 import scaling  # noqa: E402
 import seconds  # noqa: E402
 import steps_memory  # noqa: E402
@@ -208,6 +209,15 @@ def test_estimators_are_compared_with_the_exact_meta_gradient(run):
     assert rows["adjoint", "None", 0.9]["cosine"] == pytest.approx(1)
     windows, random = rows["multistep", "[2, 2, 2, 2]", 0.0], rows["evolution-strategies", "None", 0.0]
     assert -1 < random["cosine"] < windows["cosine"] < 1
+
+
+def test_float32_is_held_against_float64_on_the_same_tasks(run):
+    options = ["--dataset", "glyphs", "--way", 5, "--windows", 8, "--iterations", 3, "--seeds", 2, "--batches", 2]
+    (row,) = run(rounding, *options)["metrics"]
+    assert row["window"] == 8 and all(1e-9 < error < 1e-3 for error in row["errors"])
+    (first, second), wide = row["accuracies"]["float32"], row["accuracies"]["float64"]
+    assert first != second and [first, second] == pytest.approx(wide, abs=1)
+    assert "| Multi-step (8) |" in report.speed.rounding_table() and "5-way 1-shot" in report.speed.rounding_table()
 
 
 def test_a_mistake_ends_in_one_line(monkeypatch, capsys):

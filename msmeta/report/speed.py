@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from msmeta.experiments import few_shot
 from msmeta.experiments.few_shot import method
 from msmeta.experiments.sweep import EXPERIMENTS, Config
 from msmeta.report.frame import commit_in_words
+from msmeta.report.statistics import paired, plus_minus
 from msmeta.report.style import Result, disturbance, find_benchmark, markdown, measured_with, table_of
 
 Row = dict[str, Any]
@@ -124,6 +126,25 @@ def convolutions_table() -> str:
             for row in result["metrics"]
         ),
     )
+
+
+def rounding_table() -> str:
+    """How far float32's rounding takes a meta-gradient and a training (benchmarks/rounding.py), in Markdown."""
+    result = find_benchmark("benchmarks/rounding")
+    if result is None:
+        return "Not run: `msmeta bench rounding`."
+    rows = []
+    for row in result["metrics"]:
+        narrow, wide = ({seed: [value] for seed, value in enumerate(own)} for own in row["accuracies"].values())
+        apart = paired(narrow, wide)
+        rows.append([
+            method("multistep", row["window"]), f"{statistics.median(row['errors']):.1e}", f"{max(row['errors']):.1e}",
+            plus_minus(apart.mean, apart.half, "+.2f"),
+        ])  # fmt: skip
+    iterations, seeds = result["config"]["iterations"], result["config"]["seeds"]
+    heads = ["Method", "median error", "largest error", f"accuracy after {iterations} iterations, {seeds} seeds"]
+    work = f"{data.find(result['config']['dataset']).title}, {result['config']['way']}-way 1-shot."
+    return f"{work} {measured_with(result)}\n\n{markdown(heads, rows)}"
 
 
 def graph_table() -> str:
