@@ -1,5 +1,6 @@
 """Multi-step estimation for gradient-based meta-learning: one inner gradient for a window of N steps."""
 
+from msmeta.adaptation import adapt
 from msmeta.bilevel import Bilevel, MetaGradient, State
 from msmeta.dynamics import SGD, Adam
 from msmeta.errors import ConfigError, DataError, DivergedError, UserError
@@ -32,4 +33,5 @@ __all__ = [
     "Reptile",
     "State",
     "UserError",
+    "adapt",
 ]

@@ -32,7 +32,7 @@ from msmeta.bilevel import (
     leaves,
     plus,
 )
-from msmeta.dynamics import SGD, adapt, adapt_and_judge, advance, dynamics_at, inner_gradient
+from msmeta.dynamics import SGD, adapt_and_judge, advance, dynamics_at, inner_gradient, walk
 
 
 class HessianVector:
@@ -81,7 +81,7 @@ def adjoint(
         if k not in held:
             base = k - k % every
             place = problem, held[base], theta, dynamics, windows[base:k], sum(windows[:base])
-            hold(k, adapt(*place, lambda j, state, base=base: hold(base + j, state))[0])
+            hold(k, walk(*place, lambda j, state, base=base: hold(base + j, state))[0])
         (t, loss, used), start = trail[k], held.pop(k)
         product = last.pop() if last else curvature(problem, start.phi, theta, t)
         if curvature is HessianVector or not again:

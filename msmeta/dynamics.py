@@ -283,7 +283,7 @@ def advance(dynamics: Dynamics, state: State, grad: Params, n: int) -> State:
 
 
 @torch.enable_grad()
-def adapt(
+def walk(
     problem: Bilevel,
     state: State,
     theta: Params,
@@ -314,8 +314,8 @@ def adapt(
 
 @torch.enable_grad()
 def adapt_and_judge(problem: Bilevel, first: State, theta: Params, *how: Any, **options: Any) -> tuple:
-    """`adapt`'s two, the outer loss, its gradient by φ and directly by θ. Raises ConfigError where both are None."""
-    state, trail = adapt(problem, first, theta, *how, **options)
+    """`walk`'s two, the outer loss, its gradient by φ and directly by θ. Raises ConfigError where both are None."""
+    state, trail = walk(problem, first, theta, *how, **options)
     loss = evaluate(problem.outer, state.phi, theta)
     by_phi, direct = gradients([(loss, None)], state.phi, theta)
     require_dependence(by_phi, direct)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from msmeta.bilevel import Bilevel, MetaGradient, Params, begin, conclude, evaluate, require_sound
-from msmeta.dynamics import Steps, adapt, require_numbers, whole
+from msmeta.dynamics import Steps, require_numbers, walk, whole
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class EvolutionStrategies(Sampled):
         return conclude(leaf, state, trail, loss, *parts)
 
     def _outer(self, problem: Bilevel, theta: Params) -> tuple:
-        """θ as leaves, `adapt`'s state and evaluations, and F(θ)."""
+        """θ as leaves, `walk`'s state and evaluations, and F(θ)."""
         theta, first = begin(problem, theta)
-        state, trail = adapt(problem, first, theta, self.dynamics, (1,) * self.steps)
+        state, trail = walk(problem, first, theta, self.dynamics, (1,) * self.steps)
         with torch.no_grad():
             outer = evaluate(problem.outer, state.phi, theta)
         require_sound(trail, outer, state.phi)

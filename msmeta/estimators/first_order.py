@@ -31,7 +31,7 @@ class FirstOrder(Steps):
 
 
 def constant_steps(theta: Params, first: State, allowed: set[str], estimator: str, why: str) -> Watch:
-    """For `adapt`: raises ConfigError where the inner steps depend on θ, but for the entries that are allowed.
+    """For `walk`: raises ConfigError where the inner steps depend on θ, but for the entries that are allowed.
 
     why: what the estimator assumes of θ. Raises ConfigError at once where φ₁ depends on no θ, as for a meta-network.
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from msmeta.bilevel import Bilevel, MetaGradient, Params, begin, conclude, evaluate
-from msmeta.dynamics import Steps, adapt
+from msmeta.dynamics import Steps, walk
 from msmeta.errors import ConfigError
 
 
@@ -33,7 +33,7 @@ class Reptile(Steps):
                 why = "it subtracts the adapted phi from theta, without meaning for others (a meta-network, a rate)"
                 use = "use MultiStep, or give the problem its number of tasks"
                 raise ConfigError(f"Reptile needs a theta that initialises phi, unlike {name!r}: {why}; {use}")
-        state, trail = adapt(problem, first, theta, self.dynamics, (1,) * self.steps)
+        state, trail = walk(problem, first, theta, self.dynamics, (1,) * self.steps)
         outer = evaluate(problem.outer, state.phi, theta)
         moved = {name: first.phi[name] - state.phi[name] for name in theta}
         return conclude(theta, state, trail, outer, {k: v.mean(0) if lead else v for k, v in moved.items()})

@@ -14,9 +14,9 @@ from msmeta.experiments import few_shot
 from msmeta.report import frame, live, paper, tables
 from msmeta.report.frame import FEW_SHOT, Values
 from msmeta.report.parameters import converted
-from msmeta.report.statistics import Bounds, Difference, paired
 from msmeta.report.style import drawn, panels, styled, table_of
 from msmeta.report.tables import Columns, accuracy_text, cells, difference, listed, mean_text, of_config
+from msmeta.statistics import Bounds, Difference, paired
 
 PAPER_DATA = {4: "omniglot", 5: "miniimagenet"}
 """Data set of each of the paper's tables."""

@@ -13,7 +13,7 @@ import pandas as pd
 from msmeta import runs
 from msmeta.errors import UserError
 from msmeta.experiments import few_shot, transfer
-from msmeta.report.statistics import half_width, mean_ci
+from msmeta.statistics import half_width, mean_ci
 
 Values = dict[str, Any]
 """Fields of a config: what `preset_config` takes beside the preset."""

@@ -7,8 +7,8 @@ from typing import Any
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from msmeta import statistics
 from msmeta.experiments.few_shot.costs import uniform
-from msmeta.report import statistics
 from msmeta.report.style import (
     BLIND_SAFE,
     COLOURS,

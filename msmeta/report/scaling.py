@@ -14,7 +14,6 @@ from msmeta.experiments.few_shot import method
 from msmeta.experiments.few_shot.costs import Cell
 from msmeta.experiments.few_shot.plan import Rates
 from msmeta.experiments.few_shot.tally import Tally
-from msmeta.report.statistics import plus_minus
 from msmeta.report.style import (
     BLIND_SAFE,
     Result,
@@ -26,6 +25,7 @@ from msmeta.report.style import (
     styled,
     table_of,
 )
+from msmeta.statistics import plus_minus
 
 TARGETS = {"seconds": 0.15, "bytes": 0.10}
 """How far off the cost model may be, as a share."""

@@ -11,8 +11,8 @@ from msmeta.experiments import few_shot
 from msmeta.experiments.few_shot import method
 from msmeta.experiments.sweep import EXPERIMENTS, Config
 from msmeta.report.frame import commit_in_words
-from msmeta.report.statistics import paired, plus_minus
 from msmeta.report.style import Result, disturbance, find_benchmark, markdown, measured_with, table_of
+from msmeta.statistics import paired, plus_minus
 
 Row = dict[str, Any]
 STEP_METHODS = {"1": method("multistep"), "first-order": method("first-order")} | {

@@ -12,8 +12,8 @@ import pandas as pd
 from msmeta import data, runs
 from msmeta.report import paper
 from msmeta.report.frame import Experiment, Values, commit_in_words, stored, where
-from msmeta.report.statistics import Bounds, Difference, detectable, holm, mean_ci, paired, plus_minus
 from msmeta.report.style import markdown
+from msmeta.statistics import Bounds, Difference, detectable, holm, mean_ci, paired, plus_minus
 
 Column = str | Callable[[pd.DataFrame], Any]
 """Of the runs of a row: a template of what they have in common, such as `{optimizer} {lr:g}`, or a function."""

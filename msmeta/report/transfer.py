@@ -12,9 +12,9 @@ from msmeta.errors import ConfigError
 from msmeta.experiments import transfer
 from msmeta.report import frame, live, paper, tables
 from msmeta.report.frame import TRANSFER, Values
-from msmeta.report.statistics import Bounds
 from msmeta.report.style import markdown
 from msmeta.report.tables import Claim, Column, Columns, at_the_end, claims_table, mean_text, of_config
+from msmeta.statistics import Bounds
 
 SCRATCH = {"estimator": "scratch"}
 BASELINE = {"estimator": "multistep", "steps": 2, "window": 1, "transfer_rate": 1.0}

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from msmeta.errors import ConfigError
 from msmeta.experiments import transfer
 from msmeta.report.frame import TRANSFER, where
-from msmeta.report.statistics import mean_ci
 from msmeta.report.style import COLOURS, drawn, legend_below, markdown, panels, styled, table_of
 from msmeta.report.tables import (
     accuracy_text,
@@ -27,6 +26,7 @@ from msmeta.report.tables import (
     table,
 )
 from msmeta.report.transfer import BASELINE, MULTI_STEP, pairs_off, steps_text
+from msmeta.statistics import mean_ci
 
 _TENTHS = (1, 2, 3, 5, 7, 10)
 """Parts of the training for which the change of the gradient is listed."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from msmeta import data, machine
 from msmeta.bilevel import Bilevel, MetaGradient, Params, begin
 from msmeta.data import Episodes, EpisodeSampler
-from msmeta.dynamics import SGD, adapt, partition
+from msmeta.dynamics import SGD, partition, walk
 from msmeta.errors import ConfigError
 from msmeta.estimators import FirstOrder, MultiStep
 from msmeta.experiments import few_shot
@@ -132,7 +132,7 @@ def _path(learner: Learner, problem: Bilevel, setting: Setting) -> list[tuple[in
     states: list[Params] = []
     dynamics, windows = SGD(setting.lr, setting.momentum), partition(setting.steps, setting.window)
     _, start = begin(problem, learner.theta)
-    last, _ = adapt(problem, start, learner.theta, dynamics, windows, keep=lambda k, s: states.append(s.phi))
+    last, _ = walk(problem, start, learner.theta, dynamics, windows, keep=lambda k, s: states.append(s.phi))
     with torch.no_grad():
         losses = [problem.outer(phi, learner.theta).item() for phi in (*states, last.phi)]
     return list(zip((*(k * setting.window for k in range(len(windows))), setting.steps), losses, strict=True))

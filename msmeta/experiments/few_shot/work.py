@@ -8,7 +8,7 @@ from torch import Tensor
 from msmeta import machine
 from msmeta.bilevel import Params, begin, detach
 from msmeta.data import Episodes, EpisodeSampler, Images
-from msmeta.dynamics import adapt, partition
+from msmeta.dynamics import partition, walk
 from msmeta.estimators import Implicit
 from msmeta.experiments.few_shot.config import ESTIMATORS, TRAIN_SPLIT, FewShotConfig
 from msmeta.experiments.few_shot.step import Found, chunk_gradient, episode_problem, mean
@@ -104,7 +104,7 @@ class Work:
         if isinstance(estimator, Implicit):
             problem = estimator.regularised(problem, detach(start.phi))
         steps = partition(config.test_steps or config.steps, 1) if window is None else partition(config.steps, window)
-        adapted, _ = adapt(problem, start, self.theta, config.dynamics(), steps)
+        adapted, _ = walk(problem, start, self.theta, config.dynamics(), steps)
         with torch.no_grad():
             answers = self.model(adapted.phi, episodes.query_x).argmax(-1)
         return (answers == episodes.query_y).sum(1)

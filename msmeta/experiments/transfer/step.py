@@ -28,7 +28,7 @@ from msmeta.bilevel import (
     require_sound,
     task_dot,
 )
-from msmeta.dynamics import SGD, Adam, adapt, advance, partition
+from msmeta.dynamics import SGD, Adam, advance, partition, walk
 from msmeta.errors import DivergedError
 from msmeta.estimators import MultiStep
 from msmeta.experiments import graphs
@@ -151,7 +151,7 @@ def transfer_iteration(
     elif transfer_steps:
         meta = MultiStep(inner, transfer_steps + 1, windows)(bilevel, theta)
     elif not rollback:
-        after = adapt(bilevel, begin(bilevel, theta)[1], theta, inner, windows)[0].detach()
+        after = walk(bilevel, begin(bilevel, theta)[1], theta, inner, windows)[0].detach()
     if meta:
         world.sum_([meta.loss, *meta.grad.values()])
     change = _change(seen[0], seen[1]) if compared else None
@@ -202,7 +202,7 @@ def _first_order(
     windows: tuple[int, ...],
 ) -> MetaGradient:
     theta, first = begin(bilevel, theta)
-    adapted, trail = adapt(bilevel, first, theta, inner, windows)
+    adapted, trail = walk(bilevel, first, theta, inner, windows)
     total = problem.total(detach(adapted.phi), theta)
     return conclude(theta, adapted, trail, total, *gradients([(total, None)], theta))
 

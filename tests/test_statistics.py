@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from msmeta.report.statistics import Bounds, detectable, holm, mean_ci, paired, plus_minus
+from msmeta.statistics import Bounds, detectable, holm, mean_ci, paired, plus_minus
 
 
 def test_an_interval_has_the_quantile_of_students_t():

@@ -1,0 +1,57 @@
+"""Inner steps alone."""
+
+import pytest
+import torch
+from problems import DYNAMICS, F64, maml, meta_network, start
+
+from msmeta import SGD, Adam, Bilevel, ConfigError, DivergedError, MultiStep, adapt
+
+
+@pytest.mark.parametrize("window", [1, 3, (1, 2, 3)], ids=str)
+@pytest.mark.parametrize("make", [maml, meta_network])
+@pytest.mark.parametrize("dynamics", [pair[0] for pair in DYNAMICS.values()], ids=DYNAMICS)
+def test_ends_where_the_meta_gradients_steps_end(dynamics, make, window):
+    problem, theta = make()
+    state, out = adapt(problem, theta, dynamics, 6, window), MultiStep(dynamics, 6, window)(problem, theta)
+    assert state.step == 6 and state.buffers.keys() == out.state.buffers.keys()
+    for found, expected in [(state.phi, out.phi), *((state.buffers[k], out.state.buffers[k]) for k in state.buffers)]:
+        for name in expected:
+            torch.testing.assert_close(found[name], expected[name], rtol=1e-12, atol=1e-13)
+            assert not found[name].requires_grad and found[name].grad_fn is None
+
+
+@pytest.mark.parametrize("dynamics", [SGD(0.1, 0.9, 1e-2), Adam(0.02, eps=1e-2)], ids=["sgd", "adam"])
+def test_goes_on_from_a_state_and_asks_neither_for_labels_nor_for_a_graph(dynamics):
+    x = torch.linspace(-1, 1, 8, dtype=F64)
+
+    def outer(phi, theta):
+        raise AssertionError("there are no labels at test time")
+
+    def inner(phi, theta, t):
+        return (torch.tanh(x * phi["w"] + phi["b"]) - x**2).square().sum()
+
+    theta = {name: torch.tensor(0.3, dtype=F64) for name in "wb"}
+    problem = Bilevel(lambda theta: theta, inner, outer)
+    with torch.no_grad():
+        whole = adapt(problem, theta, dynamics, 6)
+        half = adapt(problem, theta, dynamics, 2)
+        again = adapt(Bilevel(lambda theta: half, inner, outer), theta, dynamics, 4)
+    assert again.step == 6 and all(torch.equal(again.phi[name], whole.phi[name]) for name in theta)
+    assert theta["w"] == 0.3 and not theta["w"].requires_grad
+
+
+def test_mistakes_end_in_one_clear_line():
+    problem, theta = maml()
+    steep = Bilevel(problem.init, lambda phi, theta, t: (phi["w1"] ** 3).sum() * 1e200, problem.outer)
+    wanted = [
+        (lambda: adapt(problem, theta, SGD(0.1), 0), ConfigError, "steps=0"),
+        (lambda: adapt(problem, theta, SGD(0.1), 4, 3), ConfigError, "window=3 does not divide"),
+        (lambda: adapt(problem, theta, SGD, 4), ConfigError, "dynamics is SGD"),
+        (lambda: adapt(theta, problem, SGD(0.1), 4), ConfigError, "the problem is a dict"),
+        (lambda: adapt(steep, start(), SGD(1e200), 1), DivergedError, r"phi\['w1'\] is not finite after the last step"),
+        (lambda: adapt(steep, start(), SGD(1e200), 3), DivergedError, "inner loss is .* at step 1"),
+    ]
+    for call, error, message in wanted:
+        with pytest.raises(error, match=message) as caught:
+            call()
+        assert "\n" not in str(caught.value)
