@@ -58,7 +58,7 @@ def first_gradient(config, theta: Params, images: data.Images, sampler: EpisodeS
     machine.set_precision(precision)
     model = few_shot.build_model(replace(config, precision=precision), images)
     episodes = sampler.sample(0, config.tasks)
-    return few_shot.meta_gradient(config.build_estimator(None), model, theta, episodes, config.tasks)[2]
+    return few_shot.meta_gradient(config.build_estimator(None), model, theta, episodes, config.tasks)[1]
 
 
 def difference(found: Params, exact: Params) -> dict[str, float]:

@@ -124,7 +124,7 @@ def module(theta: Params) -> nn.Module:
 def with_msmeta(theta: Params, batch: Episodes, window: int | None, chunk: int) -> list[Tensor]:
     estimator = FirstOrder(SGD(LR), STEPS) if window is None else MultiStep(SGD(LR), STEPS, window)
     model = Conv4(WAY, filters=len(theta["norm1.weight"]))
-    return list(few_shot.meta_gradient(estimator, model, theta, batch, chunk)[2].values())
+    return list(few_shot.meta_gradient(estimator, model, theta, batch, chunk)[1].values())
 
 
 CODES = {"plain": plain, "higher": with_higher, "torchopt": with_torchopt, "msmeta": with_msmeta}

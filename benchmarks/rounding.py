@@ -40,7 +40,7 @@ class Comparison:
         kind = next(iter(theta.values())).dtype
         episodes = self.sampler.sample(batch, self.config.tasks)
         episodes = replace(episodes, support_x=episodes.support_x.to(kind), query_x=episodes.query_x.to(kind))
-        return few_shot.meta_gradient(self.estimator, self.model, theta, episodes, self.chunk)[2]
+        return few_shot.meta_gradient(self.estimator, self.model, theta, episodes, self.chunk)[1]
 
     def trained(self, kind: torch.dtype, iterations: int) -> Params:
         """θ in float32 after so many meta-iterations in this type."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 import torch
@@ -26,20 +26,31 @@ from msmeta.experiments.config import OPTIMIZERS, Config, Count, Long, NotNegati
 Estimator = Callable[[Bilevel, Params], MetaGradient]
 
 
+Told = Sequence[Callable[[dict[str, float], int], float]]
+"""Each a number to log, of an estimator's `info` on some tasks and their count."""
+
+
 @dataclass(frozen=True)
 class _Entry:
-    """An estimator that can be trained with: its name in the tables, how it is built, and whether it draws randomly."""
+    """An estimator that can be trained with: its name in the tables, how it is built, whether it draws randomly, and
+    which of `Told` the training log has, by name."""
 
     method: str
     build: Callable[[FewShotConfig, torch.Generator | None], Estimator]
     random: bool = False
+    told: dict[str, Callable[[dict[str, float], int], float]] = field(default_factory=dict)
 
 
 ESTIMATORS = {
     "multistep": _Entry("MAML", lambda c, _: MultiStep(c.dynamics(), c.steps, c.window)),
     "first-order": _Entry("FO-MAML", lambda c, _: FirstOrder(c.dynamics(), c.steps)),
     "implicit": _Entry(
-        "iMAML", lambda c, _: Implicit(c.dynamics(), c.steps, c.proximal, c.cg_steps, damping=c.damping)
+        "iMAML",
+        lambda c, _: Implicit(c.dynamics(), c.steps, c.proximal, c.cg_steps, damping=c.damping),
+        told={
+            "residual": lambda info, tasks: info["residual"],
+            "indefinite": lambda info, tasks: info["indefinite_tasks"] / tasks,
+        },
     ),
     "reptile": _Entry("Reptile", lambda c, _: Reptile(c.dynamics(), c.steps)),
     "finite-difference": _Entry("Finite differences", lambda c, _: FiniteDifference(c.dynamics(), c.steps)),
@@ -127,6 +138,11 @@ class FewShotConfig(Config):
     def dynamics(self) -> SGD | Adam:
         """The inner optimiser."""
         return OPTIMIZERS[self.optimizer](self.lr, self.momentum, self.weight_decay)
+
+    @property
+    def told(self) -> Told:
+        """What the log has beside loss and accuracy."""
+        return [*ESTIMATORS[self.estimator].told.values()]
 
     def build_estimator(self, generator: torch.Generator | None, backward: str = "autograd") -> Estimator:
         """The estimator; `generator` is the source of the directions of those that draw them. backward: of `multistep`,

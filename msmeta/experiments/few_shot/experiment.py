@@ -22,7 +22,7 @@ from msmeta.data import Images
 from msmeta.errors import ConfigError, DivergedError
 from msmeta.experiments import training
 from msmeta.experiments.distributed import World
-from msmeta.experiments.few_shot.config import META_OPTIMIZERS, META_SCHEDULES, FewShotConfig
+from msmeta.experiments.few_shot.config import ESTIMATORS, META_OPTIMIZERS, META_SCHEDULES, FewShotConfig
 from msmeta.experiments.few_shot.step import stepper, task_chunk
 from msmeta.experiments.few_shot.work import Work, evaluate, team_of
 from msmeta.experiments.training import Row, Training
@@ -39,13 +39,13 @@ def run(config: FewShotConfig, root: Path | None = None) -> runs.Run:
 class FewShot:
     """A meta-training (`training.Experiment`), whose processes, and their workers, share the tasks of each meta-batch.
 
-    An iteration is a meta-iteration: it gives the query images' mean loss and accuracy (%). The learning curve has the
-    accuracy on `evaluate_on`; the θ that does best on the validation classes is the one tested, where there is a
-    selection. workers: as `team_of` has them. images: instead of the data set's, for a timing.
+    An iteration is a meta-iteration: it gives the query images' mean loss and accuracy (%), and what its estimator
+    tells of itself. The learning curve has the accuracy on `evaluate_on`; the θ that does best on the validation
+    classes is the one tested, where there is a selection. workers: as `team_of` has them. images: instead of the data
+    set's, for a timing.
     """
 
     place = staticmethod(run)
-    logged = ("loss", "accuracy")
     curve = ("iteration", "seconds", "accuracy", "right_answers")
     source = None
 
@@ -64,6 +64,7 @@ class FewShot:
         self.config, self.device, self.world = config, device, world
         self.model, self.chunk = build_model(config, self.images), task_chunk(config, device)
         self.workers = workers
+        self.logged = ("loss", "accuracy", *ESTIMATORS[config.estimator].told)
         self.selection = ("iteration", "seconds", "accuracy") if config.select_every else ()
         self.out_of_memory = (
             f"out of memory with {self.chunk} tasks at a time: lower --task-chunk, --filters or --query"
@@ -113,7 +114,7 @@ class FewShot:
         until = min(config.iterations, next_point(config, at), *multiples)
         lr = config.meta_lr * META_SCHEDULES[config.meta_schedule](self.fraction(done))
         found = self.steps.run(at, min(self.steps.block, until - at), lr)
-        return [(loss, 100 * accuracy) for loss, accuracy in found]
+        return [(loss, 100 * accuracy, *told) for loss, accuracy, *told in found]
 
     def look(self, done: Training) -> None:
         config = self.config

@@ -76,7 +76,7 @@ def prepare(
     theta = {name: torch.nn.Parameter(value.to(chosen)) for name, value in model.init(seed).items()}
     optimizer, estimator = torch.optim.Adam(theta.values(), lr=3e-3), MultiStep(config.dynamics(), config.steps)
     for iteration in range(iterations):
-        _, _, grad = few_shot.meta_gradient(estimator, model, theta, sampler.sample(iteration, tasks), tasks)
+        _, grad = few_shot.meta_gradient(estimator, model, theta, sampler.sample(iteration, tasks), tasks)
         for name, value in theta.items():
             value.grad = grad[name]
         optimizer.step()

@@ -22,13 +22,14 @@ from msmeta.data import Episodes, EpisodeSampler
 from msmeta.errors import DivergedError
 from msmeta.experiments import graphs
 from msmeta.experiments.distributed import World
-from msmeta.experiments.few_shot.config import ESTIMATORS, RGB, Estimator, FewShotConfig
+from msmeta.experiments.few_shot.config import ESTIMATORS, RGB, Estimator, FewShotConfig, Told
 from msmeta.models import Conv4
 from msmeta.models.layers import laid_out
 from msmeta.workers import Team
 
-Found = tuple[Tensor, Tensor, Params]
-"""Mean outer loss and query accuracy of some tasks (0-d), and their meta-gradient."""
+Found = tuple[Tensor, Params]
+"""What is logged of some tasks (mean outer loss, query accuracy, then what the estimator tells of itself: 1-d), and
+their meta-gradient."""
 
 
 def episode_problem(
@@ -84,28 +85,35 @@ def _minibatch(x: Tensor, y: Tensor, way: int, count: int, t: int) -> tuple[Tens
 
 
 def meta_gradient(
-    estimator: Estimator, model: Conv4, theta: Params, episodes: Episodes, chunk: int, inner_shot: int | None = None
+    estimator: Estimator,
+    model: Conv4,
+    theta: Params,
+    episodes: Episodes,
+    chunk: int,
+    inner_shot: int | None = None,
+    told: Told = (),
 ) -> Found:
-    """Over all tasks, `chunk` of them at a time (Eq. 9), in this process.
+    """Over all tasks, `chunk` of them at a time (Eq. 9), in this process. told: of the estimator, what is logged.
 
     A run on a CPU shares the same chunks among workers and has the same bits: each chunk is worked on by one thread,
     and they are added up in their order.
     """
     parts = list(episodes.chunks(chunk))
     with machine.one_thread(episodes.support_x.device):
-        found = [chunk_gradient(estimator, model, theta, part, inner_shot) for part in parts]
+        found = [chunk_gradient(estimator, model, theta, part, inner_shot, told) for part in parts]
         return mean(found, [len(part) for part in parts])
 
 
 def chunk_gradient(
-    estimator: Estimator, model: Conv4, theta: Params, episodes: Episodes, inner_shot: int | None
+    estimator: Estimator, model: Conv4, theta: Params, episodes: Episodes, inner_shot: int | None, told: Told = ()
 ) -> Found:
     """Of tasks that are worked on together."""
     if inner_shot is not None:
         episodes = reptile_episodes(episodes, model.way)
     logits: list[Tensor] = []
     out = estimator(episode_problem(model, episodes, logits, inner_shot), theta)
-    return out.loss, (logits[-1].argmax(-1) == episodes.query_y).to(out.loss.dtype).mean(), out.grad
+    numbers = [out.loss, (logits[-1].argmax(-1) == episodes.query_y).to(out.loss.dtype).mean()]
+    return torch.stack([*numbers, *(out.loss.new_tensor(tell(out.info, len(episodes))) for tell in told)]), out.grad
 
 
 def mean(found: Sequence[Found], tasks: Sequence[int]) -> Found:
@@ -116,9 +124,8 @@ def mean(found: Sequence[Found], tasks: Sequence[int]) -> Found:
     def over_chunks(values: Iterable[Tensor]) -> Tensor:
         return reduce(Tensor.add_, [value * (count / sum(tasks)) for value, count in zip(values, tasks, strict=True)])
 
-    losses, accuracies, grads = zip(*found, strict=True)
-    grad = {name: over_chunks(each[name] for each in grads) for name in grads[0]}
-    return over_chunks(losses), over_chunks(accuracies), grad
+    numbers, grads = zip(*found, strict=True)
+    return over_chunks(numbers), {name: over_chunks(each[name] for each in grads) for name in grads[0]}
 
 
 def task_chunk(config: FewShotConfig, device: torch.device) -> int:
@@ -160,13 +167,13 @@ class MetaStepper:
         # One generator serves all chunks, so where it is used there is one.
         self.chunk = config.tasks if ESTIMATORS[config.estimator].random else chunk
         self.generator = torch.Generator()
-        self.estimator = config.build_estimator(self.generator)
+        self.estimator, self.told = config.build_estimator(self.generator), config.told
         self.device = next(iter(theta.values())).device
         for value in theta.values():  # filled at each iteration, where a graph finds it again
             value.grad = torch.zeros_like(value)
 
-    def run(self, first: int, count: int, lr: float) -> list[tuple[float, float]]:
-        """`count` meta-iterations from number `first`: the loss and query accuracy of each.
+    def run(self, first: int, count: int, lr: float) -> list[tuple[float, ...]]:
+        """`count` meta-iterations from number `first`: the loss and query accuracy of each, and what is told.
 
         lr: of the meta-optimiser. Raises DivergedError that names the iteration.
         """
@@ -180,7 +187,7 @@ class MetaStepper:
             else:
                 group["lr"] = lr
 
-    def _one(self, iteration: int) -> tuple[float, float]:
+    def _one(self, iteration: int) -> tuple[float, ...]:
         # Random directions too are a function of the iteration alone, so that a resumed run draws the same ones.
         self.generator.manual_seed((self.config.seed << 32) + iteration * self.world.size + self.world.rank)
         try:
@@ -202,21 +209,23 @@ class MetaStepper:
             return work.mean()
 
     def _step(self, places: Tensor) -> Tensor:
-        """One meta-iteration on these tasks: (loss, query accuracy) of the whole meta-batch."""
+        """One meta-iteration on these tasks: what is logged of the whole meta-batch."""
         episodes, inner_shot = self.sampler.gather(places), self.config.inner_shot
-        return self._move(*meta_gradient(self.estimator, self.model, self.theta, episodes, self.chunk, inner_shot))
+        return self._move(
+            *meta_gradient(self.estimator, self.model, self.theta, episodes, self.chunk, inner_shot, self.told)
+        )
 
-    def _move(self, loss: Tensor, accuracy: Tensor, grad: Params) -> Tensor:
-        """Moves θ, given what this process's tasks gave; (loss, query accuracy) of the whole meta-batch."""
+    def _move(self, numbers: Tensor, grad: Params) -> Tensor:
+        """Moves θ, given what this process's tasks gave; what is logged of the whole meta-batch."""
         share = len(range(self.config.tasks)[self.world.share(self.config.tasks)]) / self.config.tasks
-        found, grads = torch.stack([loss, accuracy]), [value.grad for value in self.theta.values()]
+        grads = [value.grad for value in self.theta.values()]
         torch._foreach_copy_(grads, [grad[name] for name in self.theta])
         if share != 1:
-            torch._foreach_mul_([found, *grads], share)
-        self.world.sum_([found, *grads])
+            torch._foreach_mul_([numbers, *grads], share)
+        self.world.sum_([numbers, *grads])
         with machine.one_thread(self.device):
             self.optimizer.step()
-        return found
+        return numbers
 
 
 class GraphedStepper(MetaStepper):
@@ -237,7 +246,7 @@ class GraphedStepper(MetaStepper):
         changed = [self.found, self.at, *(value.grad for value in self.theta.values())]
         self.replay = graphs.capture(self._next, changed, device, self.optimizer)
 
-    def run(self, first: int, count: int, lr: float) -> list[tuple[float, float]]:
+    def run(self, first: int, count: int, lr: float) -> list[tuple[float, ...]]:
         """As MetaStepper.run, at most `block` at a time."""
         self._set_lr(lr)
         places = np.stack([self._places(iteration) for iteration in range(first, first + count)])

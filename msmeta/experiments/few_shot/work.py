@@ -41,7 +41,7 @@ class Work:
         self.theta = {name: torch.empty_like(value, device=images.device) for name, value in model.init().items()}
         count = len(range(config.tasks)[self.tasks])
         self.counts = [min(chunk, count - start) for start in range(0, count, chunk)]
-        values = 2 + sum(value.numel() for value in self.theta.values())
+        values = 2 + len(config.told) + sum(value.numel() for value in self.theta.values())
         self.found = torch.empty(len(self.counts), values, device=images.device)
         self.test_samplers: dict[str, EpisodeSampler] = {}
 
@@ -54,23 +54,24 @@ class Work:
             self.theta[name].copy_(value.detach())
 
     def meta_gradients(self, worker: Worker, iteration: int) -> None:
-        """Of the worker's chunks of a meta-batch, each to its row of `found`: loss, accuracy and meta-gradient."""
-        config, estimator = self.config, self.config.build_estimator(None)
+        """Of the worker's chunks of a meta-batch, each to its row of `found`: what is logged, and the meta-gradient."""
+        config, estimator, told = self.config, self.config.build_estimator(None), self.config.told
         places = torch.from_numpy(self.sampler.places(iteration, config.tasks)[self.tasks]).split(self.chunk)
         own = worker.share(len(places))
         with machine.one_thread(self.found.device):
             for row, part in zip(self.found[own], places[own], strict=True):
                 episodes = self.sampler.gather(part)
-                loss, accuracy, grad = chunk_gradient(estimator, self.model, self.theta, episodes, config.inner_shot)
-                torch.cat([torch.stack([loss, accuracy]), *(grad[name].flatten() for name in self.theta)], out=row)
+                of_part = episodes, config.inner_shot, told
+                numbers, grad = chunk_gradient(estimator, self.model, self.theta, *of_part)
+                torch.cat([numbers, *(grad[name].flatten() for name in self.theta)], out=row)
 
     def mean(self) -> Found:
         """Of all chunks, once all workers are done."""
         sizes = [value.numel() for value in self.theta.values()]
         rows = []
-        for loss, accuracy, *grad in (row.split([1, 1, *sizes]) for row in self.found):
+        for numbers, *grad in (row.split([self.found.shape[1] - sum(sizes), *sizes]) for row in self.found):
             parts = zip(self.theta.items(), grad, strict=True)
-            rows.append((loss[0], accuracy[0], {name: part.view_as(value) for (name, value), part in parts}))
+            rows.append((numbers, {name: part.view_as(value) for (name, value), part in parts}))
         with machine.one_thread(self.found.device):
             return mean(rows, self.counts)
 

@@ -74,11 +74,23 @@ def test_chunks_of_tasks_do_not_change_the_meta_gradient(window):
     estimator = MultiStep(smoke().dynamics(), 4, window)
     whole = few_shot.meta_gradient(estimator, model, theta, episodes, 5)
     for chunk in (1, 2, 3):
-        loss, accuracy, grad = few_shot.meta_gradient(estimator, model, theta, episodes, chunk)
-        assert loss.item() == pytest.approx(whole[0].item(), rel=1e-12)
-        assert accuracy.item() == pytest.approx(whole[1].item(), rel=1e-12)
-        assert relative_error(grad, whole[2]) < 1e-10
-    assert whole[2]["head.bias"].dtype == F64
+        numbers, grad = few_shot.meta_gradient(estimator, model, theta, episodes, chunk)
+        assert numbers.tolist() == pytest.approx(whole[0].tolist(), rel=1e-12)
+        assert relative_error(grad, whole[1]) < 1e-10
+    assert whole[1]["head.bias"].dtype == F64
+
+
+def test_the_log_has_what_conjugate_gradients_tell_as_a_mean_over_chunks_and_iterations(train):
+    """One product leaves most of the residual, many leave less; and logging it changes nothing else."""
+    options = {"estimator": "implicit", "window": 1, "tasks": 3, "task_chunk": 1, "proximal": 10.0, "log_every": 2}
+    few, many = (train(smoke(**options, cg_steps=steps, lr=0.02)) for steps in (1, 3))
+    assert [*few["log"]] == ["iteration", "seconds", "loss", "accuracy", "residual", "indefinite"]
+    assert len(few["log"]["residual"]) == 2 and set(few["log"]["indefinite"]) == {0.0}
+    assert all(0 < b < a < 1 for a, b in zip(few["log"]["residual"], many["log"]["residual"], strict=True))
+    torn = train(smoke(**options | {"proximal": 1e-3}, lr=0.5))["log"]["indefinite"]
+    assert all(
+        0 < share <= 1 and 6 * share == pytest.approx(round(6 * share), abs=1e-4) for share in torn
+    )  # of 2 x 3 tasks
 
 
 def test_evaluation_does_not_depend_on_the_chunk_and_takes_the_same_tasks():
