@@ -5,13 +5,16 @@ from msmeta.bilevel import Bilevel, MetaGradient, State
 from msmeta.dynamics import SGD, Adam
 from msmeta.errors import ConfigError, DataError, DivergedError, UserError
 from msmeta.estimators import (
+    Binomial,
     EvolutionStrategies,
     FiniteDifference,
     FirstOrder,
     GaussianSmoothing,
     Implicit,
+    LazyHessian,
     MultiStep,
     Reptile,
+    Truncated,
 )
 
 __version__ = "0.1.0"
@@ -20,6 +23,7 @@ __all__ = [
     "SGD",
     "Adam",
     "Bilevel",
+    "Binomial",
     "ConfigError",
     "DataError",
     "DivergedError",
@@ -28,10 +32,12 @@ __all__ = [
     "FirstOrder",
     "GaussianSmoothing",
     "Implicit",
+    "LazyHessian",
     "MetaGradient",
     "MultiStep",
     "Reptile",
     "State",
+    "Truncated",
     "UserError",
     "adapt",
 ]

@@ -52,12 +52,18 @@ class HessianVector:
 
 @torch.enable_grad()
 def adjoint(
-    problem: Bilevel, theta: Params, dynamics: DynamicsLike, windows: Sequence[int], curvature: Any = HessianVector
+    problem: Bilevel,
+    theta: Params,
+    dynamics: DynamicsLike,
+    windows: Sequence[int],
+    curvature: Any = HessianVector,
+    depth: int | None = None,
 ) -> MetaGradient:
     """The meta-gradient of Eq. 12 for windows of these lengths; Eqs. 3 and 4 where all of them are 1.
 
-    curvature: as `HessianVector`. The inner loss must be a function of its arguments alone: a second evaluation is held
-    against the first, wherever there is one. Raises as `MultiStep.__call__`.
+    curvature: as `HessianVector`. depth: leaves out the terms with more factors ∂g than that (`Binomial`), at least 1.
+    The inner loss must be a function of its arguments alone: a second evaluation is held against the first, wherever
+    there is one. Raises as `MultiStep.__call__`.
     """
     theta, first = begin(problem, theta)
     every, linear = 1 if len(windows) <= 16 else math.isqrt(len(windows) - 1) + 1, _is_linear(dynamics)
@@ -76,7 +82,8 @@ def adjoint(
         return None
 
     adapted, trail, outer, by_phi, total = adapt_and_judge(problem, first, theta, dynamics, windows, keep=keep)
-    multipliers, again = State(add_parts(adapted.phi, by_phi)), []  # Λ_T
+    # Λ_T; with a depth one for each number of factors ∂g, up to it, from which the windows ahead can still reach it.
+    carried, again, depth = [State(add_parts(adapted.phi, by_phi))], [], depth or len(windows)
     for k, n in reversed(list(enumerate(windows))):
         if k not in held:
             base = k - k % every
@@ -87,18 +94,16 @@ def adjoint(
         if curvature is HessianVector or not again:
             again.append((t, loss, product.loss))
         now = dynamics_at(dynamics, theta, t)
-        if _is_linear(now):
-            part, weights = now.pull_back(multipliers.part(used), n)
-            buffers = {name: multipliers.buffers.get(name, {}) | values for name, values in part.buffers.items()}
-            multipliers = State(multipliers.phi | part.phi, buffers)
-        else:
-            multipliers, weights, by_theta = _pull_back(now, start, product.grad, n, multipliers, theta)
-            total = plus(total, by_theta)
-        by_phi, by_theta = product.times(weights)
+        pulled = [_pull_back(multipliers, now, start, product, n, theta, used) for multipliers in carried]
+        # Those of l factors: their own pulled back, and what is multiplied here of those of l - 1.
+        carried = [pulled[0][0]] * (k >= depth)
+        own = pulled[1:] + pulled[-1:] * (len(windows) - k <= depth)
+        for (multipliers, *_), (_, weights, _) in zip(own, pulled, strict=False):
+            by_phi, by_theta = product.times(weights)
+            carried.append(State(plus(multipliers.phi, by_phi), multipliers.buffers))
         del product  # and its graph, before there is another one
-        multipliers = State(plus(multipliers.phi, by_phi), multipliers.buffers)
-        total = plus(total, by_theta)
-    return conclude(theta, adapted, trail, outer, total, *first.pull_back(multipliers, theta), again=again)
+        total = plus(plus(total, pulled[-1][2]), by_theta)
+    return conclude(theta, adapted, trail, outer, total, *first.pull_back(carried[-1], theta), again=again)
 
 
 def _is_linear(dynamics: DynamicsLike) -> bool:
@@ -109,11 +114,15 @@ def _is_linear(dynamics: DynamicsLike) -> bool:
 
 
 def _pull_back(
-    dynamics: Dynamics, start: State, grad: Params, n: int, multipliers: State, theta: Params
+    multipliers: State, dynamics: Dynamics, start: State, product: Any, n: int, theta: Params, used: Sequence[str]
 ) -> tuple[State, Params, Part]:
     """As `SGD.pull_back`, through any `window`, and the part of θ that acts in the dynamics."""
+    if _is_linear(dynamics):
+        part, weights = dynamics.pull_back(multipliers.part(used), n)
+        buffers = {name: multipliers.buffers.get(name, {}) | values for name, values in part.buffers.items()}
+        return State(multipliers.phi | part.phi, buffers), weights, {}
     buffers = {name: leaves(values) for name, values in start.buffers.items()}
-    state, grad = State(leaves(start.phi), buffers, start.step, start.skipped), leaves(grad)
+    state, grad = State(leaves(start.phi), buffers, start.step, start.skipped), leaves(product.grad)
     after = advance(dynamics, state, grad, n)
     groups = state.phi, grad, theta, *buffers.values()
     by_phi, by_grad, by_theta, *parts = after.pull_back(multipliers, *groups, retain_graph=True)

@@ -184,9 +184,9 @@ def gradients(outputs: Iterable[tuple[Tensor, Tensor | None]], *groups: Params, 
     return [{name: next(grads, None) if v.requires_grad else None for name, v in group.items()} for group in groups]
 
 
-def reached(outputs: Collection[Tensor], params: Params) -> set[str]:
-    """Which of `params`, all leaves, the outputs depend on."""
-    ends = {id(value) for value in outputs} | {id(getattr(node, "variable", None)) for node in graph(outputs)}
+def reached(outputs: Collection[Tensor], params: Params, until: Iterable[Tensor] = ()) -> set[str]:
+    """Which of `params`, all leaves, the outputs depend on other than through `until`."""
+    ends = {id(value) for value in outputs} | {id(getattr(node, "variable", None)) for node in graph(outputs, until)}
     return {name for name, value in params.items() if id(value) in ends}
 
 

@@ -84,6 +84,46 @@ def unrolled(problem: Bilevel, theta: Params, rule: Callable, windows: Sequence[
     return loss.detach(), dict(zip(theta, grads, strict=True))
 
 
+def jacobians(problem: Bilevel, theta: Params, rule: Callable, steps: int, memories: int) -> tuple:
+    """Dense derivatives along the exact steps, where a state s is one vector, (φ, memory): a list of each step's
+    ∂s'/∂s, ∂s'/∂g, ∂g/∂s and ∂g/∂θ; then ∂L(φ)/∂s after the last step, and ∂s/∂θ of the first state.
+
+    memories: how many numbers the rule remembers of an entry.
+    """
+    first, by = problem.init(theta), torch.autograd.functional.jacobian
+    size, found = sum(value.numel() for value in first.values()), []
+
+    def named(vector: Tensor, like: Params) -> Params:
+        parts = vector.split([value.numel() for value in like.values()])
+        return {name: part.view(value.shape) for part, (name, value) in zip(parts, like.items(), strict=True)}
+
+    def vector(values: Params) -> Tensor:
+        return torch.cat([value.flatten() for value in values.values()])
+
+    def start(th: Tensor) -> Tensor:
+        return torch.cat([vector(problem.init(named(th, theta))), torch.zeros(memories * size, dtype=F64)])
+
+    def gradient(phi: Tensor, th: Tensor, t: int) -> Tensor:
+        phi = phi if phi.requires_grad else phi.clone().requires_grad_()
+        loss = problem.inner(named(phi, first), named(th, theta), t)
+        return torch.autograd.grad(loss, phi, create_graph=True)[0]
+
+    def step(state: Tensor, grad: Tensor, t: int) -> Tensor:
+        phi, *memory = state.split(size)
+        phi, memory = rule(phi, memory[0] if memories == 1 else tuple(memory), grad, t + 1)
+        return torch.cat([phi, memory] if memories == 1 else [phi, *memory])
+
+    flat = vector(theta)
+    state = start(flat)
+    for t in range(steps):
+        grad = gradient(state[:size], flat, t).detach()
+        own = by(lambda s, g, t=t: step(s, g, t), (state, grad))
+        by_phi, by_theta = by(lambda phi, th, t=t: gradient(phi, th, t), (state[:size], flat))
+        found.append((*own, torch.nn.functional.pad(by_phi, (0, memories * size)), by_theta))
+        state = step(state, grad, t)
+    return found, by(lambda s: problem.outer(named(s[:size], first), theta), state), by(start, flat)
+
+
 def finite_differences(loss_at: Callable[[Params], Tensor], theta: Params, h: float = 1e-5) -> Params:
     """Central differences of a scalar function, entry by entry; error O(h²)."""
     grads = {}
@@ -126,9 +166,78 @@ def adam_rule(lr, beta1=0.9, beta2=0.999, eps=1e-8):
     return rule
 
 
+class Counted(torch.autograd.Function):
+    """x², whose backward and double backward count themselves."""
+
+    counts = {"gradient": 0, "second order": 0}
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return _CountedBackward.apply(grad, *ctx.saved_tensors)
+
+
+class _CountedBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, grad, x):
+        Counted.counts["gradient"] += 1
+        ctx.save_for_backward(grad, x)
+        return 2 * x * grad
+
+    @staticmethod
+    def backward(ctx, along):
+        Counted.counts["second order"] += 1
+        grad, x = ctx.saved_tensors
+        return 2 * x * along, 2 * grad * along
+
+
+def costs(estimator: Callable) -> tuple[list[int], int]:
+    """The steps at which the estimator evaluates the inner gradient, in this order, and its Hessian-vector products."""
+    seen = []
+
+    def inner(phi, theta, t):
+        seen.append(t)
+        return Counted.apply(phi["x"] * theta["x"]).sum()
+
+    problem = Bilevel(lambda theta: theta, inner, lambda phi, theta: phi["x"].sum())
+    Counted.counts.update({"gradient": 0, "second order": 0})
+    estimator(problem, {"x": torch.tensor([1.0, 2.0], dtype=F64)})
+    assert Counted.counts["gradient"] == len(seen)
+    return seen, Counted.counts["second order"]
+
+
+def tasks_of(count: int) -> tuple[Bilevel, list[Bilevel], Params]:
+    """So many tasks as one problem, each of them as a problem of its own, and θ."""
+    x, y = torch.randn(2, count, 6, 3, dtype=F64, generator=torch.Generator().manual_seed(5))
+    theta = start()
+
+    def losses(phi):
+        hidden = torch.tanh(torch.einsum("tni,tih->tnh", x, phi["w1"]) + phi["b1"][:, None])
+        return (torch.einsum("tnh,tho->tno", hidden, phi["w2"]) - y[..., :2]).square().mean((1, 2))
+
+    batch = Bilevel(
+        init=lambda th: {name: value.expand(count, *value.shape) for name, value in th.items()},
+        inner=lambda p, th, t: losses(p).sum(),
+        outer=lambda p, th: losses(p).mean(),
+        tasks=count,
+    )
+
+    def one(i: int) -> Bilevel:
+        loss = lambda p, *_: (network(p, x[i]) - y[i, :, :2]).square().mean()  # noqa: E731
+        return Bilevel(lambda th: th, loss, loss)
+
+    return batch, [one(i) for i in range(count)], theta
+
+
 DYNAMICS = {
     "sgd": (SGD(0.1), sgd_rule(0.1, 0, 0)),
     "sgd-momentum": (SGD(0.1, 0.9, 1e-2), sgd_rule(0.1, 0.9, 1e-2)),
     # A large eps: with one gradient for all steps Adam moves by its sign alone, and the meta-gradient all but vanishes.
     "adam": (Adam(0.02, eps=1e-2), adam_rule(0.02, eps=1e-2)),
 }
+MEMORIES = {"sgd": 1, "sgd-momentum": 1, "adam": 2}
+"""How many numbers their rules remember of an entry."""

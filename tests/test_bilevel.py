@@ -12,6 +12,7 @@ from msmeta import (
     SGD,
     Adam,
     Bilevel,
+    Binomial,
     ConfigError,
     DivergedError,
     EvolutionStrategies,
@@ -19,9 +20,11 @@ from msmeta import (
     FirstOrder,
     GaussianSmoothing,
     Implicit,
+    LazyHessian,
     MultiStep,
     Reptile,
     State,
+    Truncated,
     UserError,
 )
 
@@ -47,10 +50,12 @@ def _both(dynamics, steps, window=1):
 def _all(dynamics=SGD(0.1), steps=3):  # noqa: B008
     sampled = [kind(dynamics, steps, samples=2) for kind in (GaussianSmoothing, EvolutionStrategies)]
     kinds = (FirstOrder, Reptile, Implicit, FiniteDifference)
-    return [*_both(dynamics, steps), *sampled, *(kind(dynamics, steps) for kind in kinds)]
+    rivals = [Truncated(dynamics, steps, 2), Binomial(dynamics, steps, 2), LazyHessian(dynamics, steps, steps)]
+    return [*_both(dynamics, steps), *sampled, *(kind(dynamics, steps) for kind in kinds), *rivals]
 
 
 NAMES = ["autograd", "adjoint", "smoothing", "strategies", "first-order", "reptile", "implicit", "differences"]
+NAMES += ["truncated", "binomial", "lazy"]
 
 
 def _refused(function, match, error=ConfigError):
@@ -285,7 +290,7 @@ def _noisy(inner_noise):
 
 
 @pytest.mark.parametrize("noise", [torch.nn.functional.dropout, lambda x: x[torch.randperm(6)[:4].repeat(2)[:6]]])
-@pytest.mark.parametrize("name", ["adjoint", "smoothing", "implicit", "differences"])
+@pytest.mark.parametrize("name", ["adjoint", "smoothing", "implicit", "differences", "binomial"])
 def test_an_inner_loss_that_is_no_function_is_refused_where_one_is_needed(name, noise):
     estimator, theta = dict(zip(NAMES, _all(), strict=True))[name], {"w": torch.ones(3, dtype=F64)}
     torch.manual_seed(1)
@@ -295,7 +300,7 @@ def test_an_inner_loss_that_is_no_function_is_refused_where_one_is_needed(name, 
     estimator(_noisy(lambda x: x * (1 + 1e-14 * torch.randn(()))), theta)
 
 
-@pytest.mark.parametrize("name", ["autograd", "first-order", "reptile", "strategies"])
+@pytest.mark.parametrize("name", ["autograd", "first-order", "reptile", "strategies", "truncated", "lazy"])
 def test_other_estimators_take_an_inner_loss_with_random_numbers(name):
     dict(zip(NAMES, _all(), strict=True))[name](_noisy(torch.nn.functional.dropout), {"w": torch.ones(3, dtype=F64)})
 
@@ -309,7 +314,7 @@ def test_a_compiled_inner_loss_is_refused_where_its_second_derivative_is_needed(
         problem.init, lambda p, th, t: problem.inner(p, None, 0) + 0.1 * p["w1"].square().sum(), problem.outer
     )
     for name, estimator in zip(NAMES, _all(), strict=True):
-        if name in ("autograd", "adjoint", "implicit"):
+        if name in ("autograd", "adjoint", "implicit", "truncated", "binomial", "lazy"):
             _refused(lambda estimator=estimator: estimator(compiled, theta), "inner loss at step . is compiled")
         elif name in ("first-order", "reptile", "differences"):
             assert relative_error(estimator(compiled, theta).grad, estimator(eager, theta).grad) < 1e-9
@@ -325,7 +330,8 @@ def test_complex_parameters_are_right_or_refused():
     join = lambda phi: {"w": torch.view_as_complex(phi["w"])}  # noqa: E731
     parts = Bilevel(lambda th: th, lambda p, th, t: error(join(p)), lambda p, th: apart(join(p)))
     kinds = [*_both(SGD(0.1, 0.9), 4, 2), FirstOrder(SGD(0.1), 3), Reptile(SGD(0.1), 3), Implicit(SGD(0.1), 3)]
-    kinds.append(FiniteDifference(SGD(0.1), 3, 1e-4))
+    kinds += [FiniteDifference(SGD(0.1), 3, 1e-4), Truncated(SGD(0.1), 3), Binomial(SGD(0.1), 3, 2)]
+    kinds.append(LazyHessian(SGD(0.1), 4, 2))
     for estimator in kinds:
         found, expected = estimator(whole, {"w": w}), estimator(parts, {"w": torch.view_as_real(w)})
         torch.testing.assert_close(torch.view_as_real(found.grad["w"]), expected.grad["w"], rtol=1e-7, atol=1e-9)
@@ -378,6 +384,10 @@ def test_numbers_may_be_numpys_or_whole_floats():
         lambda: FiniteDifference(SGD(0.1), 4, radius=math.nan),
         lambda: EvolutionStrategies(SGD(0.1), 4, samples=None),
         lambda: GaussianSmoothing(SGD(0.1), 4, deviation=math.inf),
+        lambda: Truncated(SGD(0.1), 4, 1.5),
+        lambda: Truncated(SGD(0.1), 4, -1),
+        lambda: Binomial(SGD(0.1), 4, 5),
+        lambda: LazyHessian(SGD(0.1), 4, "22"),
         lambda: MultiStep(torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1), 2),
         lambda: MultiStep(SGD, 2),
         lambda: MultiStep(None, 2),

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from msmeta.adjoint import adjoint
-from msmeta.bilevel import Bilevel, MetaGradient, Params, begin, conclude, evaluate, gradients
+from msmeta.bilevel import Bilevel, DynamicsLike, MetaGradient, Params, State, begin, conclude, evaluate, gradients
 from msmeta.dynamics import Steps, advance, dynamics_at, inner_gradient, partition
 from msmeta.errors import ConfigError
 
@@ -49,11 +49,19 @@ class MultiStep(Steps):
         if self.backward == "adjoint":
             return adjoint(problem, theta, self.dynamics, windows)
         theta, state = begin(problem, theta)
-        trail, t = [], 0
-        for n in windows:  # one graph of all windows, and one backward pass through it
-            loss, grad = inner_gradient(problem, state.phi, theta, t, create_graph=True)
-            trail.append((t, loss.detach(), tuple(grad)))
-            state = advance(dynamics_at(self.dynamics, theta, t), state, grad, n)
-            t += n
+        state, trail = unroll(problem, state, theta, self.dynamics, windows)
         outer = evaluate(problem.outer, state.phi, theta)
         return conclude(theta, state, trail, outer, *gradients([(outer, None)], theta))
+
+
+def unroll(
+    problem: Bilevel, state: State, theta: Params, dynamics: DynamicsLike, windows: Sequence[int], t: int = 0
+) -> tuple:
+    """`walk`'s two, in one graph of all windows for one backward pass."""
+    trail = []
+    for n in windows:
+        loss, grad = inner_gradient(problem, state.phi, theta, t, create_graph=True)
+        trail.append((t, loss.detach(), tuple(grad)))
+        state = advance(dynamics_at(dynamics, theta, t), state, grad, n)
+        t += n
+    return state, trail

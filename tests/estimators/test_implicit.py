@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from problems import F64, maml, meta_network, network, relative_error, start
+from problems import F64, maml, meta_network, relative_error, tasks_of
 
 from msmeta import SGD, Adam, Bilevel, ConfigError, DivergedError, Implicit, MultiStep, State
 from msmeta.estimators.implicit import conjugate_gradients
@@ -69,29 +69,9 @@ def test_equals_a_dense_solve_away_from_the_stationary_point(steps, damping):
 
 
 def test_tasks_in_a_batch_are_solved_as_if_alone():
-    generator = torch.Generator().manual_seed(5)
-    x, y = torch.randn(3, 6, 3, dtype=F64, generator=generator), torch.randn(3, 6, 2, dtype=F64, generator=generator)
-    theta = start()
-
-    def losses(phi):
-        hidden = torch.tanh(torch.einsum("tni,tih->tnh", x, phi["w1"]) + phi["b1"][:, None])
-        return (torch.einsum("tnh,tho->tno", hidden, phi["w2"]) - y).square().mean((1, 2))
-
-    batch = Bilevel(
-        init=lambda th: {name: value.expand(3, *value.shape) for name, value in th.items()},
-        inner=lambda p, th, t: losses(p).sum(),
-        outer=lambda p, th: losses(p).mean(),
-        tasks=3,
-    )
+    batch, single, theta = tasks_of(3)
     estimator = Implicit(SGD(0.1), 4, proximal=2.0, cg_steps=3)
-    together, alone = estimator(batch, theta), []
-    for i in range(3):
-        one = Bilevel(
-            init=lambda th: th,
-            inner=lambda p, th, t, i=i: (network(p, x[i]) - y[i]).square().mean(),
-            outer=lambda p, th, i=i: (network(p, x[i]) - y[i]).square().mean(),
-        )
-        alone.append(estimator(one, theta))
+    together, alone = estimator(batch, theta), [estimator(one, theta) for one in single]
     mean = {name: sum(out.grad[name] for out in alone) / 3 for name in theta}
     assert relative_error(together.grad, mean) < 1e-12
     assert together.info["residual"] == pytest.approx(max(out.info["residual"] for out in alone))
