@@ -2,6 +2,7 @@
 
 from msmeta.adaptation import adapt
 from msmeta.bilevel import Bilevel, MetaGradient, State
+from msmeta.comparison import compare
 from msmeta.dynamics import SGD, Adam
 from msmeta.errors import ConfigError, DataError, DivergedError, UserError
 from msmeta.estimators import (
@@ -40,4 +41,5 @@ __all__ = [
     "Truncated",
     "UserError",
     "adapt",
+    "compare",
 ]

@@ -13,6 +13,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -22,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from msmeta.errors import ConfigError, UserError
 
@@ -118,6 +121,57 @@ def unshared_memory() -> int:
         return peak
     size = {name: int(kb) * 1024 for name, kb in re.findall(r"^(\w+): +(\d+) kB", rollup.read_text(), re.M)}
     return peak - size["Shared_Clean"] - size["Shared_Dirty"]
+
+
+def bytes_used(call: Callable[[], object], device: torch.device) -> int:
+    """Bytes by which memory grew at the most while `call` ran: what torch allocated on a GPU, else `LiveBytes`."""
+    if device.type != "cuda":
+        with LiveBytes() as live:
+            call()
+        return live.peak
+    reset_peak_memory(device)
+    before = peak_memory(device)
+    call()
+    torch.cuda.synchronize(device)
+    return peak_memory(device) - before
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of tensors that are made while it is on and still alive: `now`, and at the most, `peak`.
+
+    Exact and the same in each run: neither what an allocator keeps nor what an operation takes within itself is in it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._seen: set[int] = set()
+
+    def __enter__(self) -> LiveBytes:
+        return super().__enter__()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = (args, kwargs or {})
+        self._note(given, new=False)
+        out = function(*args, **given[1])
+        self._note(out, new=True)
+        self.peak = max(self.peak, self.now)
+        return out
+
+    def _note(self, values: Any, new: bool) -> None:
+        for tensor in tree_leaves(values):
+            if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
+                continue
+            storage = tensor.untyped_storage()
+            if id(storage) not in self._seen:  # the same object as long as the memory lives
+                size = storage.nbytes() if new else 0
+                self._seen.add(id(storage))
+                self.now += size
+                weakref.finalize(storage, self._forget, id(storage), size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.now -= size
 
 
 @cache

@@ -142,3 +142,23 @@ def test_memory_that_is_shared_with_others_is_left_out():
 def _unshared_after(count):
     torch.ones(count)
     return machine.unshared_memory()
+
+
+def test_live_bytes_are_those_of_new_tensors_while_they_live():
+    before = torch.ones(1000)
+    with machine.LiveBytes() as live:
+        a = before.view(10, 100)  # no memory of its own
+        b = before + 1
+        c = b.view(-1)[:10]
+        del b  # c holds its memory
+        assert live.now == 4000
+        d = torch.zeros(500, dtype=torch.float64) * 2
+        assert (live.now, live.peak) == (8000, 12000)
+        del c
+        assert live.now == 4000
+        e = torch.ones(100, requires_grad=True)
+        loss = (e.exp() * e).sum()
+        held = live.now
+        loss.backward()
+    assert held > 4000 + 400 + 4 and live.peak == 12000 and a.shape == (10, 100) and d.shape == (500,)
+    assert machine.bytes_used(lambda: before + 1, torch.device("cpu")) == 4000

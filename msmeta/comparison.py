@@ -1,0 +1,298 @@
+"""Estimators side by side on a problem of the user's own: how near each comes to the exact one, and what it costs."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from msmeta import machine
+from msmeta.bilevel import Bilevel, MetaGradient, Params, evaluate
+from msmeta.errors import ConfigError, UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Estimator = Callable[[Bilevel, Params], MetaGradient]
+Problem = Bilevel | Callable[[int], Bilevel]
+"""A problem, or a function that draws the one of a number, 0, 1, ..."""
+
+HEAD = "Estimator | Gradients | Products | Cosine | Norm ratio | Time (ms) | Peak (MB)"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of one estimator: a value for each case (a θ and its problem) that it had an answer to.
+
+    gradients: evaluations of an inner gradient, each of which may be one by φ and θ. products: backward passes through
+    such a gradient, Hessian-vector products. Both are counted as they happen. cosine, norm_ratio: of the meta-gradient
+    with the reference's, and of its length with that one's. seconds: of a call after one that warms up. bytes: the most
+    by which memory grew, on a GPU as torch allocates it; elsewhere of tensors alive at one time, between operations.
+    failure: the first one, in a line, where a case has no answer.
+    """
+
+    estimator: str
+    gradients: tuple[int, ...] = ()
+    products: tuple[int, ...] = ()
+    cosine: tuple[float, ...] = ()
+    norm_ratio: tuple[float, ...] = ()
+    seconds: tuple[float, ...] = ()
+    bytes: tuple[int, ...] = ()
+    failure: str = ""
+
+    def mean(self, column: str) -> tuple[float, float | None]:
+        """Mean over the cases and the half-width of its 95 % interval (Student's t); None where there is one case."""
+        from msmeta import statistics  # SciPy: needed here alone
+
+        return statistics.mean_ci(getattr(self, column))
+
+    def _line(self) -> str:
+        scales = {"gradients": 1, "products": 1, "cosine": 1, "norm_ratio": 1, "seconds": 1e3, "bytes": 1e-6}
+        cells = [self._cell(column, scale) if self.cosine else "-" for column, scale in scales.items()]
+        return " | ".join([self.estimator, *cells])
+
+    def _cell(self, column: str, scale: float) -> str:
+        mean, half = self.mean(column)
+        if half is None or len(set(getattr(self, column))) == 1:
+            return f"{scale * mean:.3g}"
+        digits = 3 if column == "cosine" else max(0, 2 - math.floor(math.log10(scale * mean)) if mean else 0)
+        return f"{scale * mean:.{digits}f} ±{scale * half:.{digits}f}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found. rows: one an estimator, in the order given. reference: the exact one's name. cases: how
+    many. As a table: `print`, `to_markdown`, or by itself at the end of a notebook's cell."""
+
+    rows: tuple[Row, ...]
+    reference: str
+    cases: int
+
+    def __getitem__(self, estimator: str) -> Row:
+        return {row.estimator: row for row in self.rows}[estimator]
+
+    def to_markdown(self) -> str:
+        """The table, with a line on what its intervals are over and one for each estimator that failed."""
+        lines = [HEAD, " | ".join(["---"] * 7), *(row._line() for row in self.rows)]
+        over = f"{self.cases} cases; ± is the half-width of a 95 % interval" if self.cases > 1 else "one case"
+        notes = [f"Cosine and norm ratio to {self.reference}. {over[0].upper() + over[1:]}."]
+        for row in self.rows:
+            if row.failure:
+                notes.append(f"{row.estimator} failed in {self.cases - len(row.cosine)} of them: {row.failure}.")
+        return "\n".join([*(f"| {line} |" for line in lines), "", *(f"{note}\n" for note in notes)])
+
+    __str__ = _repr_markdown_ = to_markdown
+
+    def records(self) -> list[dict[str, Any]]:
+        """The rows as dicts of lists, which JSON and pandas take."""
+        return [{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(row).items()} for row in self.rows]
+
+    def plot(self) -> Figure:
+        """Cosine against time and against memory, with 95 % intervals. Raises UserError where matplotlib is missing."""
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise UserError("plot() needs matplotlib: pip install matplotlib") from error
+        figure = Figure(figsize=(9, 3.8), layout="constrained")
+        axes = figure.subplots(1, 2, sharey=True)
+        shown = [row for row in self.rows if row.cosine]
+        for axis, column, label, scale in zip(
+            axes, ("seconds", "bytes"), ("time (ms)", "peak memory (MB)"), (1e3, 1e-6), strict=True
+        ):
+            for row, marker in zip(shown, itertools.cycle("os^vDPX*")):  # noqa: B905
+                (x, half), (y, half_y) = row.mean(column), row.mean("cosine")
+                bars = {"xerr": scale * (half or 0), "yerr": half_y or 0}
+                axis.errorbar(scale * x, y, fmt=marker, label=row.estimator, **bars)
+            axis.set(xscale="log", xlabel=label)
+        axes[0].set_ylabel(f"cosine with {self.reference}")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right")
+        return figure
+
+
+def compare(
+    problem: Problem,
+    thetas: Params | Iterable[Params],
+    estimators: Mapping[str, Estimator] | Iterable[Estimator],
+    reference: str | None = None,
+) -> Comparison:
+    """Every estimator on every case, with what it costs: a `Comparison`, to print.
+
+    thetas: one θ or several. problem: a `Bilevel`; or a function that draws the one of a number, so that the case of
+    thetas[i] is problem(i), and `[theta] * 16` compares on 16 draws. estimators: by name, or a list, which are then
+    named by what they are; any `(problem, theta) -> MetaGradient` will do. reference: whose meta-gradient is the exact
+    one; the first one's where None.
+
+    Each case calls each estimator twice: to count, and to time it. All of them see the same random numbers; torch's
+    generators are left as they were. Time it on an idle machine. An estimator that refuses the problem or diverges has
+    its line in the table and no numbers. Raises ConfigError and DivergedError where the reference does so, and where
+    its meta-gradient is zero.
+    """
+    named = _named(estimators)
+    reference = next(iter(named)) if reference is None else reference
+    if reference not in named:
+        raise ConfigError(f"reference={reference!r} is none of the estimators: {', '.join(named)}")
+    rows, number = {name: Row(name) for name in named}, 0
+    for number, (drawn, theta) in enumerate(cases(problem, thetas), 1):
+        exact = None
+        for name in sorted(named, key=lambda name: name != reference):
+            try:
+                found = _measure(named[name], drawn, theta, number)
+                grad = flat(found.pop("out"), theta)
+                exact = grad if name == reference else exact
+                alike = {"cosine": cosine(grad, exact), "norm_ratio": (grad.norm() / exact.norm()).item()}
+            except UserError as error:
+                if name == reference:
+                    raise
+                rows[name] = replace(rows[name], failure=rows[name].failure or str(error))
+            else:
+                values = {k: (*getattr(rows[name], k), value) for k, value in {**found, **alike}.items()}
+                rows[name] = replace(rows[name], **values)
+    return Comparison(tuple(rows.values()), reference, number)
+
+
+def cases(problem: Problem, thetas: Params | Iterable[Params]) -> Iterator[tuple[Bilevel, Params]]:
+    """Each θ and its problem. Raises ConfigError where there is none."""
+    thetas = [thetas] if isinstance(thetas, Mapping) else list(thetas)
+    if not thetas:
+        raise ConfigError("thetas is empty: there is nothing to compare at")
+    for i, theta in enumerate(thetas):
+        yield problem if isinstance(problem, Bilevel) or not callable(problem) else problem(i), theta
+
+
+def flat(out: MetaGradient, theta: Params) -> Tensor:
+    """A meta-gradient in one vector, in float64. Raises ConfigError where it is none of θ."""
+    if not isinstance(out, MetaGradient):
+        raise ConfigError(f"an estimator returned a {type(out).__name__}: it must return a MetaGradient")
+    if out.grad.keys() != theta.keys():
+        raise ConfigError(f"an estimator returned a meta-gradient of {list(out.grad)}, where theta has {list(theta)}")
+    parts = [torch.view_as_real(part) if part.is_complex() else part for part in (out.grad[k] for k in theta)]
+    return torch.cat([part.detach().flatten().cpu().double() for part in parts])
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    """Of two flat meta-gradients. Raises ConfigError where one of them is zero."""
+    if not (length := a.norm() * b.norm()):
+        raise ConfigError("the meta-gradient is zero there, so it has no direction to compare")
+    return (torch.dot(a, b) / length).item()
+
+
+def _named(estimators: Mapping[str, Estimator] | Iterable[Estimator]) -> dict[str, Estimator]:
+    if isinstance(estimators, Mapping):
+        named = dict(estimators)
+    else:
+        given = list(estimators)
+        short = [_name(estimator) for estimator in given]
+        names = [repr(each) if short.count(name) > 1 else name for each, name in zip(given, short, strict=True)]
+        named = dict(zip(names, given, strict=True))
+        if len(named) < len(given):
+            raise ConfigError("two estimators are the same: name them, in a dict")
+    if not named:
+        raise ConfigError("estimators is empty: there is nothing to compare")
+    for name, estimator in named.items():
+        if not callable(estimator) or isinstance(estimator, type):
+            what = f"estimator {name} is a {type(estimator).__name__}"
+            raise ConfigError(f"{what}: it must be called as (problem, theta), as MultiStep(SGD(0.1), 8) is")
+    return named
+
+
+def _name(estimator: Estimator) -> str:
+    """Its class, with what was set of it but the dynamics and the steps, which all share as a rule."""
+    if isinstance(estimator, type) or not is_dataclass(estimator):
+        return getattr(estimator, "__name__", type(estimator).__name__)
+    own = [field for field in fields(estimator) if field.name not in ("dynamics", "steps")]
+    values = [(field.name, getattr(estimator, field.name), field.default) for field in own]
+    inside = ", ".join(f"{name}={value!r}" for name, value, default in values if value != default)
+    return f"{type(estimator).__name__}({inside})" if inside else type(estimator).__name__
+
+
+def _measure(estimator: Estimator, problem: Bilevel, theta: Params, seed: int) -> dict[str, Any]:
+    """What a call returns, as `out`, and what it costs."""
+    counts = _Counts()
+    first = next(iter(theta.values()), None) if isinstance(theta, Mapping) else None
+    device = first.device if isinstance(first, Tensor) else torch.device("cpu")
+    with _random_numbers(seed, device):
+        used = machine.bytes_used(lambda: estimator(_counted(problem, counts), theta), device)
+    with _random_numbers(seed, device):
+        start = time.perf_counter()
+        out = estimator(problem, theta)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - start
+    return {"out": out, "gradients": counts.gradients, "products": counts.products, "seconds": seconds, "bytes": used}
+
+
+@contextmanager
+def _random_numbers(seed: int, device: torch.device) -> Iterator[None]:
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+@dataclass
+class _Counts:
+    gradients: int = 0
+    products: int = 0
+
+
+def _counted(problem: Bilevel, counts: _Counts) -> Bilevel:
+    """The same problem, which counts the backward passes through its inner loss and through that one's gradients."""
+    if not isinstance(problem, Bilevel):
+        return problem  # which the estimator refuses
+
+    def inner(phi: Params, theta: Params, t: int) -> Tensor:
+        moving = {name: value for name, value in phi.items() if value.requires_grad}
+        watched = dict(zip(moving, _Watched.apply(counts, *moving.values()), strict=True)) if moving else {}
+        return _Differentiated.apply(counts, evaluate(problem.inner, phi | watched, theta, t))
+
+    return replace(problem, inner=inner)
+
+
+class _Differentiated(Function):
+    """A value of the inner loss: a backward pass through it is an evaluation of a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, counts: _Counts, loss: Tensor) -> Tensor:
+        ctx.counts = counts
+        return loss.view_as(loss)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        ctx.counts.gradients += 1
+        return None, grad
+
+
+class _Watched(Function):
+    """φ as the inner loss sees it: the gradient by it, in one piece, goes through `_Multiplied`."""
+
+    @staticmethod
+    def forward(ctx: Any, counts: _Counts, *phi: Tensor) -> tuple[Tensor, ...]:
+        ctx.counts = counts
+        ctx.set_materialize_grads(False)
+        return tuple(value.view_as(value) for value in phi)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        return None, *_Multiplied.apply(ctx.counts, *grads)
+
+
+class _Multiplied(Function):
+    """A gradient by φ: a backward pass through it is a product with its derivatives."""
+
+    @staticmethod
+    def forward(ctx: Any, counts: _Counts, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        ctx.counts = counts
+        ctx.set_materialize_grads(False)
+        return tuple(None if grad is None else grad.view_as(grad) for grad in grads)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        ctx.counts.products += 1
+        return None, *grads
