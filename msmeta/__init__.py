@@ -17,6 +17,7 @@ from msmeta.estimators import (
     Reptile,
     Truncated,
 )
+from msmeta.partitions import best_partition
 
 __version__ = "0.1.0"
 
@@ -41,5 +42,6 @@ __all__ = [
     "Truncated",
     "UserError",
     "adapt",
+    "best_partition",
     "compare",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -50,21 +50,12 @@ class Row:
 
     def mean(self, column: str) -> tuple[float, float | None]:
         """Mean over the cases and the half-width of its 95 % interval (Student's t); None where there is one case."""
-        from msmeta import statistics  # SciPy: needed here alone
-
-        return statistics.mean_ci(getattr(self, column))
+        return mean_ci(getattr(self, column))
 
     def _line(self) -> str:
-        scales = {"gradients": 1, "products": 1, "cosine": 1, "norm_ratio": 1, "seconds": 1e3, "bytes": 1e-6}
-        cells = [self._cell(column, scale) if self.cosine else "-" for column, scale in scales.items()]
-        return " | ".join([self.estimator, *cells])
-
-    def _cell(self, column: str, scale: float) -> str:
-        mean, half = self.mean(column)
-        if half is None or len(set(getattr(self, column))) == 1:
-            return f"{scale * mean:.3g}"
-        digits = 3 if column == "cosine" else max(0, 2 - math.floor(math.log10(scale * mean)) if mean else 0)
-        return f"{scale * mean:.{digits}f} ±{scale * half:.{digits}f}"
+        columns = (self.gradients, self.products, self.cosine, self.norm_ratio, self.seconds, self.bytes)
+        scales, digits = (1, 1, 1, 1, 1e3, 1e-6), (None, None, 3, None, None, None)
+        return " | ".join([self.estimator, *map(interval, columns, scales, digits)])
 
 
 @dataclass(frozen=True)
@@ -158,6 +149,25 @@ def compare(
     return Comparison(tuple(rows.values()), reference, number)
 
 
+def mean_ci(values: Sequence[float]) -> tuple[float, float | None]:
+    """As `statistics.mean_ci`, which needs SciPy: imported where there is an interval."""
+    from msmeta import statistics
+
+    return statistics.mean_ci(values)
+
+
+def interval(values: Sequence[float], scale: float = 1, digits: int | None = None) -> str:
+    """Mean and half-width in a table's cell, the latter where values differ; `-` where there are none."""
+    if not values:
+        return "-"
+    mean, half = mean_ci(values)
+    if half is None or len(set(values)) == 1:
+        return f"{scale * mean:.3g}"
+    if digits is None:
+        digits = max(0, 2 - math.floor(math.log10(abs(scale * mean)))) if mean else 0
+    return f"{scale * mean:.{digits}f} ±{scale * half:.{digits}f}"
+
+
 def cases(problem: Problem, thetas: Params | Iterable[Params]) -> Iterator[tuple[Bilevel, Params]]:
     """Each θ and its problem. Raises ConfigError where there is none."""
     thetas = [thetas] if isinstance(thetas, Mapping) else list(thetas)
@@ -182,6 +192,19 @@ def cosine(a: Tensor, b: Tensor) -> float:
     if not (length := a.norm() * b.norm()):
         raise ConfigError("the meta-gradient is zero there, so it has no direction to compare")
     return (torch.dot(a, b) / length).item()
+
+
+def device_of(theta: Params) -> torch.device:
+    first = next(iter(theta.values()), None) if isinstance(theta, Mapping) else None
+    return first.device if isinstance(first, Tensor) else torch.device("cpu")
+
+
+@contextmanager
+def random_numbers(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's generators begin at this seed inside, and are afterwards as they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def _named(estimators: Mapping[str, Estimator] | Iterable[Estimator]) -> dict[str, Estimator]:
@@ -215,25 +238,16 @@ def _name(estimator: Estimator) -> str:
 
 def _measure(estimator: Estimator, problem: Bilevel, theta: Params, seed: int) -> dict[str, Any]:
     """What a call returns, as `out`, and what it costs."""
-    counts = _Counts()
-    first = next(iter(theta.values()), None) if isinstance(theta, Mapping) else None
-    device = first.device if isinstance(first, Tensor) else torch.device("cpu")
-    with _random_numbers(seed, device):
+    counts, device = _Counts(), device_of(theta)
+    with random_numbers(seed, device):
         used = machine.bytes_used(lambda: estimator(_counted(problem, counts), theta), device)
-    with _random_numbers(seed, device):
+    with random_numbers(seed, device):
         start = time.perf_counter()
         out = estimator(problem, theta)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - start
     return {"out": out, "gradients": counts.gradients, "products": counts.products, "seconds": seconds, "bytes": used}
-
-
-@contextmanager
-def _random_numbers(seed: int, device: torch.device) -> Iterator[None]:
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 @dataclass
