@@ -77,8 +77,9 @@ def test_the_search_finds_the_top_of_a_hill(goal):
 
 def test_partitions_that_diverge_are_not_ranked():
     """A long window steps over 0, where the logarithm ends: with two of them only (3, 5) and (4, 4) do not."""
-    barrier = lambda phi, *_: (phi["w"] - phi["w"].log()).sum()  # noqa: E731
-    problem, theta = Bilevel(lambda theta: theta, barrier, barrier), {"w": torch.tensor([3.1], dtype=F64)}
+    barrier = lambda phi, *_: (phi["w"] - 1.1 * phi["w"].log()).sum()  # noqa: E731
+    problem = Bilevel(lambda theta: theta, barrier, lambda phi, theta: phi["w"].log().sum())
+    theta = {"w": torch.tensor([3.1], dtype=F64)}
     found = best_partition(problem, theta, SGD(1.0), 8, windows=2)
     assert {entry.windows for entry in found.ranked} == {(3, 5), (4, 4)} and found.tried == 7
     with pytest.raises(DivergedError, match="all 1 partitions that were tried diverge"):
