@@ -113,6 +113,8 @@ class Config:
     log_every: Annotated[Long, Field(description="Iterations averaged into one point of the training log.")] = 25
     seed: Annotated[Seed, Field(description="Of the initial parameters and of the batches.")] = 0
 
+    OWN = {"window": ("multistep",)}
+    """Fields that only some estimators have a use for, and these estimators; for others they stay at 1."""
     UNTIMED = frozenset({"preset", "lr", "meta_lr", "evaluate_on", "log_every", "seed"})
     """Fields that the time of an iteration does not depend on."""
 
@@ -121,8 +123,9 @@ class Config:
         return {name: value for name, value in runs.plain(self).items() if name not in self.UNTIMED}
 
     def __post_init__(self) -> None:
-        if self.estimator != "multistep" and self.window != 1:
-            raise ConfigError(f"window={self.window} has no meaning for {self.estimator}: leave it at 1")
+        for name, estimators in self.OWN.items():
+            if self.estimator not in estimators and (value := getattr(self, name)) != 1:
+                raise ConfigError(f"{name}={value} has no meaning for {self.estimator}: leave it at 1")
 
 
 Rule = tuple[dict[str, Any], dict[str, Any], str]

@@ -175,7 +175,9 @@ _CONDITIONS: Columns = {
     "meta optimiser, lr": "{meta_optimizer} {meta_lr:g}",
     "tested": lambda seeds: listed(seeds["selected_iteration"]) if seeds["select_every"].iloc[0] else "the last",
     "with training's windows (%)": lambda seeds: (
-        "-" if seeds["window"].iloc[0] == 1 else accuracy_text(seeds, "windowed_accuracy")
+        accuracy_text(seeds, "windowed_accuracy")
+        if seeds["estimator"].iloc[0] == "multistep" and seeds["window"].iloc[0] != 1
+        else "-"
     ),
 }
 conditions = partial(tables.conditions, own=_CONDITIONS)

@@ -48,7 +48,7 @@ def test_every_preset_says_what_the_table_says():
         experiment = row.pop("experiment")
         module = {"few-shot": few_shot, "transfer": transfer}[experiment]
         found = runs.plain(module.preset_config(**{name: row[name] for name in named[experiment]}))
-        expected = {"task_chunk": None, **row} if experiment == "few-shot" else row
+        expected = {"task_chunk": None, "damping": 0.0, "depth": 1, **row} if experiment == "few-shot" else row
         assert found == expected and {k: type(v) for k, v in found.items()} == {k: type(v) for k, v in expected.items()}
         count += 1
     assert count > 180
@@ -138,6 +138,11 @@ def test_a_wrong_value_is_one_line_that_says_what_is_allowed(given, message):
         ("few-shot", {"preset": "huge"}, "preset 'huge' is unknown: choose from "),
         ("few-shot", {"estimator": "first-order", "window": 4}, "window=4 has no meaning for first-order"),
         ("few-shot", {"window": 3}, "window=3 does not divide steps=8"),
+        ("few-shot", {"estimator": "lazy-hessian", "window": 3}, "window=3 does not divide steps=8"),
+        ("few-shot", {"estimator": "truncated", "window": 4}, "window=4 has no meaning for truncated"),
+        ("few-shot", {"depth": 2}, "depth=2 has no meaning for multistep"),
+        ("few-shot", {"estimator": "binomial", "depth": 9}, "depth=9: it must be a whole number from 0 to steps=8"),
+        ("few-shot", {"estimator": "binomial", "depth": -1}, "depth=-1: it must be at least 0"),
         ("few-shot", {"image_size": 0}, "image_size=0: it must be at least 1"),
         ("few-shot", {"tasks": 0}, "tasks=0: it must be at least 1"),
         ("few-shot", {"meta_lr": 0.0}, "meta_lr=0.0: it must be positive"),

@@ -7,21 +7,24 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from msmeta.bilevel import Bilevel, MetaGradient, Params
 from msmeta.data import FEW_SHOT, names
-from msmeta.dynamics import SGD, Adam, partition
+from msmeta.dynamics import SGD, Adam
 from msmeta.estimators import (
+    Binomial,
     EvolutionStrategies,
     FiniteDifference,
     FirstOrder,
     GaussianSmoothing,
     Implicit,
+    LazyHessian,
     MultiStep,
     Reptile,
+    Truncated,
 )
-from msmeta.experiments.config import OPTIMIZERS, Config, Count, Long, NotNegative, Positive, checked
+from msmeta.experiments.config import OPTIMIZERS, Config, Count, Long, NotNegative, Positive, checked, number
 
 Estimator = Callable[[Bilevel, Params], MetaGradient]
 
@@ -42,7 +45,7 @@ class _Entry:
 
 
 ESTIMATORS = {
-    "multistep": _Entry("MAML", lambda c, _: MultiStep(c.dynamics(), c.steps, c.window)),
+    "multistep": _Entry("Multi-step", lambda c, _: MultiStep(c.dynamics(), c.steps, c.window)),
     "first-order": _Entry("FO-MAML", lambda c, _: FirstOrder(c.dynamics(), c.steps)),
     "implicit": _Entry(
         "iMAML",
@@ -53,6 +56,9 @@ ESTIMATORS = {
         },
     ),
     "reptile": _Entry("Reptile", lambda c, _: Reptile(c.dynamics(), c.steps)),
+    "truncated": _Entry("Truncated", lambda c, _: Truncated(c.dynamics(), c.steps, c.depth)),
+    "binomial": _Entry("Binomial", lambda c, _: Binomial(c.dynamics(), c.steps, c.depth)),
+    "lazy-hessian": _Entry("Lazy Hessian", lambda c, _: LazyHessian(c.dynamics(), c.steps, c.window)),
     "finite-difference": _Entry("Finite differences", lambda c, _: FiniteDifference(c.dynamics(), c.steps)),
     "gaussian-smoothing": _Entry(
         "Gaussian smoothing", lambda c, g: GaussianSmoothing(c.dynamics(), c.steps, c.samples, generator=g), True
@@ -93,6 +99,11 @@ class FewShotConfig(Config):
         Field(description="Images of a class in each inner step's minibatch, in turn from all of a task's (Reptile)."),
     ] = None
     test_steps: Annotated[Count | None, Field(description="Inner steps at test time; else those of training.")] = None
+    depth: Annotated[
+        int,
+        Field(ge=0, le=10_000, description="Last steps of `truncated`; second derivatives in a term of `binomial`."),
+        BeforeValidator(number),
+    ] = 1
     proximal: Annotated[Positive, Field(description="Proximal weight of `implicit`.")] = 2.0
     damping: Annotated[
         NotNegative, Field(description="Added to the proximal weight in the products of `implicit`.")
@@ -126,6 +137,7 @@ class FewShotConfig(Config):
         Long, Field(description="Points of the curve lie at this many iterations times 1.5^k, rounded down.")
     ] = 125
 
+    OWN = {"window": ("multistep", "lazy-hessian"), "depth": ("truncated", "binomial")}
     UNTIMED = Config.UNTIMED | {
         "test_steps", "proximal", "damping", "meta_schedule", "iterations", "train_seconds", "select_every",
         "test_episodes", "curve_episodes", "curve_every",
@@ -133,7 +145,7 @@ class FewShotConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        partition(self.steps, self.window)
+        self.build_estimator(None)  # for its own checks
 
     def dynamics(self) -> SGD | Adam:
         """The inner optimiser."""
@@ -153,14 +165,16 @@ class FewShotConfig(Config):
 
 def label(config: FewShotConfig) -> str:
     """The method's name in the paper's tables."""
-    return method(config.estimator, config.window)
+    return method(config.estimator, config.window, config.depth)
 
 
-def method(estimator: str, window: int | tuple[int, ...] = 1) -> str:
-    """The name of an estimator with a window, likewise."""
-    if estimator != "multistep" or window == 1:
-        return ESTIMATORS[estimator].method
-    return f"Multi-step ({window if isinstance(window, int) else ', '.join(map(str, window))})"
+def method(estimator: str, window: int | tuple[int, ...] = 1, depth: int = 1) -> str:
+    """The name of an estimator with a window or a depth, likewise."""
+    if (estimator, window) == ("multistep", 1):
+        return "MAML"
+    own = [value for field, value in (("window", window), ("depth", depth)) if estimator in FewShotConfig.OWN[field]]
+    inside = [str(value) if isinstance(value, int) else ", ".join(map(str, value)) for value in own]
+    return " ".join([ESTIMATORS[estimator].method, *(f"({text})" for text in inside)])
 
 
 def setting(config: FewShotConfig) -> str:

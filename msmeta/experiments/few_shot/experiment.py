@@ -150,7 +150,7 @@ class FewShot:
             "answers_per_episode": config.way * config.query,
             **selected,
         }
-        if config.window != 1:
+        if config.estimator == "multistep" and config.window != 1:
             windowed = self._evaluate(theta, config.test_episodes, window=config.window)
             metrics["windowed_accuracy"] = _accuracy(config, windowed)
             if len(windowed) > 1:

@@ -64,6 +64,25 @@ def test_the_spread_over_episodes_is_stored_where_there_are_several(train):
     assert "windowed_accuracy" in one and "windowed_accuracy_sd" not in one
 
 
+@pytest.mark.parametrize(
+    ("estimator", "own", "label"),
+    [
+        ("truncated", {"depth": 2}, "Truncated (2)"),
+        ("binomial", {"depth": 2}, "Binomial (2)"),
+        ("lazy-hessian", {"window": (1, 3)}, "Lazy Hessian (1, 3)"),
+    ],
+)
+def test_the_later_estimators_are_trained_with_what_their_labels_say(train, tmp_path, estimator, own, label):
+    """All take the same inner steps, so the first loss is exact MAML's; then θ moves elsewhere."""
+    config = smoke(**{"window": 1, "estimator": estimator, "steps": 4, "iterations": 2, **own})
+    others = [smoke(window=1, steps=4, iterations=2), *(dataclasses.replace(config, **{name: 1}) for name in own)]
+    found, *rest = [(train(each), few_shot.run(each, tmp_path).load_parameters()) for each in (config, *others)]
+    assert few_shot.label(config) == label and "windowed_accuracy" not in found[0]["metrics"]
+    for result, theta in rest:
+        assert result["log"]["loss"][0] == found[0]["log"]["loss"][0]
+        assert any(not torch.equal(theta[name], value) for name, value in found[1].items())
+
+
 @pytest.mark.parametrize("window", [1, 4])
 def test_chunks_of_tasks_do_not_change_the_meta_gradient(window):
     images = data.load("glyphs")
