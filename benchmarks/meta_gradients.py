@@ -13,7 +13,6 @@ results/meta-gradients/PROBLEM.json. Time it on an idle machine. Omniglot must h
 import argparse
 import math
 import statistics
-import time
 from collections.abc import Callable, Iterator
 
 import torch
@@ -22,20 +21,24 @@ from torch import Tensor
 from msmeta import (
     SGD,
     Bilevel,
-    DivergedError,
+    Binomial,
     EvolutionStrategies,
     FiniteDifference,
     FirstOrder,
     GaussianSmoothing,
     Implicit,
+    LazyHessian,
     MetaGradient,
     MultiStep,
     Reptile,
+    Truncated,
+    compare,
     data,
     machine,
     runs,
 )
 from msmeta.bilevel import Params
+from msmeta.comparison import Row
 from msmeta.data import EpisodeSampler
 from msmeta.errors import script
 from msmeta.experiments import few_shot
@@ -45,17 +48,26 @@ from msmeta.models import Conv4
 MINUTES = 20
 
 STEPS, TASKS = 8, 8
+APART = 1_000_000  # the numbers of one seed's batches from those of the next
 # N = 1 ... 8, with a shorter last window where N does not divide T; then others of as many windows as N = 2, 4 and 8.
 UNIFORM = [uniform(STEPS, n) for n in range(1, STEPS + 1)]
 OTHERS = [(1, 1, 2, 4), (4, 2, 1, 1), (1, 1, 1, 5), (5, 1, 1, 1), (1, 7), (2, 6), (6, 2), (7, 1)]
+Start = tuple[Params, Callable[[int], Bilevel]]
+"""θ as initialised, and the problem of the batch of a number."""
 Stage = tuple[int, int, Params, Callable[[int], Bilevel]]
 """Meta-iterations before it, the window that they were made with, θ, and the problem of the batch of a number."""
-Key = tuple[str, tuple[int, ...] | None]  # an estimator, and the partition where it has one
+Key = tuple[str, tuple[int, ...] | None, int | None]  # an estimator, and its partition or its depth where it has one
 
 
 def estimators(dynamics: SGD) -> dict[Key, Callable[[Bilevel, Params], MetaGradient]]:
     """Exact back-propagation, the reference, comes first."""
     generator = torch.Generator().manual_seed(0)
+    found: dict[Key, Callable[[Bilevel, Params], MetaGradient]] = {
+        ("multistep", window, None): MultiStep(dynamics, STEPS, window) for window in UNIFORM + OTHERS
+    }
+    found |= {("lazy-hessian", uniform(STEPS, n), None): LazyHessian(dynamics, STEPS, n) for n in (2, 4, 8)}
+    found |= {("truncated", None, depth): Truncated(dynamics, STEPS, depth) for depth in (1, 2, 4)}
+    found |= {("binomial", None, depth): Binomial(dynamics, STEPS, depth) for depth in (1, 2)}
     others = {
         "adjoint": MultiStep(dynamics, STEPS, 1, "adjoint"),
         "first-order": FirstOrder(dynamics, STEPS),
@@ -65,17 +77,16 @@ def estimators(dynamics: SGD) -> dict[Key, Callable[[Bilevel, Params], MetaGradi
         "gaussian-smoothing": GaussianSmoothing(dynamics, STEPS, samples=8, generator=generator),
         "evolution-strategies": EvolutionStrategies(dynamics, STEPS, samples=8, generator=generator),
     }
-    windows = {("multistep", window): MultiStep(dynamics, STEPS, window) for window in UNIFORM + OTHERS}
-    return windows | {(name, None): estimator for name, estimator in others.items()}
+    return found | {(name, None, None): estimator for name, estimator in others.items()}
 
 
-def quadratic() -> Iterator[Stage]:
+def quadratic(seed: int = 0) -> Start:
     """Bowls in 100 dimensions with their lowest points apart; inner and outer loss share the curvature."""
     size = 100
     rates = torch.logspace(-2, 0, size, dtype=torch.float64)
 
     def problem(batch: int) -> Bilevel:
-        generator = torch.Generator().manual_seed(batch)
+        generator = torch.Generator().manual_seed(seed * APART + batch)
         basis, _ = torch.linalg.qr(torch.randn(TASKS, size, size, dtype=torch.float64, generator=generator))
         hessian = basis @ (rates[:, None] * basis.transpose(1, 2))
         support, query = torch.randn(2, TASKS, size, dtype=torch.float64, generator=generator)
@@ -91,13 +102,13 @@ def quadratic() -> Iterator[Stage]:
             tasks=TASKS,
         )
 
-    yield 0, 1, {"x": torch.zeros(size, dtype=torch.float64)}, problem
+    return {"x": torch.zeros(size, dtype=torch.float64)}, problem
 
 
-def sine() -> Iterator[Stage]:
+def sine(seed: int = 0) -> Start:
     """Regression of sine curves of random amplitude and phase by a network of two hidden layers (Finn et al., 2017)."""
     sizes = (1, 40, 40, 1)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     theta = {}
     for i in range(3):
         theta[f"w{i}"] = torch.randn(sizes[i], sizes[i + 1], generator=generator) / math.sqrt(sizes[i])
@@ -110,7 +121,7 @@ def sine() -> Iterator[Stage]:
         return x
 
     def problem(batch: int) -> Bilevel:
-        generator = torch.Generator().manual_seed(1000 + batch)
+        generator = torch.Generator().manual_seed(seed * APART + 1000 + batch)
         amplitude, phase = (torch.rand(TASKS, 1, 1, generator=generator) for _ in range(2))
         x = 10 * torch.rand(2, TASKS, 10, 1, generator=generator) - 5
         y = (0.1 + 4.9 * amplitude) * torch.sin(x + math.pi * phase)
@@ -121,34 +132,31 @@ def sine() -> Iterator[Stage]:
             tasks=TASKS,
         )
 
-    yield from _train(theta, problem, MultiStep(SGD(0.0003, 0.9), STEPS), (0, 100, 2000))
+    return theta, problem
 
 
-def omniglot() -> Iterator[Stage]:
+def omniglot(seed: int = 0) -> Start:
     """5-way 1-shot tasks and the network of the `cpu` preset."""
     config = few_shot.preset_config("cpu", "omniglot", 5, 1, "multistep")
-    images = data.load("omniglot")
-    sampler = EpisodeSampler(images, "train", 5, 1, 15, seed=1)
+    sampler = EpisodeSampler(data.load("omniglot"), "train", 5, 1, 15, seed=1 + seed)
     model = Conv4(5, filters=config.filters)
 
     def problem(batch: int) -> Bilevel:
         return few_shot.episode_problem(model, sampler.sample(batch, TASKS))
 
-    yield from _train(model.init(0), problem, MultiStep(config.dynamics(), STEPS), (0, 50, 400))
-    yield from _train(model.init(0), problem, MultiStep(config.dynamics(), STEPS, 4), (400,))
+    return model.init(seed), problem
 
 
-def _train(
-    theta: Params, problem: Callable[[int], Bilevel], estimator: MultiStep, stages: tuple[int, ...]
-) -> Iterator[Stage]:
+def stages(start: Start, estimator: MultiStep, iterations: tuple[int, ...]) -> Iterator[Stage]:
     """Parameters after so many meta-iterations with an estimator, each on a batch that is not measured."""
+    theta, problem = start
     theta = {name: torch.nn.Parameter(value) for name, value in theta.items()}
     optimizer = torch.optim.Adam(theta.values(), lr=3e-3)
-    for iteration in range(max(stages) + 1):
-        if iteration in stages:
+    for iteration in range(max(iterations) + 1):
+        if iteration in iterations:
             now = {name: value.detach().clone() for name, value in theta.items()}
             yield iteration, estimator.window, now, problem
-        if iteration < max(stages):
+        if iteration < max(iterations):
             grad = estimator(problem(10_000 + iteration), theta).grad
             for name, value in theta.items():
                 value.grad = grad[name]
@@ -162,49 +170,43 @@ DYNAMICS = {
     "sine": (SGD(0.0003, 0.9), SGD(0.001)),
     "omniglot": (SGD(0.1, 0.9, 1e-4), SGD(0.4)),
 }
+STAGES = {"quadratic": [(1, (0,))], "sine": [(1, (0, 100, 2000))], "omniglot": [(1, (0, 50, 400)), (4, (400,))]}
+"""Windows that θ is trained with, and the meta-iterations after which it is looked at."""
 
 
-def compare(stage: Stage, dynamics: SGD, batches: int) -> list[dict]:
+def stages_of(name: str) -> Iterator[Stage]:
+    """Of a problem, as the results have them."""
+    for window, iterations in STAGES[name]:
+        yield from stages(PROBLEMS[name](), MultiStep(DYNAMICS[name][0], STEPS, window), iterations)
+
+
+def rows_of(stage: Stage, dynamics: SGD, batches: int) -> list[dict]:
     """A row for each estimator: how near it comes, and how long it takes."""
     iterations, trained_window, theta, problem = stage
-    named = estimators(dynamics)
-    found: dict[Key, list[tuple[float, float, float]]] = {key: [] for key in named}
-    for batch in range(batches + 1):
-        bilevel, exact = problem(batch), None
-        for key, estimator in named.items():
-            start = time.perf_counter()
-            try:
-                grad = _flat(estimator(bilevel, theta).grad)
-            except DivergedError:  # fewer than `batches` rows are left, which the result says
-                continue
-            seconds = time.perf_counter() - start
-            exact = grad if exact is None else exact
-            cosine = torch.dot(grad, exact) / (grad.norm() * exact.norm())
-            if batch:  # the first one warms up
-                found[key].append((cosine.item(), (grad.norm() / exact.norm()).item(), seconds))
+    named = {str(key): (key, estimator) for key, estimator in estimators(dynamics).items()}
+    found = compare(lambda i: problem(1 + i), [theta] * batches, {name: each for name, (_, each) in named.items()})
     common = {"iterations": iterations, "trained_window": trained_window, "momentum": dynamics.momentum}
-    return [{**common, "estimator": name, "window": window, **_summary(rows)} for (name, window), rows in found.items()]
+    return [
+        {**common, "estimator": estimator, "window": window, "depth": depth, **_summary(found[name])}
+        for name, ((estimator, window, depth), _) in named.items()
+    ]
 
 
-def _flat(grad: Params) -> Tensor:
-    return torch.cat([value.flatten() for value in grad.values()]).double()
-
-
-def _summary(rows: list[tuple[float, float, float]]) -> dict[str, float]:
-    if len(rows) < 2:
-        return {"batches": len(rows)}
-    cosines, ratios, seconds = zip(*rows, strict=True)
+def _summary(row: Row) -> dict[str, float]:
+    """Fewer `batches` than were drawn are those where it did not diverge."""
+    if len(row.cosine) < 2:
+        return {"batches": len(row.cosine)}
     return {
-        "batches": len(rows),
-        "cosine": statistics.fmean(cosines), "cosine_sd": statistics.stdev(cosines),
-        "norm_ratio": statistics.fmean(ratios), "norm_ratio_sd": statistics.stdev(ratios),
-        "seconds": statistics.median(seconds),
+        "batches": len(row.cosine),
+        "cosine": statistics.fmean(row.cosine), "cosine_sd": statistics.stdev(row.cosine),
+        "norm_ratio": statistics.fmean(row.norm_ratio), "norm_ratio_sd": statistics.stdev(row.norm_ratio),
+        "seconds": statistics.median(row.seconds),
     }  # fmt: skip
 
 
 def memory(key: Key) -> int:
     """Bytes by which the largest resident set grows while one estimator does its work on Omniglot."""
-    _, _, theta, problem = next(iter(omniglot()))
+    _, _, theta, problem = next(stages_of("omniglot"))
     estimator, bilevel = estimators(DYNAMICS["omniglot"][0])[key], problem(0)
     return machine.timed(lambda: estimator(bilevel, theta), torch.device("cpu"), 0)[1]
 
@@ -216,13 +218,13 @@ def main() -> None:
     measurement = runs.Measurement.begin(parser)
     args = measurement.options
     rows = []
-    for stage in PROBLEMS[args.problem]():
+    for stage in stages_of(args.problem):
         for dynamics in DYNAMICS[args.problem]:
-            rows += compare(stage, dynamics, args.batches)
+            rows += rows_of(stage, dynamics, args.batches)
             print(f"{args.problem}, {stage[0]} iterations with windows of {stage[1]}, {dynamics}: done", flush=True)
     if args.problem == "omniglot":
         used = {key: machine.in_fresh_process(memory, key) for key in estimators(SGD(0.1))}
-        rows = [{**row, "bytes": used[row["estimator"], row["window"]]} for row in rows]
+        rows = [{**row, "bytes": used[row["estimator"], row["window"], row["depth"]]} for row in rows]
     config = {"problem": args.problem, "steps": STEPS, "tasks": TASKS, "batches": args.batches}
     measurement.save(f"meta-gradients/{args.problem}.json", config, rows, torch.device("cpu"))
 

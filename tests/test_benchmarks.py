@@ -27,6 +27,7 @@ import few_shot_graph  # noqa: E402
 import few_shot_step  # noqa: E402
 import gpu  # noqa: E402
 import meta_gradients  # noqa: E402
+import products  # noqa: E402
 import rounding  # noqa: E402
 import scaling  # noqa: E402
 import seconds  # noqa: E402
@@ -209,6 +210,25 @@ def test_estimators_are_compared_with_the_exact_meta_gradient(run):
     assert rows["adjoint", "None", 0.9]["cosine"] == pytest.approx(1)
     windows, random = rows["multistep", "[2, 2, 2, 2]", 0.0], rows["evolution-strategies", "None", 0.0]
     assert -1 < random["cosine"] < windows["cosine"] < 1
+
+
+def test_estimators_are_compared_at_the_products_that_they_take(run, monkeypatch):
+    monkeypatch.setitem(products.DYNAMICS, "quadratic", (SGD(0.1),))
+    result = run(products, "quadratic", "--seeds", 1)
+
+    def of(estimator, **own):
+        wanted = {"estimator": estimator, **own}
+        (row,) = (row for row in result["metrics"] if wanted.items() <= row.items())
+        return row
+
+    exact = of("multistep", window=[1] * 8)
+    assert exact["cosine"] == pytest.approx([1]) and (exact["gradients"], exact["products"]) == (8, 8)
+    near = [of("truncated", depth=depth) for depth in (1, 2, 4)]
+    assert [row["products"] for row in near] == [1, 2, 4]
+    assert near[0]["cosine"] < near[1]["cosine"] < near[2]["cosine"] < [1]
+    assert [of("binomial", depth=depth)["products"] for depth in (1, 2, 4)] == [8, 14, 20]
+    assert of("lazy-hessian", window=[4, 4])["products"] == 2 and of("first-order")["products"] == 0
+    assert of("implicit", cg_steps=2)["products"] == 2
 
 
 def test_float32_is_held_against_float64_on_the_same_tasks(run):
