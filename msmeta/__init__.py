@@ -17,6 +17,7 @@ from msmeta.estimators import (
     Reptile,
     Truncated,
 )
+from msmeta.modules import from_module, to_module
 from msmeta.partitions import best_partition
 
 __version__ = "0.1.0"
@@ -44,4 +45,6 @@ __all__ = [
     "adapt",
     "best_partition",
     "compare",
+    "from_module",
+    "to_module",
 ]
