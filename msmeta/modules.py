@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.backends import cudnn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _NormBase
@@ -27,7 +28,8 @@ def from_module(module: nn.Module) -> tuple[Callable[..., Any], Params]:
     `call` depends on its arguments alone, as both backward modes and differences need. Buffers are copies at each
     call, so that batch norm's running statistics stay as they are; in training mode it normalises by the batch. A
     module that draws random numbers (dropout) needs `call(params, ..., seed=t)`, and draws the same ones for the same
-    seed. Attention is by plain operations, which have second derivatives. train() and eval() work as ever.
+    seed. Attention and recurrence are by plain operations, which have second derivatives. train() and eval() work as
+    ever.
 
     Raises ConfigError for what is no module, or has lazy parameters; `call` does so for params of other names or
     shapes, for random numbers without a seed, and for batch norm in `torch.func.vmap`, whose second derivatives there
@@ -40,7 +42,7 @@ def from_module(module: nn.Module) -> tuple[Callable[..., Any], Params]:
         _require_no_mapped_norm(module, params)
         buffers = {name: value.clone() for name, value in module.named_buffers()}
         device = next((value.device for value in params.values()), torch.device("cpu"))
-        with sdpa_kernel(SDPBackend.MATH), _random_numbers(module, seed, device):
+        with _plain_operations(module), _random_numbers(module, seed, device):
             return functional_call(module, {**params, **buffers}, args, kwargs)
 
     return call, dict(module.named_parameters())
@@ -89,6 +91,14 @@ def _require_no_mapped_norm(module: nn.Module, params: Params) -> None:
         if isinstance(part, _NormBase) and (part.training or part.running_mean is None):
             what = f"{name or 'the module'} is a {type(part).__name__} in torch.func.vmap"
             raise ConfigError(f"{what}, whose second derivatives are wrong there: loop over tasks, or use eval()")
+
+
+@contextmanager
+def _plain_operations(module: nn.Module) -> Iterator[None]:
+    """Without the fused kernels of attention and of cuDNN's RNNs: their gradients cannot be differentiated."""
+    recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
+    with sdpa_kernel(SDPBackend.MATH), cudnn.flags(enabled=False) if recurrent else nullcontext():
+        yield
 
 
 @contextmanager

@@ -136,6 +136,16 @@ def test_tied_parameters_are_one_entry_and_load_as_one():
     torch.testing.assert_close(call(moved, tokens), module(tokens))
 
 
+def test_cudnn_is_off_for_an_rnn_whose_kernels_there_have_no_second_derivative():
+    seen = []
+    for module, x in ((nn.LSTM(2, 2), torch.ones(1, 2)), (nn.Linear(2, 2), torch.ones(1, 2))):
+        module.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.enabled))
+        call, theta = from_module(module)
+        call(theta, x)
+        module(x)
+    assert seen == [False, True, True, True]
+
+
 def test_an_optimiser_of_the_module_moves_theta():
     module = nn.Linear(2, 1).double()
     call, theta = from_module(module)
