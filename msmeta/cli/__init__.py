@@ -167,16 +167,10 @@ def sweep_command(
 def _show_plan(parts: dict[str, list[Any]], command: str) -> None:
     from msmeta.report import campaign
 
-    table = Table("part", "run", "seeds done", "missing", "hours each", "hours left")
     members = campaign.plan(parts)
-    for member in members:
-        seeds = (", ".join(map(str, own)) or "-" for own in (member.done, member.missing))
-        hours = ("?" if value is None else f"{value:.2f}" for value in (member.hours, member.left))
-        table.add_row(member.part, member.name, *seeds, *hours)
-    Console().print(table)
-    known = [member.left for member in members if member.left is not None]
-    unknown = f", and {len(members) - len(known)} rows of unknown hours" if len(known) < len(members) else ""
-    print(f"{sum(known):.1f} hours of one core left{unknown} (msmeta bench seconds measures them): {command}")
+    print("\n".join([*campaign.lines(members), "", f"in all: {campaign.summary(members)}"]))
+    print("hours: of one idle core (msmeta bench seconds measures them); ~: predicted by the cost model")
+    print(f"run it: {command}")
 
 
 @app.command(

@@ -2,8 +2,10 @@
 
 import pytest
 
+from msmeta import data
 from msmeta.experiments import sweep
-from msmeta.report import campaign
+from msmeta.experiments.few_shot.plan import Rates, network, whole
+from msmeta.report import campaign, speed
 
 SPEC = """
 preset: smoke
@@ -32,24 +34,52 @@ def test_the_plan_tells_what_is_done_and_the_hours_of_what_is_not(spec, tmp_path
     finished = sweep.place(parts["a"][3], tmp_path)
     metrics = {"accuracy": 1.0}
     finished.save_result({"metrics": metrics, "provenance": {}, "data": {"hash": finished.data}})
-    exact, windows, faster, scratch = campaign.plan(parts, tmp_path)
-    assert [member.part for member in (exact, windows, faster, scratch)] == ["a", "a", "b", "c"]
+    exact, windows, faster, more, scratch = campaign.plan(parts, tmp_path)
+    assert [member.part for member in (exact, windows, faster, more, scratch)] == ["a", "a", "b", "b", "c"]
     assert exact.name == "Glyphs (procedural), 5-way 1-shot, MAML" and (exact.done, exact.missing) == ([], [0, 1])
     assert exact.hours == pytest.approx(4 / 3600) and exact.left == 2 * exact.hours  # of 4 iterations
-    assert (windows.done, windows.missing) == ([1], [0, 2])  # of part b another seed
+    assert (windows.done, windows.missing) == ([1], [0])
+    assert more.config == windows.config and more.missing == [2]  # its seed 1 is of part a
     assert faster.name == "Glyphs (procedural), 5-way 1-shot, Multi-step (4), lr 0.2" and faster.missing == [1, 2]
     assert windows.name.endswith(", lr 0.1") and (scratch.hours, scratch.left) == (None, None)
 
 
+def test_hours_that_were_not_measured_are_predicted_by_the_cost_model(spec, monkeypatch):
+    monkeypatch.setattr(campaign, "seconds_per_iteration", lambda config: None)
+    rates = Rates(1.0, *[0.0] * 7)  # a second an operation
+    monkeypatch.setattr(campaign, "measured_rates", lambda: (rates, {}))
+    exact, windows, *_, scratch = campaign.plan(sweep.read_parts(spec))
+    counted = whole(exact.config, network(exact.config), 1)
+    assert exact.predicted and exact.hours == pytest.approx(counted.flops * 4 / 3600) and not scratch.predicted
+    assert windows.hours < exact.hours
+    monkeypatch.setattr(campaign, "measured_rates", lambda: None)
+    assert campaign.predicted_hours(exact.config) is None
+
+
+def test_what_is_worth_most_comes_first_and_the_shortest_of_each_seed(spec, monkeypatch):
+    window_seconds = {1: 4.0, 4: 1.0}
+    monkeypatch.setattr(
+        campaign, "hours", lambda config: window_seconds[config.window] if hasattr(config, "way") else None
+    )
+    monkeypatch.setattr(campaign, "predicted_hours", lambda config: None)
+    runs = campaign.by_worth(sweep.read_parts(spec))
+    assert [part for part, _ in runs] == ["a"] * 4 + ["b"] * 3 + ["c"]
+    assert [(config.seed, config.window) for _, config in runs[:4]] == [(0, 4), (0, 1), (1, 4), (1, 1)]
+
+
 def test_hours_of_transfer_follow_from_epochs_and_minibatches(spec, monkeypatch):
-    monkeypatch.setattr(campaign, "seconds_per_iteration", lambda config: 1.0)
+    monkeypatch.setattr(speed, "seconds_per_iteration", lambda config: 1.0)
     (config,) = sweep.read_parts(spec)["c"]
-    images = len(campaign.data.load("glyphs-rgb").labels["train"])
+    images = len(data.load("glyphs-rgb").labels["train"])
     assert campaign.hours(config) == pytest.approx(3 * (images // 10) / 3600)
 
 
-def test_the_command_shows_it(msmeta, spec):
+def test_the_command_shows_it_with_what_each_part_sums_up_to(msmeta, spec):
+    """Nothing is measured or predicted where there are no results."""
     status, out, err = msmeta("sweep", spec, "--plan")
     assert status == 0, err
-    assert "Multi-step" in out and "hours of one core left, and 4 rows of unknown hours" in out
-    assert out.strip().endswith(f"msmeta sweep {spec}")
+    assert "a: 0 of 4 runs done, 0.0 hours left, and those of 4 runs, which are not known" in out
+    (exact,) = [line.split() for line in out.splitlines() if "MAML" in line]
+    assert exact[-7:] == ["done", "-", "missing", "0,1", "?", "hours", "each"]
+    assert "in all: 0 of 8 runs done, 0.0 hours left, and those of 8 runs" in out
+    assert out.strip().endswith(f"run it: msmeta sweep {spec}")
