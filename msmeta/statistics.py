@@ -40,11 +40,16 @@ class Bounds:
     low: float
     high: float = math.inf
 
+    @property
+    def equality(self) -> bool:
+        """Whether they lie on both sides."""
+        return self.high < math.inf
+
     def __contains__(self, mean: float) -> bool:
         return self.low < mean < self.high
 
     def __str__(self) -> str:
-        return f"> {self.low:g}" if self.high == math.inf else f"{self.low:g} to {self.high:g}"
+        return f"{self.low:g} to {self.high:g}" if self.equality else f"> {self.low:g}"
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Difference:
         """
         if self.deviation is None:
             return None
-        if self.mean in bounds and bounds.high < math.inf:
+        if self.mean in bounds and bounds.equality:
             return max(self._tail(bounds.low), self._tail(bounds.high))
         return 2 * self._tail(bounds.high if self.mean >= bounds.high else bounds.low)
 
@@ -117,8 +122,13 @@ def holm(values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def detectable(deviation: float, seeds: int) -> float:
+def detectable(deviation: float, seeds: int, equality: bool = False) -> float:
     """The distance of a true mean difference from a bound that so many seeds, whose differences have this standard
-    deviation, show with a probability of 80 % (two-sided test at 5 %, not corrected)."""
-    critical = special.stdtrit(seeds - 1, 1 - LEVEL / 2)
-    return float(special.nctdtrinc(seeds - 1, 1 - POWER, critical)) * deviation / seeds**0.5
+    deviation, show with a probability of 80 % (two-sided test at 5 %, not corrected).
+
+    equality: instead the margin up to which they show with at least this probability that methods are equal which are
+    (two one-sided tests at 5 %; each of them misses half of the time that both together may miss).
+    """
+    level, power = (LEVEL, (1 + POWER) / 2) if equality else (LEVEL / 2, POWER)
+    critical = special.stdtrit(seeds - 1, 1 - level)
+    return float(special.nctdtrinc(seeds - 1, 1 - power, critical)) * deviation / seeds**0.5

@@ -81,6 +81,16 @@ def test_what_seeds_can_show_is_shown_four_times_in_five(seeds):
     assert shown == pytest.approx(0.8, abs=0.01)
 
 
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_seeds_show_an_equality_up_to_the_margin_at_least_four_times_in_five(seeds):
+    margin = detectable(2.0, seeds, equality=True)
+    drawn = np.random.default_rng(0).normal(0.0, 2.0, (20_000, seeds))
+    above, below = (
+        stats.ttest_1samp(drawn, end, axis=1, alternative=way) for end, way in ((-margin, "greater"), (margin, "less"))
+    )
+    assert 0.79 < ((above.pvalue < 0.05) & (below.pvalue < 0.05)).mean() < 0.84
+
+
 def test_episodes_that_do_not_pair_are_refused():
     with pytest.raises(ValueError, match="zip"):
         paired({0: [1.0, 2.0]}, {0: [1.0]})

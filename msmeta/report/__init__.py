@@ -9,6 +9,8 @@ from msmeta.report import (
     costs,
     exploration,
     few_shot,
+    few_shot_time,
+    few_shot_tuning,
     gradients,
     live,
     outlook,
@@ -24,7 +26,7 @@ from msmeta.report.parameters import check_parameters, run_by_papermill
 from msmeta.report.style import measured_with, origin, show, stored_benchmark
 
 __all__ = [
-    "check_parameters", "costs", "exploration", "few_shot", "gradients", "live", "measured_with", "origin", "outlook",
-    "paper", "run_by_papermill", "scaling", "show", "speed", "status", "stored_benchmark", "transfer",
-    "transfer_figures", "transfer_time",
+    "check_parameters", "costs", "exploration", "few_shot", "few_shot_time", "few_shot_tuning", "gradients", "live",
+    "measured_with", "origin", "outlook", "paper", "run_by_papermill", "scaling", "show", "speed", "status",
+    "stored_benchmark", "transfer", "transfer_figures", "transfer_time",
 ]  # fmt: skip

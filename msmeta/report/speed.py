@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from typing import Any
 
 from msmeta import data, runs
 from msmeta.experiments import few_shot
 from msmeta.experiments.few_shot import method
-from msmeta.experiments.sweep import EXPERIMENTS, Config
+from msmeta.experiments.sweep import EXPERIMENTS, Config, experiment_of
+from msmeta.experiments.transfer import TransferConfig
 from msmeta.report.frame import commit_in_words
 from msmeta.report.style import Result, disturbance, find_benchmark, markdown, measured_with, table_of
 from msmeta.statistics import paired, plus_minus
@@ -73,11 +75,20 @@ def step_ratio(result: Result, method: str, base: str) -> str:
 
 def seconds_per_iteration(config: Config, threads: int = 1) -> float | None:
     """Of a run of this config that is alone on the machine (benchmarks/seconds.py); None where it was not measured."""
-    wanted = config.work()
-    for row, measured in _iterations():
-        if row["threads"] == threads and type(measured) is type(config) and measured.work() == wanted:
+    experiment, wanted = experiment_of(config)[0], config.work()
+    defaults = {field.name: field.default for field in fields(config)}  # of fields that the measurement did not know
+    for row in _rows():
+        same = row["threads"] == threads and row["experiment"] == experiment
+        if same and all((defaults | row["work"])[name] == value for name, value in wanted.items()):
             return row["seconds"]
     return None
+
+
+def seconds_per_epoch(config: TransferConfig) -> float | None:
+    """Likewise, of an epoch of meta-transfer."""
+    seconds = seconds_per_iteration(config)
+    images = config.train_images or len(data.find(config.dataset).splits["train"])
+    return None if seconds is None else seconds * (images // config.batch)
 
 
 def seconds_table(experiment: str) -> str:
@@ -108,9 +119,13 @@ def cores_table() -> str:
 
 def _iterations() -> Iterator[tuple[Row, Config]]:
     """The rows of benchmarks/seconds.py, and a config whose iteration each was."""
-    result = find_benchmark("benchmarks/seconds")
-    for row in result["metrics"] if result else ():
+    for row in _rows():
         yield row, EXPERIMENTS[row["experiment"]][1].preset_config(preset="cpu", **row["work"])
+
+
+def _rows() -> list[Row]:
+    result = find_benchmark("benchmarks/seconds")
+    return result["metrics"] if result else []
 
 
 def convolutions_table() -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from msmeta import data, runs
 from msmeta.report import paper
-from msmeta.report.frame import Experiment, Values, commit_in_words, stored, where
+from msmeta.report.frame import Experiment, Values, commit_in_words, where
 from msmeta.report.style import markdown
 from msmeta.statistics import Bounds, Difference, detectable, holm, mean_ci, paired, plus_minus
 
@@ -154,18 +154,22 @@ def claims_table(
     claims: Sequence[Claim],
     place: Callable[[Any], str],
     tests: dict[str, Test],
+    shown: Callable[[Claim], bool] = lambda claim: True,
 ) -> str:
-    """Each claim on Table `number`, in Markdown.
+    """Claims on Table `number`, in Markdown: all of a page's, of which some may be shown on another.
 
     Both sides are runs of one preset, `paper` where it has run both. place: `where` in words, of a config. tests: by
-    the heads of their columns, whose p-values are corrected for the number of claims that are tested.
+    the heads of their columns, whose p-values are corrected for the number of claims that are tested, shown or not.
     """
     sides = [of_best_preset(experiment, found, claim.where, (claim.method, claim.base)) for claim in claims]
     tested = [[test(*own) for own in sides] for test in tests.values()]
     columns = [_verdicts(claims, column) for column in tested]
-    columns.append([_power_text([less for less, _ in own]) for own in zip(*tested, strict=True)])
+    columns.append([
+        _power_text(claim.bounds, [less for less, _ in own])
+        for claim, *own in zip(claims, *tested, strict=True)
+    ])  # fmt: skip
     rows = []
-    for claim, *own in zip(claims, *columns, strict=True):
+    for claim, *own in (row for row in zip(claims, *columns, strict=True) if shown(row[0])):
         methods = claim.method, claim.base
         configs = [experiment.module.preset_config("paper", **claim.where, **method) for method in methods]
         reported = [paper.cell(number, vars(config)) if claim.printed else None for config in configs]
@@ -191,10 +195,12 @@ def _verdicts(claims: Sequence[Claim], tested: Sequence[tuple[Difference | None,
     ]
 
 
-def _power_text(found: Iterable[Difference | None]) -> str:
-    """How far from a bound a true difference must be to be shown, by the first deviation over seeds that is known."""
+def _power_text(bounds: Bounds, found: Iterable[Difference | None]) -> str:
+    """What 3 and 5 seeds would show (`statistics.detectable`), by the first deviation over seeds that is known."""
     deviation = next((less.deviation for less in found if less and less.deviation), None)
-    return "-" if deviation is None else " / ".join(f"{detectable(deviation, seeds):.2f}" for seeds in (3, 5))
+    if deviation is None:
+        return "-"
+    return " / ".join(f"{detectable(deviation, seeds, bounds.equality):.2f}" for seeds in (3, 5))
 
 
 def listed(values: Iterable[Any]) -> str:
@@ -235,54 +241,6 @@ def live_table(found: pd.DataFrame, reported: Callable[[Any], Any], own: Columns
         **own,
     }
     return table(cells(found), columns)
-
-
-RATES = {"lr": "inner rate", "meta_lr": "meta rate"}
-"""What is tuned, in words."""
-
-
-def tuning_table(
-    experiment: Experiment,
-    line: Sequence[str],
-    heads: Columns,
-    note: Callable[[Any], str] = lambda run: "",
-    tuned: Callable[[Any], Sequence[str]] = lambda config: list(RATES),
-    **wanted: Any,
-) -> str:
-    """How the rates of a preset were chosen, in Markdown: accuracy (%) on validation data, one column an inner rate.
-
-    line: the columns that runs of one method have in common; it has a row for each meta rate. heads: what is said of
-    them. note: what is said beside the accuracy of a run. tuned: those of `RATES` that a config has. The preset's rates
-    are bold, and the row with a method's best run says beyond which of its rates none was tried.
-    """
-    found = stored(experiment, f"{experiment.kind}-tuning", **wanted)
-
-    def cell(run: pd.DataFrame) -> str:
-        if run.empty:
-            return "-"
-        config = run["config"].iloc[-1]
-        own = experiment.preset(config)
-        bold = "**" if (config.lr, config.meta_lr) == (own.lr, own.meta_lr) else ""
-        return f"{bold}{accuracy_text(run.iloc[-1:])}{bold}{note(run.iloc[-1])}"
-
-    def edge(own: pd.DataFrame) -> str:
-        tried = where(found, **own[list(line)].iloc[0])
-        best = tried.loc[tried["accuracy"].astype(float).idxmax()]
-        return ", ".join(_edges(tried, best, tuned(best["config"]))) or "none" if best.name in own.index else "-"
-
-    by_rate = {f"inner rate {lr:g}": lambda own, lr=lr: cell(own[own["lr"] == lr]) for lr in sorted(set(found["lr"]))}
-    groups = [own for _, own in found.groupby([*line, "meta_lr"], sort=False)]
-    return table(groups, heads | by_rate | {"best at the edge of": edge})
-
-
-def _edges(tried: pd.DataFrame, best: pd.Series, tuned: Sequence[str]) -> list[str]:
-    """Of which of these rates nothing was tried beyond the best run's, the others being as it has them."""
-    found = []
-    for name in tuned:
-        values = where(tried, **{other: best[other] for other in tuned if other != name})[name]
-        if best[name] in (min(values), max(values)):
-            found.append(RATES[name])
-    return found
 
 
 def commands(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from msmeta import data
 from msmeta.errors import ConfigError
 from msmeta.experiments import transfer
-from msmeta.report import frame, live, paper, tables
+from msmeta.report import frame, live, paper, tables, tuning
 from msmeta.report.frame import TRANSFER, Values
 from msmeta.report.style import markdown
 from msmeta.report.tables import Claim, Column, Columns, at_the_end, claims_table, mean_text, of_config
@@ -142,17 +145,33 @@ def _network(config: transfer.TransferConfig) -> str:
 
 
 def tuning_table(optimizer: str) -> str:
-    """How the `cpu` preset's first rates of φ and θ were chosen: accuracy (%) on validation images, and pairs that are
-    off."""
-    heads = {"Method": "{label}", "rate of θ": _of_transfer("{meta_lr:g}")}
+    """What was tried for the `cpu` preset's rates, in Markdown: best accuracy (%) on validation images of the epochs,
+    and pairs that are off."""
 
     def note(run: pd.Series) -> str:
         return "" if run["estimator"] == "scratch" else f" ({pairs_off(run['pair_weights'])} off)"
 
-    def tuned(config: transfer.TransferConfig) -> list[str]:
-        return ["lr"] if config.estimator == "scratch" else ["lr", "meta_lr"]
+    return tuning.table(TRANSFER, _tuned(optimizer), "epochs", note)
 
-    return tables.tuning_table(TRANSFER, ["label"], heads, note, tuned, optimizer=optimizer)
+
+def tuning_stability(optimizer: str) -> str:
+    """Which of these was best after each epoch (`tuning.stability`), in Markdown."""
+    return tuning.stability(_tuned(optimizer), "epoch")
+
+
+def tuning_figure(optimizer: str) -> Figure | str:
+    """The curves of these runs (`tuning.figure`)."""
+    return tuning.figure(_tuned(optimizer), "Tuning, validation images", "epochs")
+
+
+def _tuned(optimizer: str) -> list[tuning.Grid]:
+    return tuning.grids(TRANSFER, lambda run: (run.label, run.epochs), _best_so_far, optimizer=optimizer)
+
+
+def _best_so_far(run: Any) -> tuning.Points:
+    """By the epoch: the network of the best one is what is tested."""
+    best = itertools.accumulate(run.curve["accuracy"], max)
+    return {epoch: [accuracy] for epoch, accuracy in zip(run.curve["epoch"], best, strict=True)}
 
 
 def pairs_off(pair_weights: Sequence[Sequence[float]]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from msmeta.errors import ConfigError
 from msmeta.experiments import transfer
 from msmeta.report.frame import TRANSFER, where
+from msmeta.report.speed import seconds_per_epoch
 from msmeta.report.style import COLOURS, drawn, legend_below, markdown, panels, styled, table_of
 from msmeta.report.tables import (
     accuracy_text,
@@ -109,16 +111,33 @@ def _tenths(found: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(means, axis=1, join="inner")
 
 
+class Clock:
+    """The training time of the looks of runs: on one core of an idle machine, where that was measured for all of them;
+    else their own.
+
+    idle: whether it was measured.
+    """
+
+    def __init__(self, found: pd.DataFrame) -> None:
+        self._epochs = {config: seconds_per_epoch(config) for config in found["cell"]}
+        self.idle = bool(self._epochs) and None not in self._epochs.values()
+
+    def seconds(self, run: Any) -> np.ndarray:
+        """Of each look of a row."""
+        return np.array(run.curve["epoch"]) * self._epochs[run.cell] if self.idle else np.array(run.curve["seconds"])
+
+
 @styled
-def curves(found: pd.DataFrame, title: str) -> Figure | str:
+def curves(found: pd.DataFrame, title: str, idle: bool = False) -> Figure | str:
     """Validation accuracy against epochs, as far as all rows reach, and against training time: one line a row.
 
-    Points are means over seeds, bars their 95 % confidence intervals. In words where a run has no two looks.
+    Points are means over seeds, bars their 95 % confidence intervals. idle: time is that of one core of an idle
+    machine, where it was measured for all of them; else it is the runs' own. In words where a run has no two looks.
     """
     if found.empty or min(len(curve["epoch"]) for curve in found["curve"]) < 2:
         return f"{title}: no curve, which takes two looks at the validation images in each run."
     figure, ((by_epoch, by_time),) = panels(2, height=3.8, sharey=True)
-    common = usual(found)["epochs"].iloc[0]
+    common, clock = usual(found)["epochs"].iloc[0], Clock(found if idle else found.iloc[:0])
     for seeds in cells(found):
         row, curves = seeds.iloc[0], list(seeds["curve"])
         accuracy, spread = zip(*map(mean_ci, zip(*(curve["accuracy"] for curve in curves), strict=True)), strict=True)
@@ -126,9 +145,9 @@ def curves(found: pd.DataFrame, title: str) -> Figure | str:
         style |= dict.fromkeys(("markevery", "errorevery"), -(-len(accuracy) // 12))
         bars = None if spread[0] is None else spread
         by_epoch.errorbar(curves[0]["epoch"], accuracy, bars, label=row["row"], **style)
-        by_time.errorbar(np.mean([curve["seconds"] for curve in curves], axis=0), accuracy, bars, **style)
+        by_time.errorbar(np.mean([clock.seconds(run) for run in seeds.itertuples()], axis=0), accuracy, bars, **style)
     by_epoch.set(xlabel="epochs", ylabel="validation accuracy (%)", xlim=(0, 1.05 * common))
-    by_time.set(xlabel="training time (s)", xlim=(0, None))
+    by_time.set(xlabel="training time on one idle core (s)" if clock.idle else "training time (s)", xlim=(0, None))
     legend_below(figure, by_epoch)
     figure.suptitle(title)
     return figure
@@ -137,15 +156,16 @@ def curves(found: pd.DataFrame, title: str) -> Figure | str:
 def comparison(found: pd.DataFrame) -> str:
     """Rows of one data set, optimiser and preset beside the Baseline, at equal epochs and at equal time, in Markdown.
 
-    Equal time is when the last look of Multi-step with the same seed was taken: the best look up to then counts.
+    Equal time is when the last look of Multi-step with the same seed was taken, on one core of an idle machine where
+    that was measured for all of them: the best look up to then counts.
     """
-    baseline = where(usual(found), **BASELINE)
-    ends = {run.seed: run.curve["seconds"][-1] for run in where(usual(found), **MULTI_STEP).itertuples()}
+    baseline, clock = where(usual(found), **BASELINE), Clock(found)
+    ends = {run.seed: clock.seconds(run)[-1] for run in where(usual(found), **MULTI_STEP).itertuples()}
 
     def in_time(seeds: pd.DataFrame) -> str:
         best = []
         for run in seeds[seeds["seed"].isin(ends)].itertuples():
-            in_time = np.array(run.curve["seconds"]) <= ends[run.seed]
+            in_time = clock.seconds(run) <= ends[run.seed] * (1 + 1e-9)
             best += [float(np.array(run.curve["accuracy"])[in_time].max())] if in_time.any() else []
         return mean_text(best) if best else "-"
 

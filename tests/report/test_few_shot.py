@@ -4,14 +4,15 @@ import json
 import statistics
 
 import pytest
+from scipy import stats
 from stored_runs import cell
 
 from msmeta import ConfigError, runs
 from msmeta.experiments import few_shot
 from msmeta.report import few_shot as report
-from msmeta.report import live, paper
+from msmeta.report import few_shot_time, live, paper
 from msmeta.report.frame import FEW_SHOT, frame
-from msmeta.report.style import COLOURS
+from msmeta.statistics import detectable
 
 
 def result(method_window=("multistep", 4), preset="cpu", way=5, seed=0, dataset="omniglot", accuracy=95.0, **changes):
@@ -82,11 +83,9 @@ def test_several_seeds_have_the_interval_of_their_mean(store):
 
 
 def test_a_single_episode_has_no_interval():
-    entry, base = result(), result(("multistep", 1))
-    for each, right in ((entry, 75), (base, 60)):
-        each["metrics"] |= {"right_answers": [right]}
+    entry = result()
+    entry["metrics"] |= {"right_answers": [75]}
     assert "| 95.00 (no interval) |" in report.live_table(of(entry), 4)
-    assert "| 95.00 (no interval) | +20.00 (no interval) |" in report.comparison(of(entry, base))
 
 
 def test_other_data_and_other_settings_never_stand_in_the_table(store):
@@ -113,32 +112,6 @@ def test_what_was_not_run_comes_with_its_command(store):
     assert line not in commands and line.replace("way 5", "way 20") in commands
 
 
-def test_tuning_table_shows_each_rate_tried_and_marks_the_presets(store, tmp_path):
-    own = few_shot.preset_config("cpu", "omniglot", 5, 1, "multistep", 4)
-    tried = [
-        (("multistep", 4), {"lr": own.lr, "meta_lr": own.meta_lr, "accuracy": 90.0}),
-        (("multistep", 4), {"lr": 0.8, "meta_lr": own.meta_lr, "accuracy": 85.0}),
-        (("multistep", 4), {"lr": own.lr, "meta_lr": own.meta_lr / 10, "accuracy": 80.0}),
-        (("first-order", 1), {"lr": 0.8, "accuracy": 70.0}),
-    ]
-    for method, changes in tried:
-        entry = result(method, evaluate_on="validation", **changes)
-        runs.Run("few-shot-tuning", "t", "cpu", entry.pop("config"), tmp_path).save_result(entry)
-    slow, windows, first_order = report.tuning_table().splitlines()[2:]
-    assert slow == f"| 5-way 1-shot | Multi-step (4) | 1,000 | {own.meta_lr / 10:g} | 80.00 ±6.62 | - | - |"
-    assert windows == (
-        f"| 5-way 1-shot | Multi-step (4) | 1,000 | {own.meta_lr:g} | **90.00 ±6.62** | 85.00 ±6.62 | "
-        "inner rate, meta rate |"
-    )
-    assert first_order.startswith("| 5-way 1-shot | FO-MAML | 1,000 |")
-    assert first_order.endswith("| - | 70.00 ±6.62 | inner rate, meta rate |")
-    for lr, meta_lr in ((own.lr / 10, own.meta_lr), (own.lr, 10 * own.meta_lr)):
-        entry = result(("multistep", 4), evaluate_on="validation", lr=lr, meta_lr=meta_lr, accuracy=60.0)
-        runs.Run("few-shot-tuning", "t", "cpu", entry.pop("config"), tmp_path).save_result(entry)
-    edges = [cell.rpartition("| ")[2] for cell in report.tuning_table().splitlines()[2:]]
-    assert edges == ["- |", "none |", "- |", "inner rate, meta rate |"]
-
-
 def test_live_glyphs_stand_beside_no_number_of_the_paper():
     runs = of(result(preset="quick"), result(("first-order", 1), "quick", dataset="glyphs"))
     assert cell(report.live_table(runs, 4), "Omniglot, 5-way 1-shot", "Paper (%)") == "98.97 ±1.02"
@@ -153,7 +126,7 @@ def test_live_runs_of_several_seeds_stand_in_one_row_with_their_interval():
 
 def test_conditions_name_all_that_moves_accuracy():
     (row,) = report.conditions(of(result())).splitlines()[2:]
-    assert report.conditions(of()) == report.comparison(of()) == "No run yet."
+    assert report.conditions(of()) == "No run yet."
     for value in (
         "32",
         "8",
@@ -168,49 +141,19 @@ def test_conditions_name_all_that_moves_accuracy():
         assert f" {value}" in row, value
 
 
-def test_learning_curves_draw_each_run_to_its_end_in_the_methods_colour():
-    found = of(result(("multistep", 1), way=20), result(way=20), result(way=20, seed=1))
-    by_iteration, by_time = report.learning_curves(found, "title").axes
-    assert [line.get_color() for line in by_iteration.lines] == [COLOURS["MAML"], *2 * [COLOURS["Multi-step (4)"]]]
-    assert list(by_iteration.lines[0].get_xdata()) == [125, 250, 1000]
-    assert [text.get_text() for text in by_time.figure.legends[0].get_texts()] == ["MAML", "Multi-step (4)"]
-    assert list(by_time.lines[0].get_xdata()) == [40, 80, 180] and list(by_time.lines[0].get_ydata()) == [80, 90, 95]
-    assert by_time.get_xlabel() == "training time (s)" and by_iteration.get_ylabel() == "test accuracy (%)"
-
-
-def test_a_run_without_a_curve_is_told_in_words():
-    short = result()
-    short["curve"] = {name: [] for name in short["curve"]}
-    assert report.learning_curves(of(short), "Live").startswith("Live: no curve")
-
-
-def test_comparison_is_paired_at_equal_time_and_aligned_at_equal_iterations():
-    base, other = result(("multistep", 1)), result()
-    other["metrics"]["right_answers"] = [73, 72, 74]  # +3, 0, 0 of 75: 4/3 points on average
-    base["curve"] = {name: values[:1] for name, values in base["curve"].items()}
-    other["curve"]["right_answers"][0] = [60, 57]  # at 125 iterations: 0, -3 of 75
-    maml, windows = report.comparison(of(other, base)).splitlines()[2:]
-    assert maml.endswith("| 95.00 ±6.62 | - | - | - |")
-    spread = 4.3027 * 4 / 3**0.5 / 3**0.5  # differences 4, 0, 0: standard deviation 4/√3; t with 2 degrees of freedom
-    earlier = 12.706 * 4 / 2**0.5 / 2**0.5  # differences 0, -4: standard deviation 4/√2; with 1
-    assert f"| +1.33 ±{spread:.2f} | -2.00 ±{earlier:.2f} | 125 |" in windows
-
-
-def test_comparison_of_several_seeds_is_over_the_seeds():
-    """Seeds that are 1, 2 and 3 of 75 answers better, on every episode."""
-    runs = [result(("multistep", 1), seed=seed) for seed in range(3)]
-    for seed in range(3):
-        other = result(seed=seed)
-        other["metrics"]["right_answers"] = [71 + seed, 73 + seed, 75 + seed]
-        runs.append(other)
-    row = report.comparison(of(*runs)).splitlines()[3]
-    assert f"| 0, 1, 2 | 1,000 | 95.00 ±0.00 | +2.67 ±{4.3027 * 4 / 3 / 3**0.5:.2f}, p = 0.074 | +0.00 ±0.00" in row
-
-
 def claim(table, difference):
     """(paper, ours at equal iterations, ours at equal time, what 3 and 5 seeds would show) of one line."""
     (row,) = [line.strip("| ").split(" | ") for line in table.splitlines() if difference in line]
     return row[3:]
+
+
+@pytest.fixture(autouse=True)
+def one_second(monkeypatch):
+    """Every iteration takes a second, so that equal iterations are equal time."""
+    monkeypatch.setattr(few_shot_time, "seconds_per_iteration", lambda config: 1.0)
+
+
+AT_THE_END = " (at 1,000)", " (at 1,000 and 1,000, 100 % of the time)"
 
 
 def with_answers(method_window, answers, **changes):
@@ -228,17 +171,18 @@ def test_one_seed_gives_a_difference_over_episodes_and_no_verdict():
     """20-way 1-shot, N = 4: the paper claims more than 5 points over FO-MAML, and 0.4 at the most less than MAML."""
     windows, maml = with_answers(("multistep", 4), WINDOWS), with_answers(("multistep", 1), EXACT)
     table = report.claims(4, of(windows, with_answers(("first-order", 1), FIRST_ORDER), maml))
-    paper_figure, _, ours, power = claim(table, "Multi-step (4) less FO-MAML, 20-way 1-shot")
+    paper_figure, _, ours, power = claim(table, "Multi-step (4) less FO-MAML, Omniglot, 20-way 1-shot")
     error = 3.1824 * statistics.stdev([10, 32 / 3, 29 / 3, 11]) / 2  # t with 3 degrees of freedom
-    assert paper_figure == "+5.22" and ours == f"+10.33 ±{error:.2f} over 4 episodes" and power == "-"
-    paper_figure, later, ours, _ = claim(table, "Multi-step (4) less MAML, 20-way 1-shot")
+    assert paper_figure == "+5.22" and ours == f"+10.33 ±{error:.2f} over 4 episodes{AT_THE_END[1]}" and power == "-"
+    paper_figure, later, ours, _ = claim(table, "Multi-step (4) less MAML, Omniglot, 20-way 1-shot")
     assert paper_figure == "-0.05" and ours.startswith("-1.17 ±")
-    assert later == "+0.00 ±0.00 over 2 episodes (at 250)"
+    assert later == ours.replace(AT_THE_END[1], AT_THE_END[0])
     assert "p =" not in table and "p <" not in table and "holds" not in table and "undecided" not in table
-    assert claim(table, "Multi-step (8) less MAML, 20-way 1-shot")[1:] == ["not run", "not run", "-"]
+    assert claim(table, "Multi-step (8) less MAML, Omniglot, 20-way 1-shot")[1:] == ["not run", "not run", "-"]
     short = {**maml, "curve": {name: [] for name in maml["curve"]}}
+    short["metrics"] = maml["metrics"] | {"iterations": 900}
     table = report.claims(4, of(windows, short))
-    assert claim(table, "Multi-step (4) less MAML, 20-way 1-shot")[1] == "not run: too few iterations to compare"
+    assert claim(table, "Multi-step (4) less MAML, Omniglot, 20-way 1-shot")[1] == "not run: no point in common"
     only = (report.multi_step(4), report.MAML, (20, 1))
     assert len(report.claims(4, of(windows, maml), only).splitlines()) == 3
     assert report.claims(4, of(), only=("no", "such", "claim")) == "No run yet."
@@ -253,25 +197,59 @@ def test_several_seeds_are_tested_against_the_bound_on_both_sides():
     windows, maml = seeds(("multistep", 4), WINDOWS), seeds(("multistep", 1), EXACT, spread=0)
     table = report.claims(4, of(*windows, *seeds(("first-order", 1), FIRST_ORDER, spread=0), *maml))
     half = 4.3027 / 3 / 3**0.5
-    ours = claim(table, "Multi-step (4) less FO-MAML, 20-way 1-shot")[2]  # 10.33, 10.67, 11: t = 29.4
-    assert ours == f"+10.67 ±{half:.2f}, n = 3, p = 0.002: holds"  # twice, as two claims were tested
-    assert claim(table, "Multi-step (4) less FO-MAML, 20-way 1-shot")[3] == "1.09 / 0.56"
-    ours = claim(table, "Multi-step (4) less MAML, 20-way 1-shot")[2]  # -1.17, -0.83, -0.5: t = 2.25
-    assert ours == f"-0.83 ±{half:.2f}, n = 3, p = 0.153: undecided"
+    ours = claim(table, "Multi-step (4) less FO-MAML, Omniglot, 20-way 1-shot")[2]  # 10.33, 10.67, 11: t = 29.4
+    assert ours == f"+10.67 ±{half:.2f}, n = 3, p = 0.002: holds{AT_THE_END[1]}"  # twice, as two claims were tested
+    assert claim(table, "Multi-step (4) less FO-MAML, Omniglot, 20-way 1-shot")[3] == "1.09 / 0.56"
+    ours = claim(table, "Multi-step (4) less MAML, Omniglot, 20-way 1-shot")[2]  # -1.17, -0.83, -0.5: t = 2.25
+    assert ours == f"-0.83 ±{half:.2f}, n = 3, p = 0.153: undecided{AT_THE_END[1]}"
+    margins = [detectable(1 / 3, count, equality=True) for count in (3, 5)]
+    shown = " / ".join(f"{margin:.2f}" for margin in margins)
+    assert claim(table, "Multi-step (4) less MAML, Omniglot, 20-way 1-shot")[3] == shown
+    only = (report.multi_step(4), report.FO_MAML, (20, 1))
+    (row,) = report.claims(
+        4, of(*windows, *seeds(("first-order", 1), FIRST_ORDER, spread=0), *maml), only
+    ).splitlines()[2:]
+    assert "p = 0.002: holds" in row  # corrected as on the page that shows both claims
     worse = seeds(("multistep", 4), [a - 60 for a in WINDOWS])
-    ours = claim(report.claims(4, of(*worse, *maml)), "Multi-step (4) less MAML, 20-way 1-shot")[2]
-    assert ours.endswith("p < 0.001: does not hold")
+    ours = claim(report.claims(4, of(*worse, *maml)), "Multi-step (4) less MAML, Omniglot, 20-way 1-shot")[2]
+    assert ours.endswith(f"p < 0.001: does not hold{AT_THE_END[1]}")
 
 
 def test_a_claim_compares_runs_of_one_preset_only():
     """One method has a run of the full protocol already, and the other has not: the short runs are compared."""
     short, base = with_answers(("multistep", 4), WINDOWS), with_answers(("multistep", 1), EXACT)
     full = with_answers(("multistep", 4), [300] * 4, preset="paper")
-    name = "Multi-step (4) less MAML, 20-way 1-shot"
+    name = "Multi-step (4) less MAML, Omniglot, 20-way 1-shot"
     assert claim(report.claims(4, of(short, full, base)), name)[2].startswith("-1.17 ±")
     assert claim(report.claims(4, of(full, base)), name)[1:] == ["not run", "not run", "-"]
     both = of(short, full, base, with_answers(("multistep", 1), [297] * 4, preset="paper"))
-    assert claim(report.claims(4, both), name)[2] == "+1.00 ±0.00 over 4 episodes"
+    assert claim(report.claims(4, both), name)[2].startswith("+1.00 ±0.00 over 4 episodes")
+
+
+def test_all_claims_of_a_page_are_corrected_together():
+    """Table 5's page has two data sets: where both have the same differences, each p is twice that of one alone.
+
+    There a θ is selected, so that the last point of the curve is what is compared.
+    """
+
+    def run(method, answers, seed, dataset):
+        entry = result(method, dataset=dataset, seed=seed)
+        entry["curve"]["right_answers"][1] = answers
+        return entry
+
+    def outperforms(*datasets):
+        made = [
+            run(method, [answers + seed * (method[1] == 4)] * 2, seed, dataset)
+            for dataset in datasets
+            for method, answers in ((("multistep", 4), 60), (("first-order", 1), 57))
+            for seed in range(3)
+        ]
+        rows = [line for line in report.claims(5, of(*made)).splitlines() if "outperforms" in line and " n = 3" in line]
+        return [float(row.partition("p = ")[2][:5]) for row in rows]
+
+    p = 2 * stats.t.sf(4 * 3**0.5, 2)  # 4, 16/3 and 20/3 points: mean 16/3, deviation 4/3
+    assert outperforms("miniimagenet") == [pytest.approx(p, abs=5e-4)]
+    assert outperforms("miniimagenet", "cifar-fs") == 2 * [pytest.approx(2 * p, abs=5e-4)]
 
 
 def test_runs_come_in_the_papers_order():

@@ -130,7 +130,7 @@ def test_claims_are_tested_over_paired_seeds():
     own = line(table, "Multi-step less Baseline, CIFAR-100")
     assert own[:4] == ["competitive with the Baseline", "Multi-step less Baseline, CIFAR-100", "-1 to 1", "+0.01"]
     p = 3 * stats.ttest_1samp([-0.1, 0.0, -0.2], -1, alternative="greater").pvalue
-    assert own[4] == f"-0.10 ±{4.3027 * 0.1 / 3**0.5:.2f}, n = 3, p = {p:.3f}: holds" and own[5] == "0.33 / 0.17"
+    assert own[4] == f"-0.10 ±{4.3027 * 0.1 / 3**0.5:.2f}, n = 3, p = {p:.3f}: holds" and own[5] == "0.28 / 0.16"
     boost = line(table, "Baseline less Scratch, CIFAR-100")
     assert boost[2:5] == ["> 0", "+3.27", "+10.00 ±0.00, n = 3, p < 0.001: holds"]
     longer = line(table, "Baseline less Scratch, 24 epochs")
@@ -176,15 +176,15 @@ def test_rates_tried_stand_by_method_and_the_presets_own_are_bold(store):
     store(*(entry | {"kind": "transfer-tuning"} for entry in entries))
     own, scratch = result()["config"], result("Scratch")["config"]["lr"]
     table = report.tuning_table("sgd")
-    assert cell(table, "Scratch", f"inner rate {scratch:g}") == "**50.00**"
-    assert cell(table, "Scratch", "inner rate 0.5") == "40.00"
-    assert line(table, "Scratch")[1] == "-"
-    assert cell(table, "Baseline", f"inner rate {own['lr']:g}") == "**61.00** (0 off)"
-    assert cell(table, "Baseline", "inner rate 0.5") == "-"
-    assert line(table, "Scratch")[-1] == "inner rate"  # of the meta rate it has none
+    assert cell(table, "Scratch", f"inner rate {scratch:g}") == "**51.00**"  # validation accuracy, of the best epoch
+    assert cell(table, "Scratch", "inner rate 0.5") == "41.00" and cell(table, "Scratch", "also turned") == "-"
+    assert cell(table, "Baseline", f"inner rate {own['lr']:g}") == "**62.00** (0 off)"
+    assert line(table, "Baseline")[-1] == "nothing was turned"
+    assert line(table, "Scratch")[-1] == f"inner rate {scratch:g}: at the edge of inner rate"
     best = line(table, "Multi-step", "0.25")
-    assert best[-2:] == ["63.00 (1 off)", "inner rate, meta rate"] and "99" not in table
-    assert line(table, "Multi-step", f" {own['meta_lr']:g} ")[-2:] == ["62.00 (0 off)", "-"]
+    assert best[-2:] == ["64.00 (1 off)", "meta rate 0.25: at the edge of meta rate"]
+    assert line(table, "Multi-step", f"meta rate {own['meta_lr']:g} ")[-2:] == ["63.00 (0 off)", "-"]
+    assert "99" not in table
 
 
 def test_live_glyphs_stand_beside_no_number_of_the_paper():

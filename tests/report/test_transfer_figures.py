@@ -10,8 +10,11 @@ from msmeta.report import transfer as report
 from msmeta.report import transfer_figures
 
 
-def test_comparison_is_at_equal_epochs_and_in_equal_time():
-    """A Baseline epoch takes 10 s here and one of Multi-step 20 s; the longer Scratch has 16 epochs of 10 s by then."""
+def test_comparison_is_at_equal_epochs_and_in_equal_time(monkeypatch):
+    """A Baseline epoch takes 10 s here and one of Multi-step 20 s; the longer Scratch has 16 epochs of 10 s by then.
+
+    On an idle machine an epoch of Multi-step takes 3 s and all others 2 s."""
+    monkeypatch.setattr(transfer_figures, "seconds_per_epoch", lambda config: None)
     results = of(*committed(), result("Scratch", 45.0, epochs=24))
     table = transfer_figures.comparison(results)
     assert cell(table, "Multi-step", "less the Baseline's (points)").startswith("-0.10 ±0.25, p = ")
@@ -24,6 +27,13 @@ def test_comparison_is_at_equal_epochs_and_in_equal_time():
     assert by_epoch.get_xlim()[1] == pytest.approx(8.4)
     assert list(by_time.containers[3].lines[0].get_xdata()) == [20 * i for i in range(1, 9)]  # Multi-step
     assert [c.lines[0].get_linestyle() for c in by_epoch.containers] == ["-", "--", "-", "-"]
+    assert by_time.get_xlabel() == "training time (s)"
+    monkeypatch.setattr(transfer_figures, "seconds_per_epoch", lambda config: 1.0 + config.window)
+    table = transfer_figures.comparison(results)
+    assert cell(table, "Scratch, 24 epochs", "in Multi-step's time (%)") == f"{46 - 24 + 12:.2f}"
+    _, idle = transfer_figures.curves(results, "title", idle=True).axes
+    assert list(idle.containers[3].lines[0].get_xdata()) == [3 * i for i in range(1, 9)]
+    assert idle.get_xlabel() == "training time on one idle core (s)"
 
 
 def test_what_the_meta_networks_learn_is_a_mean_over_seeds():

@@ -1,0 +1,239 @@
+"""How settings were chosen on data held out for it: which were tried, which did best, and from where on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from msmeta import runs
+from msmeta.experiments import sweep
+from msmeta.report.frame import Experiment, stored
+from msmeta.report.style import drawn, markdown, panels, plain_ticks, styled
+from msmeta.statistics import mean_ci, paired, plus_minus
+
+Points = dict[int, list[float]]
+"""Accuracies (%) on the same episodes, or a single one, by the iterations or epochs after which they were had."""
+LENGTH = {
+    "preset", "seed", "evaluate_on", "log_every", "task_chunk", "iterations", "train_seconds", "test_episodes",
+    "curve_episodes", "curve_every", "select_every",
+}  # fmt: skip
+"""Fields in which runs may differ that are compared: after as many iterations, on as many episodes."""
+WORDS = {
+    "lr": "inner rate", "meta_lr": "meta rate", "proximal": "λ", "damping": "δ", "steps": "T", "cg_steps": "CG steps",
+    "test_steps": "T at test", "inner_shot": "images of a class and step",
+}  # fmt: skip
+"""Fields that were turned, as the tables have them; others by their own names."""
+
+CHOICES = {"momentum", "weight_decay", "optimizer", "meta_optimizer", "meta_schedule"}
+"""Fields that are with or without rather than more or less: their values have no edge."""
+
+
+@dataclass
+class Grid:
+    """The runs of one method in one place, from which its settings were chosen.
+
+    found: a row a run. turned: the fields in which they differ. points: of each run. at: after how many iterations (or
+    epochs) they are compared: the last that most of them have a point at, so that no run is ahead for being longer.
+    """
+
+    found: pd.DataFrame
+    turned: list[str]
+    points: list[Points]
+    at: int
+
+    @classmethod
+    def of(cls, found: pd.DataFrame, points: Callable[[Any], Points]) -> Grid:
+        """points: of a row."""
+        own = [points(run) for run in found.itertuples()]
+        counts = Counter(at for each in own for at in each)
+        at = max(counts, key=lambda at: (counts[at], at), default=0)
+        configs = list(found["config"])
+        turned = [name for name in _settings(configs[0]) if len({getattr(config, name) for config in configs}) > 1]
+        return cls(found, turned, own, at)
+
+    @property
+    def configs(self) -> list[Any]:
+        """Of each run."""
+        return list(self.found["config"])
+
+    def best(self, at: int | None = None) -> int | None:
+        """Which run is best, where most are compared or after so many iterations; None where none has a point."""
+        at = self.at if at is None else at
+        means = {i: mean_ci(own[at])[0] for i, own in enumerate(self.points) if at in own}
+        return max(means, key=means.__getitem__, default=None)
+
+    def told_apart(self, one: int, other: int, at: int) -> bool:
+        """Whether two runs differ by more than the 95 % interval of their paired difference over episodes."""
+        apart = paired({0: self.points[one][at]}, {0: self.points[other][at]})
+        return apart.half is None or abs(apart.mean) > apart.half
+
+    def along(self, name: str) -> list[Any]:
+        """The values of a field that were tried beside the best run's, the other fields being as it has them; all that
+        were tried where that is none but its own."""
+        best, others = self.configs[self.best()], [other for other in self.turned if other != name]
+        line = {getattr(c, name) for c in self.configs if all(getattr(c, o) == getattr(best, o) for o in others)}
+        return sorted(line if len(line) > 1 else {getattr(config, name) for config in self.configs}, key=_order)
+
+    def edges(self) -> list[str]:
+        """The fields of which nothing was tried beyond the best run's value, though it could have been."""
+        best, found = self.configs[self.best()], []
+        for name in (name for name in self.turned if name not in CHOICES):
+            (low, *_, high), value = self.along(name), getattr(best, name)
+            if value == high or (value == low and value):
+                found.append(name)
+        return found
+
+    def values(self, run: int, names: Iterable[str] | None = None) -> str:
+        """The turned fields of a run in words."""
+        config = self.configs[run]
+        return ", ".join(f"{WORDS.get(name, name)} {_shown(getattr(config, name))}" for name in names or self.turned)
+
+
+def _settings(config: Any) -> list[str]:
+    return [field.name for field in fields(config) if field.name not in LENGTH]
+
+
+def _order(value: Any) -> tuple[bool, Any]:
+    return value is not None, value if value is not None else 0
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def grids(
+    experiment: Experiment, place: Callable[[Any], tuple[Any, ...]], points: Callable[[Any], Points], **wanted: Any
+) -> list[Grid]:
+    """All that was tuned, less what `protocol.yaml` alone asks for. place: of a row, what runs of a grid share."""
+    found = stored(experiment, f"{experiment.kind}-tuning", **wanted)
+    elsewhere = set(_asked("protocol")) - set(_asked(but="protocol"))
+    found = found.loc[[config not in elsewhere for config in found["config"]]]
+    keys = pd.Series([place(run) for run in found.itertuples()], index=found.index, dtype=object)
+    return [Grid.of(own, points) for _, own in found.groupby(keys, sort=False)]
+
+
+def of_sweep(experiment: Experiment, name: str, points: Callable[[Any], Points]) -> tuple[Grid | None, str]:
+    """The runs of `results/sweeps/NAME.yaml` that were made, and in words what is missing, with the command."""
+    asked, command = _asked(name), f"`msmeta sweep results/sweeps/{name}.yaml`"
+    found = stored(experiment, f"{experiment.kind}-tuning")
+    found = found.loc[[config in set(asked) for config in found["config"]]]
+    if found.empty:
+        return None, f"Not run: {command}."
+    missing = len(asked) - len(found)
+    return Grid.of(found, points), f"{missing} of its {len(asked)} runs are not run: {command}." if missing else ""
+
+
+def _asked(name: str = "*", but: str | None = None) -> list[Any]:
+    """The configs of the sweep files of this name."""
+    paths = sorted((runs.results_root() / "sweeps").glob(f"{name}.yaml"))
+    return [config for path in paths if path.stem != but for config in sweep.read_spec(path)]
+
+
+def table(experiment: Experiment, found: list[Grid], unit: str, note: Callable[[Any], str] = lambda run: "") -> str:
+    """What was tried for each method in one place, in Markdown: accuracy (%) with its interval over episodes.
+
+    A row for each choice of what else was turned, a column an inner rate; the preset's own choice is bold. The row of
+    the best run names it, and says of which fields nothing was tried beyond it. note: what is said beside the accuracy
+    of a run.
+    """
+    rates = sorted({config.lr for grid in found for config in grid.configs})
+    rows = []
+    for grid in found:
+        others, best = [name for name in grid.turned if name != "lr"], grid.best()
+        lines: dict[str, dict[float, int]] = {}
+        for i, config in enumerate(grid.configs):
+            lines.setdefault(grid.values(i, others) if others else "", {})[config.lr] = i
+        for words, line in lines.items():
+            said = "-"
+            if best in line.values():
+                edges = " and ".join(WORDS.get(name, name) for name in grid.edges())
+                where = f"at the edge of {edges}" if edges else "inside"
+                said = f"{grid.values(best)}: {where}" if grid.turned else "nothing was turned"
+            shown = [_accuracy(experiment, grid, line[rate], note) if rate in line else "-" for rate in rates]
+            rows.append([grid.found["label"].iloc[0], words or "-", f"{grid.at:,}", *shown, said])
+    columns = [f"inner rate {rate:g}" for rate in rates]
+    return markdown(["Method", "also turned", unit, *columns, "best, and where in its grid"], rows)
+
+
+def _accuracy(experiment: Experiment, grid: Grid, i: int, note: Callable[[Any], str]) -> str:
+    if grid.at not in grid.points[i]:
+        return "not so long"
+    config, run = grid.configs[i], grid.found.iloc[i]
+    own, (mean, half) = experiment.preset(config), mean_ci(grid.points[i][grid.at])
+    text = f"{mean:.2f}" if len(grid.points[i][grid.at]) == 1 else plus_minus(mean, half)
+    bold = "**" if all(getattr(config, name) == getattr(own, name) for name in _settings(config)) else ""
+    return f"{bold}{text}{bold}{note(run)}"
+
+
+def stability(found: list[Grid], unit: str) -> str:
+    """Which choice is best at each point of the learning curves, in Markdown: whether a shorter or longer run would
+    have chosen another.
+
+    ≈: the choice of the last point cannot be told from it there, by the 95 % interval of their paired difference over
+    episodes. The last column: from which point on the choice is that of the last, or cannot be told from it.
+    """
+    rows, columns = [], sorted({at for grid in found for at in _common(grid)})
+    for grid in (grid for grid in found if len(grid.found) > 1 and grid.at):
+        last, cells, since = grid.best(), {}, None
+        for at in _common(grid):
+            best = grid.best(at)
+            alike = best == last or not grid.told_apart(best, last, at)
+            cells[at] = grid.values(best) + ("" if best == last else " ≈" if alike else "")
+            since = (since or at) if alike else None
+        rows.append([grid.found["label"].iloc[0], *(cells.get(at, "-") for at in columns), f"{since:,}"])
+    return markdown(["Method", *(f"{unit} {at:,}" for at in columns), "unchanged from"], rows)
+
+
+def _common(grid: Grid) -> list[int]:
+    """Up to where its runs are compared, the points that all of those have that are."""
+    own = [set(points) for points in grid.points if grid.at in points]
+    return sorted(at for at in set.intersection(*own) if at <= grid.at) if own else []
+
+
+def profile(grid: Grid, told: dict[str, Callable[[Any], str]]) -> str:
+    """What each field that was turned does, in Markdown: for each of its values the best run that has it. told: what
+    else is said of this run, by the heads of the columns."""
+    rows = []
+    for name in grid.turned:
+        for value in sorted({getattr(config, name) for config in grid.configs}, key=_order):
+            having = [i for i, config in enumerate(grid.configs) if getattr(config, name) == value]
+            having = [i for i in having if grid.at in grid.points[i]]
+            if having:
+                best = max(having, key=lambda i: mean_ci(grid.points[i][grid.at])[0])
+                others = [other for other in grid.turned if other != name]
+                own = [say(grid.found.iloc[best]) for say in told.values()]
+                beside = grid.values(best, others) if others else "-"
+                accuracy = plus_minus(*mean_ci(grid.points[best][grid.at]))
+                rows.append([f"{WORDS.get(name, name)} {_shown(value)}", len(having), accuracy, beside, *own])
+    return markdown(["turned", "runs", f"best after {grid.at:,} (%)", "with", *told], rows)
+
+
+@styled
+def figure(found: list[Grid], title: str, unit: str) -> Figure | str:
+    """Accuracy of each run on the data held out, one panel a method, up to where its runs are compared; the best run is
+    named, and drawn in the method's colour. In words where no method has several runs with a curve."""
+    found = [grid for grid in found if len(grid.found) > 1 and len(_common(grid)) > 1]
+    if not found:
+        return f"{title}: no curves of several runs of a method."
+    columns = min(4, len(found))
+    drawing, axes = panels(columns, -(-len(found) // columns), 3 * columns, 2.8 * -(-len(found) // columns))
+    for axis in axes.flat[len(found) :]:
+        axis.remove()
+    for axis, grid in zip(axes.flat, found, strict=False):
+        label = grid.found["label"].iloc[0]
+        for i in sorted(range(len(grid.points)), key=lambda i: i == grid.best()):
+            own = {at: mean_ci(values)[0] for at, values in sorted(grid.points[i].items()) if at <= grid.at}
+            best = {"color": drawn(label)["color"], "linewidth": 2.5, "label": grid.values(i)}
+            usual = {"color": "0.7", "linewidth": 0.8}
+            axis.plot(list(own), list(own.values()), **(best if i == grid.best() else usual))
+        axis.set(title=f"{label}\n{grid.values(grid.best())}", xlabel=unit, xscale="log")
+        plain_ticks(axis.xaxis, _common(grid)[:: -(len(_common(grid)) // -6)])
+    for row in axes:
+        row[0].set_ylabel("held-out accuracy (%)")
+    drawing.suptitle(title)
+    return drawing
