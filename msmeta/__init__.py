@@ -3,7 +3,7 @@
 from msmeta.adaptation import adapt
 from msmeta.bilevel import Bilevel, MetaGradient, State
 from msmeta.comparison import compare
-from msmeta.dynamics import SGD, Adam
+from msmeta.dynamics import SGD
 from msmeta.errors import ConfigError, DataError, DivergedError, UserError
 from msmeta.estimators import (
     Binomial,
@@ -18,13 +18,16 @@ from msmeta.estimators import (
     Truncated,
 )
 from msmeta.modules import from_module, to_module
+from msmeta.optimisers import Adam, AdamW, AMSGrad, RMSprop, SignSGD, clipped, transformed
 from msmeta.partitions import best_partition
 
 __version__ = "0.1.0"
 
 __all__ = [
     "SGD",
+    "AMSGrad",
     "Adam",
+    "AdamW",
     "Bilevel",
     "Binomial",
     "ConfigError",
@@ -38,13 +41,17 @@ __all__ = [
     "LazyHessian",
     "MetaGradient",
     "MultiStep",
+    "RMSprop",
     "Reptile",
+    "SignSGD",
     "State",
     "Truncated",
     "UserError",
     "adapt",
     "best_partition",
+    "clipped",
     "compare",
     "from_module",
     "to_module",
+    "transformed",
 ]

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 import torch
@@ -32,7 +34,7 @@ from msmeta.bilevel import (
     leaves,
     plus,
 )
-from msmeta.dynamics import SGD, adapt_and_judge, advance, dynamics_at, inner_gradient, walk
+from msmeta.dynamics import SGD, adapt_and_judge, advance, dynamics_at, has_methods_of, inner_gradient, walk
 
 
 class HessianVector:
@@ -107,10 +109,9 @@ def adjoint(
 
 
 def _is_linear(dynamics: DynamicsLike) -> bool:
-    """Whether `SGD.pull_back` is what the object's own `window` does, with rates that have no derivative."""
-    methods = [getattr(getattr(dynamics, name, None), "__func__", None) for name in ("window", "coefficients")]
+    """Whether `SGD.pull_back` is what the object's own `window` does, with numbers for all of φ as rates."""
     rates = [getattr(dynamics, name, None) for name in ("lr", "momentum", "weight_decay")]
-    return methods == [SGD.window, SGD.coefficients] and not any(isinstance(rate, Tensor) for rate in rates)
+    return has_methods_of(SGD, dynamics, "window", "coefficients") and all(isinstance(rate, Real) for rate in rates)
 
 
 def _pull_back(
@@ -122,7 +123,7 @@ def _pull_back(
         buffers = {name: multipliers.buffers.get(name, {}) | values for name, values in part.buffers.items()}
         return State(multipliers.phi | part.phi, buffers), weights, {}
     buffers = {name: leaves(values) for name, values in start.buffers.items()}
-    state, grad = State(leaves(start.phi), buffers, start.step, start.skipped), leaves(product.grad)
+    state, grad = replace(start, phi=leaves(start.phi), buffers=buffers), leaves(product.grad)
     after = advance(dynamics, state, grad, n)
     groups = state.phi, grad, theta, *buffers.values()
     by_phi, by_grad, by_theta, *parts = after.pull_back(multipliers, *groups, retain_graph=True)

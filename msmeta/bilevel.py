@@ -30,13 +30,14 @@ class State:
 
     phi: task-parameters. buffers: the optimiser's own variables by name, each with phi's keys and shapes; a missing one
     is zero. step: how many steps the optimiser has taken (Adam's bias correction looks at it). skipped: how many of
-    them left an entry of phi alone, since the inner loss did not use it.
+    them left an entry of phi alone, since the inner loss did not use it. tasks: as the problem has it.
     """
 
     phi: Params
     buffers: dict[str, Params] = field(default_factory=dict)
     step: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
+    tasks: int | None = None
 
     def detach(self) -> State:
         """The same state without its history."""
@@ -48,7 +49,7 @@ class State:
         phi = {name: self.phi[name] for name in names}
         others = self.phi.keys() - phi.keys()
         buffers = {name: {k: v for k, v in values.items() if k not in others} for name, values in self.buffers.items()}
-        return State(phi, buffers, self.step, dict(self.skipped))
+        return replace(self, phi=phi, buffers=buffers, skipped=dict(self.skipped))
 
     def pull_back(self, multipliers: State, *groups: Params, **options: bool) -> list[Part]:
         """Λᵀ∂s by each entry of each group, as `gradients`; a multiplier that is missing or None stands for zero."""
@@ -146,7 +147,7 @@ def begin(problem: Bilevel, theta: Params) -> tuple[Params, State]:
     for name, value in state.phi.items():
         stays = is_frozen(value) or bool(still and value.untyped_storage().data_ptr() in still)
         phi[name] = value.clone() if value.requires_grad else value.detach().clone().requires_grad_(not stays)
-    return theta, State(phi, buffers, state.step, dict(state.skipped))
+    return theta, State(phi, buffers, state.step, dict(state.skipped), problem.tasks)
 
 
 def require_params(params: Any, what: str, tasks: int | None = None) -> None:

@@ -1,8 +1,8 @@
 """Inner optimisers as differentiable maps s' = Φ(s, g) (Eqs. 2, 5 and 11), and the steps that are taken with them.
 
 `window(state, grad, n)` advances n steps with one gradient: Φ̂ⁿ of Eq. 11. With n = 1 it is the ordinary step.
-Values agree with torch.optim.SGD and torch.optim.Adam; derivatives flow through state, gradient and rates.
-A rate is a number or a 0-d tensor; θ makes one in a function, `lambda theta, t: SGD(theta["lr"])`.
+Values agree with torch.optim.SGD; derivatives flow through state, gradient and rates.
+A rate is one for all of φ or a dict (`msmeta.rates`); θ makes one in a function, `lambda theta, t: SGD(theta["lr"])`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.utils.checkpoint import checkpoint
 
 from msmeta.bilevel import (
     Bilevel,
@@ -39,25 +38,30 @@ from msmeta.bilevel import (
     require_params,
 )
 from msmeta.errors import ConfigError
+from msmeta.rates import Rate, by_name, is_zero, require_rates
 
-Rate = float | Tensor
 Watch = tuple[Params, Callable[[set[str]], None]]
 """Entries of θ as leaves, and what is to be told which of them a window depends on."""
 
 
 @dataclass(frozen=True)
 class SGD:
-    """SGD with momentum μ and L2 weight decay ω (Eq. 5): v' = μv + g + ωφ, φ' = φ - ηv'. Buffer: `velocity`."""
+    """SGD with momentum μ and L2 weight decay ω (Eq. 5): v' = μv + g + ωφ, φ' = φ - ηv'. Buffer: `velocity`.
+
+    nesterov: as in torch.optim.SGD, φ' = φ - η(g + ωφ + μv').
+    """
 
     lr: Rate
     momentum: Rate = 0.0
     weight_decay: Rate = 0.0
+    nesterov: bool = False
 
     def __post_init__(self) -> None:
-        require_numbers("positive", lr=self.lr)
-        require_numbers("not negative", weight_decay=self.weight_decay)
-        require_numbers("in [0, 1)", momentum=self.momentum)
+        require_rates("positive", lr=self.lr)
+        require_rates("not negative", weight_decay=self.weight_decay)
+        require_rates("in [0, 1)", momentum=self.momentum)
 
+    @by_name("lr", "momentum", "weight_decay")
     def window(self, state: State, grad: Params, n: int) -> State:
         """n steps with one gradient as one linear map, s' = Aⁿs + (Σ_{i<n} Aⁱ) b g, which Eq. 13 differentiates.
 
@@ -65,11 +69,11 @@ class SGD:
         """
         power, total = self.coefficients(n)
         matrix, buffers = [(*row, c) for row, c in zip(power, total, strict=True)], dict(state.buffers)
-        if _is_zero(self.momentum):
+        if is_zero(self.momentum):
             (phi,) = _linear([matrix[0][::2]], state.phi, grad)
         else:
             phi, buffers["velocity"] = _linear(matrix, state.phi, buffers.get("velocity", {}), grad)
-        return State(phi, buffers, state.step + n)
+        return replace(state, phi=phi, buffers=buffers, step=state.step + n)
 
     def pull_back(self, multipliers: State, n: int) -> tuple[State, Params]:
         """Multipliers Λ of the state after a window -> ΛᵀAⁿ, those of its first state, and Λᵀ(Σ_{i<n} Aⁱ) b of g.
@@ -78,7 +82,7 @@ class SGD:
         """
         power, total = self.coefficients(n)
         columns, buffers = [*zip(*power, strict=True), total], dict(multipliers.buffers)
-        if _is_zero(self.momentum):
+        if is_zero(self.momentum):
             phi, grad = _linear([column[:1] for column in columns[::2]], multipliers.phi)
         else:
             phi, buffers["velocity"], grad = _linear(columns, multipliers.phi, buffers.get("velocity", {}))
@@ -89,66 +93,16 @@ class SGD:
         columns = []
         for phi, velocity, grad in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)):
             for _ in range(n):
-                velocity = self.momentum * velocity + grad + self.weight_decay * phi
-                phi = phi - self.lr * velocity
+                before, velocity = velocity, self.momentum * velocity + grad + self.weight_decay * phi
+                ahead = velocity + self.momentum * (velocity - before) if self.nesterov else velocity
+                phi = phi if is_zero(ahead) else phi - self.lr * ahead
             columns.append((phi, velocity))
         return tuple(zip(*columns[:2], strict=True)), columns[2]
 
 
-@dataclass(frozen=True)
-class Adam:
-    """Adam (Kingma and Ba, 2015) with L2 weight decay, as torch.optim.Adam. Buffers: `mean` and `square`."""
-
-    lr: Rate = 1e-3
-    betas: tuple[Rate, Rate] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: Rate = 0.0
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
-            raise ConfigError(f"betas={self.betas!r}: they must be two numbers in [0, 1)")
-        require_numbers("positive", lr=self.lr, eps=self.eps)
-        require_numbers("not negative", weight_decay=self.weight_decay)
-        require_numbers("in [0, 1)", **dict(zip(("beta1", "beta2"), self.betas, strict=True)))
-
-    def window(self, state: State, grad: Params, n: int) -> State:
-        """n element-wise steps with one gradient. A graph holds the arguments; the way back takes the steps again."""
-        if any(value.is_complex() for value in state.phi.values()):
-            raise ConfigError("Adam takes no complex parameters: store them by torch.view_as_real, or take SGD")
-        zeros = {name: torch.zeros_like(value) for name, value in state.phi.items()}
-        mean, square = zeros | state.buffers.get("mean", {}), zeros | state.buffers.get("square", {})
-        how = {"use_reentrant": False, "preserve_rng_state": False}
-        after = {name: checkpoint(self._entry, name, n, state, grad, mean, square, **how) for name in state.phi}
-        phi, mean, square = ({name: values[i] for name, values in after.items()} for i in range(3))
-        return State(phi, {**state.buffers, "mean": mean, "square": square}, state.step + n)
-
-    def _entry(self, name: str, n: int, state: State, *values: Params) -> tuple[Tensor, Tensor, Tensor]:
-        phi, (grad, mean, square), (beta1, beta2) = state.phi[name], (value[name] for value in values), self.betas
-        for count in (state.step + i + 1 - state.skipped.get(name, 0) for i in range(n)):
-            decayed = _add(grad, self.weight_decay, phi)
-            mean, square = _add(beta1 * mean, 1 - beta1, decayed), _add(beta2 * square, 1 - beta2, decayed * decayed)
-            rate, correction = self.lr / (1 - beta1**count), (1 - beta2**count) ** 0.5
-            dead = square == 0  # there √ has derivative 0: of a unit whose gradients are all zero, ∞ would become NaN
-            root = square.masked_fill(dead, 1).sqrt().masked_fill(dead, 0)
-            phi = torch.addcdiv(phi, mean * -rate, root / correction + self.eps)
-        return phi, mean, square
-
-
-def require_numbers(range_: str, **values: Rate) -> None:
-    """Raises ConfigError for what is no number in its range; a 0-d tensor's value is not read."""
-    for name, value in values.items():
-        top = 1 if range_ == "in [0, 1)" else math.inf
-        number = isinstance(value, Real) and 0 <= value < top and (value > 0 or range_ != "positive")
-        if not number and not (isinstance(value, Tensor) and value.dim() == 0 and value.is_floating_point()):
-            raise ConfigError(f"{name}={value!r}: it must be a number, {range_}, or a 0-d tensor")
-
-
-def _add(x: Tensor, c: Rate, y: Tensor) -> Tensor:
-    return x + c * y if isinstance(c, Tensor) else torch.add(x, y, alpha=c)
-
-
-def _is_zero(rate: Rate) -> bool:
-    return not isinstance(rate, Tensor) and rate == 0  # a tensor's derivative counts even there
+def has_methods_of(kind: type, dynamics: Any, *names: str) -> bool:
+    """Whether these methods are the class's own, unlike those that a subclass overrides."""
+    return all(getattr(getattr(dynamics, name, None), "__func__", None) is getattr(kind, name) for name in names)
 
 
 def _linear(matrix: Sequence[Sequence[Rate]], *columns: Part) -> list[Params]:
@@ -199,8 +153,7 @@ class Steps:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", whole(self.steps, "steps", 1))
-        if isinstance(self.dynamics, type) or not callable(self.dynamics):
-            _require_window(self.dynamics, "dynamics")
+        require_dynamics(self.dynamics)
 
 
 def partition(steps: int, window: int | Sequence[int]) -> tuple[int, ...]:
@@ -226,6 +179,12 @@ def whole(value: Any, what: str, least: float = -math.inf) -> int:
     raise ConfigError(f"{what}={value!r}: it must be a whole number" + (", at least one" if least == 1 else ""))
 
 
+def require_dynamics(found: Any) -> None:
+    """Raises ConfigError for what is neither dynamics nor a function that may return some."""
+    if isinstance(found, type) or not callable(found):
+        _require_window(found, "dynamics")
+
+
 def _require_window(found: Any, what: str) -> None:
     if isinstance(found, type) or not hasattr(found, "window"):
         name = getattr(found, "__name__", f"a {type(found).__name__}")
@@ -238,13 +197,23 @@ def dynamics_at(dynamics: DynamicsLike, theta: Params, t: int) -> Dynamics:
     if not hasattr(dynamics, "window"):
         dynamics = dynamics(dict(theta), t)
         _require_window(dynamics, f"what dynamics(theta, {t}) returned")
-    is_module = isinstance(dynamics, torch.nn.Module)
-    held = dict(dynamics.named_parameters()) if is_module else getattr(dynamics, "__dict__", {})
-    for name, value in held.items():
-        if isinstance(value, Tensor) and value.requires_grad and not reached([value], theta):
+    for name, value in _held(dynamics):
+        if value.requires_grad and not reached([value], theta):
             what = f"{name} of {type(dynamics).__name__} requires gradients but does not come from theta"
             raise ConfigError(f'{what}: put it there, and give dynamics as lambda theta, t: SGD(theta["lr"])')
     return dynamics
+
+
+def _held(value: Any, *path: Any) -> Iterator[tuple[str, Tensor]]:
+    """The tensors in dynamics by their names: fields, what is in dicts and tuples there, and in dynamics they wrap."""
+    inside = dict(enumerate(value)) if isinstance(value, tuple | list) else value
+    if hasattr(value, "window"):
+        is_module = isinstance(value, torch.nn.Module)
+        inside = dict(value.named_parameters()) if is_module else getattr(value, "__dict__", {})
+    if isinstance(value, Tensor):
+        yield ".".join(map(str, path)), value
+    for name, part in inside.items() if isinstance(inside, Mapping) else ():
+        yield from _held(part, *path, name)
 
 
 def inner_gradient(problem: Bilevel, phi: Params, theta: Params, t: int, create_graph: bool) -> tuple[Tensor, Params]:
@@ -279,7 +248,7 @@ def advance(dynamics: Dynamics, state: State, grad: Params, n: int) -> State:
     kept = state.part(zeros).buffers
     buffers = {name: {**zeros, **kept.get(name, {}), **values} for name, values in after.buffers.items()}
     skipped = {**state.skipped, **{k: state.skipped.get(k, 0) + n for k in zeros}}
-    return State({**state.phi, **after.phi}, buffers, after.step, skipped)
+    return State({**state.phi, **after.phi}, buffers, after.step, skipped, state.tasks)
 
 
 @torch.enable_grad()

@@ -9,12 +9,14 @@ from problems import DYNAMICS, F64, finite_differences, maml, meta_network, rela
 from msmeta import (
     SGD,
     Adam,
+    AMSGrad,
     Bilevel,
     EvolutionStrategies,
     FiniteDifference,
     FirstOrder,
     GaussianSmoothing,
     MultiStep,
+    RMSprop,
     State,
 )
 from msmeta.bilevel import Params
@@ -62,8 +64,13 @@ def test_theta_may_be_the_start_and_act_in_both_losses():
 
 @pytest.mark.parametrize(
     ("dynamics", "buffers"),
-    [(SGD(0.1, 0.9), ("velocity",)), (Adam(0.02, eps=1e-2), ("mean", "square"))],
-    ids=["s", "a"],
+    [
+        (SGD(0.1, 0.9), ("velocity",)),
+        (Adam(0.02, eps=1e-2), ("mean", "square")),
+        (AMSGrad(0.02, eps=1e-2), ("mean", "square", "largest")),
+        (RMSprop(0.02, eps=1e-2, momentum=0.5), ("square", "velocity")),
+    ],
+    ids=["s", "a", "m", "r"],
 )
 def test_a_learned_initial_optimiser_state_gets_its_multiplier(dynamics, buffers):
     """θ is split into φ₁ and the buffers' common start, so Λ₀ of the buffers carries to θ, too."""
@@ -75,8 +82,10 @@ def test_a_learned_initial_optimiser_state_gets_its_multiplier(dynamics, buffers
         filled = {name: th["buffer"].square() * torch.ones_like(value) for name, value in phi.items()}
         return State(phi, dict.fromkeys(buffers, filled), step=2)
 
-    out = _compare(dynamics, 4, 2, Bilevel(init, problem.inner, problem.outer), theta)
+    learning, loss = Bilevel(init, problem.inner, problem.outer), MultiStep(dynamics, 4, 2)
+    out = _compare(dynamics, 4, 2, learning, theta)
     assert out.grad["buffer"].abs() > 1e-3
+    assert relative_error(out.grad, finite_differences(lambda moved: loss(learning, moved).loss, theta)) < 1e-6
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ def test_who_refuses_or_diverges_has_a_line_and_no_numbers():
     assert found["FirstOrder"].cosine == () and "a meta-network" in found["FirstOrder"].failure
     text = found.to_markdown()
     assert "| FirstOrder | - | - | - | - | - | - |" in text
-    assert "FirstOrder failed in 2 of them: FirstOrder needs a theta that initialises phi" in text
+    assert "FirstOrder failed in 2 of them: FirstOrder has no gradient for theta['decay']" in text
     nothing = {"zero": lambda problem, theta: FirstOrder(PLAIN, 1)(_bowl(0.0), theta)}
     here = {"w": torch.ones(2)}
     row = compare(_bowl(1.0), here, {"exact": MultiStep(PLAIN, 1), **nothing})["zero"]

@@ -6,9 +6,9 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "msmeta"
-METHOD = ("bilevel", "dynamics", "adjoint", "adaptation", "estimators")
+METHOD = ("bilevel", "rates", "dynamics", "optimisers", "adjoint", "adaptation", "estimators")
 RIVALS = ("truncated", "binomial", "lazy_hessian")
-LATER = ("msmeta.adaptation", *(f"msmeta.estimators.{name}" for name in RIVALS))
+LATER = ("rates", "optimisers", "adaptation", *(f"estimators.{name}" for name in RIVALS))
 """Files that the method got after it held what the paper has: not in the bound on its length."""
 ROOMS = ("errors", *METHOD, "verify", "modules", "models", "statistics", "machine", "comparison", "partitions")
 ROOMS += ("workers", "data", "runs", "experiments", "report", "cli")
@@ -71,4 +71,9 @@ def test_files_are_short():
     lines = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
     assert not {name: count for name, count in lines.items() if count > 350}
     # 1,200 and what the later estimators need of the others: their exports, orders in `adjoint`, `unroll`.
-    assert sum(count for name, count in lines.items() if room(name) in METHOD and name not in LATER) < 1225
+    assert (
+        sum(
+            count for name, count in lines.items() if room(name) in METHOD and name.removeprefix("msmeta.") not in LATER
+        )
+        < 1225
+    )

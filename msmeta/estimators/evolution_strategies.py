@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from msmeta.bilevel import Bilevel, MetaGradient, Params, begin, conclude, evaluate, require_sound
-from msmeta.dynamics import Steps, require_numbers, walk, whole
+from msmeta.dynamics import Steps, walk, whole
+from msmeta.rates import require_numbers
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from msmeta.adjoint import adjoint
 from msmeta.bilevel import Bilevel, MetaGradient, Params, Part, detach, evaluate, gradients, leaves, task_dot
-from msmeta.dynamics import Steps, inner_gradient, require_numbers
+from msmeta.dynamics import Steps, inner_gradient
+from msmeta.rates import require_numbers
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from msmeta.bilevel import Bilevel, MetaGradient, Params, State, begin, conclude, reached
-from msmeta.dynamics import Steps, Watch, adapt_and_judge
+import torch
+
+from msmeta.bilevel import (
+    Bilevel,
+    MetaGradient,
+    Params,
+    begin,
+    conclude,
+    detach,
+    evaluate,
+    gradients,
+    leaves,
+    reached,
+    require_dependence,
+)
+from msmeta.dynamics import Steps, advance, dynamics_at, inner_gradient
 from msmeta.errors import ConfigError
 
 
@@ -13,37 +27,31 @@ from msmeta.errors import ConfigError
 class FirstOrder(Steps):
     """∂L/∂θ ≈ ∂L(φ_{T+1})/∂φ (Eq. 16), carried to θ by the derivative of φ₁(θ), the identity in MAML.
 
-    Valid only where θ initialises φ: the inner steps are taken as constants, so an entry of θ that acts through them
-    alone (a meta-network, a learned rate or regulariser) would get a zero gradient, and is refused.
+    What θ does in the dynamics (a learned rate, a learned initial velocity) is differentiated exactly with the inner
+    gradients g_t held constant: first-order Meta-SGD (Li et al., 2017), -Σ_t g_t · ∂L(φ_{T+1})/∂φ by the rate of plain
+    SGD. What θ does in the inner loss is left out: valid where θ initialises φ or makes rates. An entry that acts in
+    the inner loss and does not start φ (a meta-network, a regulariser) would get a wrong gradient, and is refused.
 
-    Costs T gradient evaluations and no Hessian-vector product; holds one state.
+    Costs T gradient evaluations and no Hessian-vector product; holds one state, where θ acts in the dynamics T.
     """
 
+    @torch.enable_grad()
     def __call__(self, problem: Bilevel, theta: Params) -> MetaGradient:
-        """As `MultiStep.__call__`; raises ConfigError besides for entries of θ that act in the inner steps alone."""
+        """As `MultiStep.__call__`; raises ConfigError besides for entries of θ that act in the inner loss alone."""
         theta, first = begin(problem, theta)
         started = reached(first.phi.values(), theta)
-        watch = constant_steps(theta, first, started, "FirstOrder", "it takes the inner steps for constants")
-        state, trail, outer, by_phi, direct = adapt_and_judge(
-            problem, first, theta, self.dynamics, (1,) * self.steps, watch=watch
-        )
-        return conclude(theta, state, trail, outer, *first.pull_back(State(by_phi), theta), direct)
-
-
-def constant_steps(theta: Params, first: State, allowed: set[str], estimator: str, why: str) -> Watch:
-    """For `walk`: raises ConfigError where the inner steps depend on θ, but for the entries that are allowed.
-
-    why: what the estimator assumes of θ. Raises ConfigError at once where φ₁ depends on no θ, as for a meta-network.
-    """
-    if not reached(first.phi.values(), theta):
-        inside = "a theta that acts only inside the inner loss (a meta-network) would not learn"
-        raise ConfigError(f"{estimator} needs a theta that initialises phi: {why}, so {inside}; use MultiStep")
-
-    def refuse(names: set[str]) -> None:
-        for name in sorted(names):
-            inside = f"theta[{name!r}], which acts in the inner steps"
-            raise ConfigError(f"{estimator} has no gradient for {inside}: {why}; use MultiStep")
-
-    seen = {name: value.detach() if name in allowed else value for name, value in theta.items()}
-    refuse(reached([value for values in first.buffers.values() for value in values.values()], seen))
-    return seen, refuse
+        seen = {name: value.detach() if name in started else value for name, value in theta.items()}
+        state, trail = replace(first, phi=detach(first.phi)), []
+        for t in range(self.steps):  # the graph of `state`, if any, has the dynamics alone
+            loss, grad = inner_gradient(problem, leaves(state.phi, first.phi), seen, t, create_graph=False)
+            for name in sorted(reached([loss], seen)):
+                inside = f"theta[{name!r}], which acts in the inner loss without starting phi (a meta-network)"
+                raise ConfigError(f"FirstOrder has no gradient for {inside}: it holds g constant; use MultiStep")
+            trail.append((t, loss.detach(), tuple(grad)))
+            state = advance(dynamics_at(self.dynamics, theta, t), state, grad, 1)
+        phi = leaves(state.phi, first.phi)
+        outer = evaluate(problem.outer, phi, theta)
+        by_phi, direct = gradients([(outer, None)], phi, theta)
+        require_dependence(by_phi, direct)
+        ends = [(each.phi[name], w) for each in (first, state) for name, w in by_phi.items() if w is not None]
+        return conclude(theta, state, trail, outer, *gradients(ends, theta), direct)

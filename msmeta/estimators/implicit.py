@@ -19,12 +19,16 @@ from msmeta.bilevel import (
     detach,
     evaluate,
     plus,
+    reached,
     task_dot,
     task_scale,
 )
-from msmeta.dynamics import SGD, Adam, Steps, adapt_and_judge, dynamics_at, require_numbers, whole
+from msmeta.dynamics import SGD, Steps, adapt_and_judge, dynamics_at, has_methods_of, whole
 from msmeta.errors import ConfigError
-from msmeta.estimators.first_order import constant_steps
+from msmeta.optimisers import Adam
+from msmeta.rates import is_zero, rate_of, require_numbers
+
+TIED = "the proximal term ties the inner solution to theta"
 
 
 @dataclass(frozen=True)
@@ -60,17 +64,20 @@ class Implicit(Steps):
         gradients stopped at a direction of negative curvature: λ + δ is too small for them.
         """
         theta, first = begin(problem, theta)
-        watch = constant_steps(theta, first, set(), "Implicit", "the proximal term ties the inner solution to theta")
-        pulled, windows = self.regularised(problem, detach(first.phi)), (1,) * self.steps
+        if not reached(first.phi.values(), theta):
+            inside = "a theta that acts only inside the inner loss (a meta-network) would not learn"
+            raise ConfigError(f"Implicit needs a theta that initialises phi: {TIED}, so {inside}; use MultiStep")
+        _refuse(reached([value for values in first.buffers.values() for value in values.values()], theta))
+        pulled, windows, watch = self.regularised(problem, detach(first.phi)), (1,) * self.steps, (theta, _refuse)
         state, trail, outer, by_phi, direct = adapt_and_judge(pulled, first, theta, self.dynamics, windows, watch=watch)
-        place, decay = (state.phi, theta, self.steps - 1), self._weight_decay(theta)
+        right = {k: value for k, value in add_parts(state.phi, by_phi).items() if state.phi[k].requires_grad}
+        place, decay = (state.phi, theta, self.steps - 1), self._weight_decay(theta, right)
         curvature, scale = HessianVector(problem, *place), self.proximal + self.damping
 
         def product(v: Params) -> Params:
             hessian_v = add_parts(v, curvature.times(v)[0])
-            return {k: (1 + decay / scale) * v[k] + hessian_v[k] / scale for k in v}
+            return {k: (1 + decay[k] / scale) * v[k] + hessian_v[k] / scale for k in v}
 
-        right = {k: value for k, value in add_parts(state.phi, by_phi).items() if state.phi[k].requires_grad}
         by_task = problem.tasks is not None
         solution, info = conjugate_gradients(product, right, self.cg_steps, self.tolerance, by_task)
         with torch.no_grad():
@@ -78,12 +85,17 @@ class Implicit(Steps):
         through_init = first.pull_back(State(solution), theta)
         return conclude(theta, state, trail, outer, *through_init, direct, again=[again], **info)
 
-    def _weight_decay(self, theta: Params) -> float:
-        dynamics = dynamics_at(self.dynamics, theta, self.steps - 1)
-        decay, own = getattr(dynamics, "weight_decay", 0.0), getattr(dynamics.window, "__func__", None)
-        if own not in (SGD.window, Adam.window) and not (isinstance(decay, float | int) and decay == 0):
+    def _weight_decay(self, theta: Params, phi: Params) -> dict[str, float | torch.Tensor]:
+        """Of each of these entries of φ."""
+        layers = [dynamics_at(self.dynamics, theta, self.steps - 1)]
+        while hasattr(layers[-1], "dynamics"):  # as `clipped` has what it wraps
+            layers.append(layers[-1].dynamics)
+        decays = [getattr(layer, "weight_decay", 0.0) for layer in layers]
+        own = (SGD, "coefficients"), (Adam, "step")
+        known = any(has_methods_of(kind, layers[0], "window", name) for kind, name in own)
+        if not known and not all(map(is_zero, decays)):
             raise ConfigError("Implicit knows the weight decay of SGD and Adam alone: put yours into the inner loss")
-        return decay
+        return {name: rate_of(decays[0], "weight_decay", name, value) for name, value in phi.items()}
 
     def regularised(self, problem: Bilevel, centre: Params) -> Bilevel:
         """The same problem with the proximal term in its inner loss."""
@@ -93,6 +105,13 @@ class Implicit(Steps):
             return evaluate(problem.inner, phi, theta, t) + self.proximal / 2 * task_dot(apart, apart, by_task=False)
 
         return replace(problem, inner=inner)
+
+
+def _refuse(names: set[str]) -> None:
+    """Raises ConfigError for entries of θ that act in the inner steps."""
+    for name in sorted(names):
+        inside = f"theta[{name!r}], which acts in the inner steps"
+        raise ConfigError(f"Implicit has no gradient for {inside}: {TIED}; use MultiStep")
 
 
 def conjugate_gradients(

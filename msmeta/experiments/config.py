@@ -18,9 +18,10 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, Validation
 from pydantic.dataclasses import dataclass
 
 from msmeta import runs
-from msmeta.dynamics import SGD, Adam
+from msmeta.dynamics import SGD
 from msmeta.errors import ConfigError
 from msmeta.models.layers import PRECISIONS
+from msmeta.optimisers import Adam
 
 T = TypeVar("T")
 PRESETS = ("smoke", "quick", "cpu", "paper")

@@ -6,7 +6,20 @@ import pytest
 import torch
 from problems import F64, maml, meta_network, relative_error, tasks_of
 
-from msmeta import SGD, Adam, Bilevel, ConfigError, DivergedError, Implicit, MultiStep, State
+from msmeta import (
+    SGD,
+    Adam,
+    AdamW,
+    Bilevel,
+    ConfigError,
+    DivergedError,
+    Implicit,
+    MultiStep,
+    RMSprop,
+    State,
+    clipped,
+    transformed,
+)
 from msmeta.estimators.implicit import conjugate_gradients
 
 
@@ -149,10 +162,23 @@ class _Decoupled:
         return State({k: v - 0.1 * self.weight_decay * v for k, v in after.phi.items()}, {}, after.step)
 
 
+class _Scaled(Adam):
+    """A subclass whose step decays otherwise than Adam's."""
+
+    def step(self, count, phi, grad, *moments):
+        return super().step(count, 0.9 * phi, grad, *moments)
+
+
 def test_the_weight_decay_of_dynamics_that_are_not_known_is_refused():
     problem, theta, *_ = _bowl()
-    with pytest.raises(ConfigError, match="Implicit knows the weight decay of SGD and Adam alone"):
-        Implicit(_Decoupled(0.1), 4)(problem, theta)
+    coupled = SGD(0.1, weight_decay={"x": 0.1})
+    for dynamics in (_Decoupled(0.1), AdamW(0.1), RMSprop(0.1, weight_decay=0.1), _Scaled(0.1, weight_decay=0.1)):
+        for wrapped in (dynamics, clipped(dynamics, 1.0), transformed(clipped(coupled, 1.0), dict)):
+            with pytest.raises(ConfigError, match="Implicit knows the weight decay of SGD and Adam alone"):
+                Implicit(wrapped, 4)(problem, theta)
+    for dynamics in (clipped(SGD(0.1), 1e9), transformed(SGD(0.1), dict)):
+        found = Implicit(dynamics, 4)(problem, theta)
+        assert relative_error(found.grad, Implicit(SGD(0.1), 4)(problem, theta).grad) < 1e-12
     none = Implicit(_Decoupled(), 4)(problem, theta)
     assert relative_error(none.grad, Implicit(SGD(0.1), 4)(problem, theta).grad) < 1e-12
     decay = [

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from msmeta.bilevel import Bilevel, MetaGradient, Params
 from msmeta.data import FEW_SHOT, names
-from msmeta.dynamics import SGD, Adam
+from msmeta.dynamics import SGD
 from msmeta.estimators import (
     Binomial,
     EvolutionStrategies,
@@ -25,6 +25,7 @@ from msmeta.estimators import (
     Truncated,
 )
 from msmeta.experiments.config import OPTIMIZERS, Config, Count, Long, NotNegative, Positive, checked, number
+from msmeta.optimisers import Adam
 
 Estimator = Callable[[Bilevel, Params], MetaGradient]
 

@@ -9,13 +9,14 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from msmeta.data import TRANSFER, names
-from msmeta.dynamics import SGD, Adam
+from msmeta.dynamics import SGD
 from msmeta.errors import ConfigError
 from msmeta.experiments.config import OPTIMIZERS, Config, Count, NotNegative, Positive, checked, number
 from msmeta.experiments.transfer.sources import SOURCES
 from msmeta.experiments.transfer.step import transfer_windows
 from msmeta.models.resnet import ResNet
 from msmeta.models.vgg9 import VGG9
+from msmeta.optimisers import Adam
 
 ESTIMATORS = ("scratch", "multistep", "first-order")
 """`multistep` with `window=1` is the exact meta-gradient, the paper's baseline (L2T-ww)."""

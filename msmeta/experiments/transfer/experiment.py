@@ -19,7 +19,7 @@ from torch import Tensor
 from msmeta import data, runs
 from msmeta.bilevel import Params, State
 from msmeta.data import Images, MinibatchSampler
-from msmeta.dynamics import SGD, Adam
+from msmeta.dynamics import SGD
 from msmeta.errors import ConfigError
 from msmeta.experiments import training
 from msmeta.experiments.distributed import World
@@ -31,6 +31,7 @@ from msmeta.experiments.transfer.step import GraphedStepper, Iteration, Transfer
 from msmeta.models.l2t import L2T
 from msmeta.models.resnet import ResNet
 from msmeta.models.vgg9 import VGG9
+from msmeta.optimisers import Adam
 
 EVALUATION_BATCH = 500
 LOADERS = 4

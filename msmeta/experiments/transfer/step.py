@@ -28,12 +28,13 @@ from msmeta.bilevel import (
     require_sound,
     task_dot,
 )
-from msmeta.dynamics import SGD, Adam, advance, partition, walk
+from msmeta.dynamics import SGD, advance, partition, walk
 from msmeta.errors import DivergedError
 from msmeta.estimators import MultiStep
 from msmeta.experiments import graphs
 from msmeta.experiments.distributed import World
 from msmeta.models.l2t import L2T, SourceBatch
+from msmeta.optimisers import Adam
 
 Network = Callable[[Params, Tensor, Params | None], tuple[Tensor, list[Tensor]]]
 """`network(params, x, statistics)`: logits (n, way) and features; batch norm uses the batch, and moves `statistics`."""

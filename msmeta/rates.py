@@ -1,0 +1,101 @@
+"""Rates of an inner optimiser: one for all of φ, or one for each of its entries by name.
+
+A rate (a learning rate, a momentum, a decay) is a number or a 0-d tensor; or a dict by the names of φ, whose values are
+numbers or tensors that broadcast to the entry: `SGD({"w": theta["rate.w"]})` with a rate for each number in w
+(Meta-SGD; Li et al., 2017), or `theta["rate.w"][t]` for each entry and step (LSLR; Antoniou et al., 2019).
+Torch broadcasts from the right: where φ leads with a task dimension, a rate of the shape without it serves every task.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from copy import copy
+from dataclasses import replace
+from functools import wraps
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from msmeta.bilevel import Params, State
+from msmeta.errors import ConfigError
+
+Rate = float | Tensor | Mapping[str, float | Tensor]
+Window = Callable[..., State]
+
+
+def by_name(*rates: str) -> Callable[[Window], Window]:
+    """For a `window` of dynamics in which these rates may be dicts: then it is given each entry of φ by itself."""
+
+    def decorate(window: Window) -> Window:
+        @wraps(window)
+        def taken(self: Any, state: State, grad: Params, n: int) -> State:
+            given = {field: getattr(self, field) for field in rates}
+            if not any(isinstance(part, Mapping) for rate in given.values() for part in _parts(rate)):
+                return window(self, state, grad, n)
+            phi, buffers = {}, {}
+            for name, value in state.phi.items():
+                own = copy(self)  # not through __init__, which would refuse a tensor for a single entry
+                for field, rate in given.items():
+                    object.__setattr__(own, field, rate_of(rate, f"{field} of {type(self).__name__}", name, value))
+                after = window(own, state.part([name]), {name: grad[name]}, n)
+                phi |= after.phi
+                buffers = {k: buffers.get(k, {}) | after.buffers.get(k, {}) for k in (*buffers, *after.buffers)}
+            return replace(state, phi=phi, buffers=buffers, step=state.step + n)
+
+        return taken
+
+    return decorate
+
+
+def rate_of(rate: Any, what: str, name: str, like: Tensor) -> Any:
+    """What a rate is for the entry `name` of φ, which is `like`; a tuple's parts are rates of their own.
+
+    Raises ConfigError for a dict that lacks the name, or whose value would change the entry's shape or type.
+    """
+    if isinstance(rate, tuple | list):
+        return tuple(rate_of(part, what, name, like) for part in rate)
+    if not isinstance(rate, Mapping):
+        return rate
+    if name not in rate:
+        raise ConfigError(f"{what} is a dict without {name!r}, an entry of phi: give it a rate for every entry")
+    value = rate[name]
+    if isinstance(value, Tensor):
+        shape, own = tuple(value.shape), tuple(like.shape)
+        if len(shape) > len(own) or any(a not in (1, b) for a, b in zip(shape[::-1], own[::-1], strict=False)):
+            raise ConfigError(f"{what} has shape {shape} under {name!r}: it must broadcast to phi's {own}")
+        if (wide := torch.result_type(like, value)) != like.dtype:
+            raise ConfigError(f"{what} has {value.dtype} under {name!r}: with it phi's {like.dtype} becomes {wide}")
+    return value
+
+
+def is_zero(rate: Rate) -> bool:
+    """Whether a rate drops out; a tensor's derivative counts even at 0."""
+    return not isinstance(rate, Tensor) and rate == 0
+
+
+def require_numbers(range_: str, **values: Rate) -> None:
+    """Raises ConfigError for what is no number in its range; a 0-d tensor's value is not read."""
+    for name, value in values.items():
+        top = 1 if range_ == "in [0, 1)" else math.inf
+        number = isinstance(value, Real) and 0 <= value < top and (value > 0 or range_ != "positive")
+        if not number and not (isinstance(value, Tensor) and value.dim() == 0 and value.is_floating_point()):
+            is_tensor = isinstance(value, Tensor)
+            found = f" has {value.dtype}, shape {tuple(value.shape)}" if is_tensor else f"={value!r}"
+            raise ConfigError(f"{name}{found}: it must be a number, {range_}, or a 0-d tensor")
+
+
+def require_rates(range_: str, **rates: Rate) -> None:
+    """As `require_numbers`; of a dict each value, where a number may be 0 and a tensor have any shape."""
+    for name, rate in rates.items():
+        for key, value in rate.items() if isinstance(rate, Mapping) else ():
+            if not (isinstance(value, Tensor) and value.is_floating_point()):
+                require_numbers(range_.replace("positive", "not negative"), **{f"{name}[{key!r}]": value})
+        if not isinstance(rate, Mapping):
+            require_numbers(range_, **{name: rate})
+
+
+def _parts(value: Any) -> tuple | list:
+    return value if isinstance(value, tuple | list) else (value,)
