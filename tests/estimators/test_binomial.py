@@ -56,7 +56,7 @@ def test_at_its_limits_it_is_first_order_and_exact(dynamics):
         exact = MultiStep(inner, 4)(other, at)
         found = Binomial(inner, 4, 4)(other, at)
         assert relative_error(found.grad, exact.grad) < 1e-10 and torch.equal(found.loss, exact.loss)
-    with pytest.raises(ConfigError, match="needs a theta that initialises phi"):
+    with pytest.raises(ConfigError, match="acts in the inner loss without starting phi"):
         Binomial(inner, 4, 0)(*meta_network())
 
 
