@@ -111,8 +111,8 @@ def grids(
 ) -> list[Grid]:
     """All that was tuned, less what `protocol.yaml` alone asks for. place: of a row, what runs of a grid share."""
     found = stored(experiment, f"{experiment.kind}-tuning", **wanted)
-    elsewhere = set(_asked("protocol")) - set(_asked(but="protocol"))
-    found = found.loc[[config not in elsewhere for config in found["config"]]]
+    elsewhere = _asked("protocol") - _asked(but="protocol")
+    found = found.loc[[_key(config) not in elsewhere for config in found["config"]]]
     keys = pd.Series([place(run) for run in found.itertuples()], index=found.index, dtype=object)
     return [Grid.of(own, points) for _, own in found.groupby(keys, sort=False)]
 
@@ -121,17 +121,23 @@ def of_sweep(experiment: Experiment, name: str, points: Callable[[Any], Points])
     """The runs of `results/sweeps/NAME.yaml` that were made, and in words what is missing, with the command."""
     asked, command = _asked(name), f"`msmeta sweep results/sweeps/{name}.yaml`"
     found = stored(experiment, f"{experiment.kind}-tuning")
-    found = found.loc[[config in set(asked) for config in found["config"]]]
+    found = found.loc[[_key(config) in asked for config in found["config"]]]
     if found.empty:
         return None, f"Not run: {command}."
     missing = len(asked) - len(found)
     return Grid.of(found, points), f"{missing} of its {len(asked)} runs are not run: {command}." if missing else ""
 
 
-def _asked(name: str = "*", but: str | None = None) -> list[Any]:
-    """The configs of the sweep files of this name."""
+def _asked(name: str = "*", but: str | None = None) -> set[tuple[Any, ...]]:
+    """The runs that the sweep files of this name ask for."""
     paths = sorted((runs.results_root() / "sweeps").glob(f"{name}.yaml"))
-    return [config for path in paths if path.stem != but for config in sweep.read_spec(path)]
+    return {_key(config) for path in paths if path.stem != but for config in sweep.read_spec(path)}
+
+
+def _key(config: Any) -> tuple[Any, ...]:
+    """Of what a run is: a preset may since have other points of the curve, or another number of episodes."""
+    length = getattr(config, "iterations", None) or config.epochs
+    return type(config), length, config.evaluate_on, *(getattr(config, name) for name in _settings(config))
 
 
 def table(experiment: Experiment, found: list[Grid], unit: str, note: Callable[[Any], str] = lambda run: "") -> str:
