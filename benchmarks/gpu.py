@@ -1,15 +1,19 @@
 """A GPU from nothing: whether its numbers are right, how fast it is, and then a sweep's runs until the time is up.
 
-    msmeta bench gpu --out FOLDER [--minutes 9] [--sweep results/sweeps/table_3.yaml --preset paper] [--resume ARCHIVE]
+    msmeta bench gpu --out FOLDER [--minutes 9] [--sweep results/sweeps/table_3.yaml --preset paper] [--resume FOLDER]
 
 In this order: graphed meta-iterations and an iteration of meta-transfer, in float64 and float32, against float64 on the
-processor, and nothing else where one of them is off; the benchmarks few_shot_graph, convolutions and transfer_step; the
-runs that the sweep's file asks for, one after another, which go on from the checkpoints of an earlier call's archive.
-What each step came to is in FOLDER/gpu.json and all results and checkpoints are in FOLDER/results.tar.gz, both written
-anew after every step. `--device cpu --small` is a rehearsal on a processor, of a few seconds for each step.
+processor, and nothing else where one of them is off; the benchmarks few_shot_graph, convolutions and transfer_step, but
+those that an earlier call measured; the runs that the sweep's file asks for, one after another by what they are worth
+(`report.campaign.by_worth`), which go on from the checkpoints of an earlier call.
+What each step came to is in FOLDER/gpu.json and all results and checkpoints are in FOLDER/results.tar.gz, in volumes
+results.tar.gz.0 and so on where it is large; both are written anew after every step. What the volumes have no room for
+is left out, parameters first, and gpu.json says so. `--device cpu --small` is a rehearsal on a processor, of a few
+seconds for each step.
 """
 
 import argparse
+import io
 import json
 import os
 import subprocess
@@ -17,6 +21,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,8 +41,10 @@ from msmeta.experiments.few_shot.step import GraphedStepper, MetaStepper
 from msmeta.experiments.transfer import TransferProblem, sources, transfer_iteration
 from msmeta.experiments.transfer.config import TARGETS
 from msmeta.models.l2t import L2T
+from msmeta.report import campaign
 
 MINUTES = 9
+ARCHIVE = "results.tar.gz"
 SPEED = {
     "few_shot_graph": ([], ["--way", "2", "--steps", "2", "--tasks", "1", "--filters", "2", "--blocks", "1"]),
     "convolutions": ([], ["--tasks", "1", "--filters", "2"]),
@@ -50,25 +57,29 @@ TOLERANCES = {torch.float64: 1e-8, torch.float32: 5e-2}
 METHODS = (("multistep", 1), ("multistep", 2), ("multistep", 8), ("first-order", 1))
 ITERATIONS = 3
 META_LR = 2**-7  # which float32 has exactly
+VOLUME, VOLUMES = 15 * 2**20, 7
+"""Bytes of a volume, and how many there may be: of a machine that is lent few small files come back."""
 
 
 @dataclass
 class Log:
-    """The steps and what they came to, kept in files from step to step. results: the folder of results."""
+    """The steps and what they came to, kept in files from step to step. results: the folder of results. left_out: what
+    its archive had no room for."""
 
     out: Path
     results: Path
     deadline: float
     steps: list[dict] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     @property
     def left(self) -> float:
         """Seconds until the time is up."""
         return self.deadline - time.monotonic()
 
-    def run(self, name: str, step: Callable[[], object]) -> bool:
-        """Whether the step ended well. Whatever it raises is noted, with what it said."""
-        self.steps.append({"step": name, "outcome": "unfinished"})
+    def run(self, name: str, step: Callable[[], object], **said: object) -> bool:
+        """Whether the step ended well. Whatever it raises is noted, with what it said. said: more to note."""
+        self.steps.append({"step": name, "outcome": "unfinished", **said})
         self.write()
         start, outcome = time.monotonic(), {}
         try:
@@ -85,11 +96,45 @@ class Log:
         return outcome["outcome"] == "well"
 
     def write(self) -> None:
+        packed, self.left_out = pack(self.results)
+        volumes = [packed[start : start + VOLUME] for start in range(0, len(packed), VOLUME)]
+        names = [ARCHIVE] if len(volumes) == 1 else [f"{ARCHIVE}.{i}" for i in range(len(volumes))]
+        for name, volume in zip(names, volumes, strict=True):
+            with runs.replacing(self.out / name) as path:
+                path.write_bytes(volume)
+        for path in self.out.glob(f"{ARCHIVE}*"):
+            if path.name not in names:
+                path.unlink()
+        said = {"device": torch.cuda.is_available() and torch.cuda.get_device_name(), "torch": torch.__version__}
         with runs.replacing(self.out / "gpu.json") as path:
-            path.write_text(json.dumps({"device": torch.cuda.is_available() and torch.cuda.get_device_name(),
-                                        "torch": torch.__version__, "steps": self.steps}, indent=1) + "\n")  # fmt: skip
-        with runs.replacing(self.out / "results.tar.gz") as path, tarfile.open(path, "w:gz") as archive:
-            archive.add(self.results, "results")
+            text = json.dumps({**said, "steps": self.steps, "left_out": self.left_out}, indent=1)
+            path.write_text(text + "\n")
+
+
+def pack(results: Path) -> tuple[bytes, list[str]]:
+    """The archive of a folder of results, and what it had no room for: finished runs' parameters, then checkpoints."""
+    files = sorted(path for path in results.rglob("*") if path.is_file() and path.suffix != ".lock")
+    checkpoints = {path for path in files if path.is_relative_to(results / "checkpoints")}
+    parameters = {path for path in files if path.suffix == ".pt"} - checkpoints
+    for left_out in (set(), parameters, parameters | checkpoints):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
+            for path in files:
+                if path not in left_out:
+                    archive.add(path, path.relative_to(results.parent))
+        if len(buffer.getbuffer()) <= VOLUME * VOLUMES:
+            break
+    return buffer.getvalue(), [str(path.relative_to(results)) for path in sorted(left_out)]
+
+
+def unpack(given: Path, folder: Path) -> None:
+    """The results of an earlier call: its folder, or the archive in it. Raises ConfigError."""
+    volumes = [given] if given.is_file() else sorted(given.glob(f"{ARCHIVE}*"), key=lambda path: path.suffix)
+    try:
+        with tarfile.open(fileobj=io.BytesIO(b"".join(path.read_bytes() for path in volumes))) as archive:
+            archive.extractall(folder, filter="data")
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+        raise ConfigError(f"--resume {given} has no archive of results: {error}") from error
 
 
 class _Sampler(EpisodeSampler):
@@ -193,24 +238,37 @@ def speed(log: Log, device: torch.device, small: bool) -> None:
                 raise UserError(done.stderr)
             return done.stdout
 
-        log.run(f"speed {name}", step)
+        if not any((log.results / "benchmarks").glob(f"{name}-*")):
+            log.run(f"speed {name}", step)
 
 
-def train(log: Log, device: torch.device, configs: list[sweep.Config]) -> None:
-    for config in configs:
+def train(log: Log, device: torch.device, parts: dict[str, list[sweep.Config]]) -> None:
+    """The runs that are not finished, until the time is up."""
+    for part, configs in parts.items():
+        for config in campaign.by_worth([config for config in configs if not finished(config, log.results)]):
 
-        def step(config=config) -> object:
-            _, module = sweep.experiment_of(config)
-            result = module.train(config, str(device), resume=True, time_budget=log.left, results_root=log.results)
-            if result is None:
-                raise TimeoutError
-            return result["metrics"]["accuracy"]
+            def step(config=config) -> object:
+                _, module = sweep.experiment_of(config)
+                result = module.train(config, str(device), resume=True, time_budget=log.left, results_root=log.results)
+                if result is None:
+                    raise TimeoutError
+                return {"accuracy": result["metrics"]["accuracy"], "seconds": result["provenance"]["train_seconds"]}
 
-        try:
-            name = sweep.place(config, log.results).name
-        except UserError as error:  # no data here
-            name = f"{config.dataset} ({error})"
-        log.run(f"train {name}", step)
+            try:
+                name = sweep.place(config, log.results).name
+            except UserError as error:  # no data here
+                name = f"{config.dataset} ({error})"
+            log.run(f"train {name}", step, part=part, hours_of_a_core=campaign.known_hours(config))
+            if log.steps[-1]["outcome"] == "out of time":
+                return
+
+
+def finished(config: sweep.Config, results: Path) -> bool:
+    """Whether a run has its result."""
+    try:
+        return sweep.place(config, results).result() is not None
+    except UserError:
+        return False
 
 
 def main() -> None:
@@ -222,23 +280,19 @@ def main() -> None:
         "--sweep", type=Path, help="a file such as those in results/sweeps; without it nothing is trained"
     )
     parser.add_argument("--preset", help="instead of the file's")
-    parser.add_argument("--resume", type=Path, help="results.tar.gz of an earlier call, to go on from")
+    parser.add_argument("--resume", type=Path, help="FOLDER of an earlier call, or its archive, to go on from")
     parser.add_argument("--small", action="store_true", help="a rehearsal with the smallest sizes")
     args = parser.parse_args()
-    device, configs = machine.choose_device(args.device), sweep.read_spec(args.sweep, args.preset) if args.sweep else []
+    device, parts = machine.choose_device(args.device), sweep.read_parts(args.sweep, args.preset) if args.sweep else {}
     with tempfile.TemporaryDirectory() as folder:
         if args.resume:
-            try:
-                with tarfile.open(args.resume) as archive:
-                    archive.extractall(folder, filter="data")
-            except (OSError, tarfile.TarError) as error:
-                raise ConfigError(f"--resume {args.resume} is not an archive of results: {error}") from error
+            unpack(args.resume, Path(folder))
         results = Path(folder, "results")
         results.mkdir(exist_ok=True)
         log = Log(args.out, results, time.monotonic() + 60 * args.minutes)
         check(log, device, args.small)
         speed(log, device, args.small)
-        train(log, device, configs)
+        train(log, device, parts)
     print(f"results: {args.out}")
 
 

@@ -1,23 +1,30 @@
 """Benchmarks run to their end on small work, and what they time beside msmeta computes the same."""
 
+import io
+import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from problems import F64, relative_error
 
 from msmeta import SGD, State, UserError, machine, report, runs
 from msmeta.errors import script
+from msmeta.experiments import few_shot, sweep
 from msmeta.experiments.few_shot import preset_config
 from msmeta.experiments.transfer import TransferProblem, transfer_iteration
 from msmeta.models.l2t import L2T
 from msmeta.models.vgg9 import VGG9
+from msmeta.report import campaign
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -92,9 +99,12 @@ def gpu_script(tmp_path, monkeypatch):
             gpu.main()
         finally:
             result.steps = {step["step"]: step for step in json.loads((out / "gpu.json").read_text())["steps"]}
-            with tarfile.open(out / "results.tar.gz") as archive:
+            with tarfile.open(
+                fileobj=io.BytesIO(b"".join(map(Path.read_bytes, sorted(out.glob("*.tar.gz*")))))
+            ) as archive:
                 result.files = archive.getnames()
 
+    result.sweep = sweep
     return result
 
 
@@ -110,6 +120,10 @@ def test_the_gpu_script_checks_times_trains_and_packs_and_goes_on_from_what_it_p
     (tmp_path / "out" / "results.tar.gz").rename(tmp_path / "earlier.tar.gz")
     gpu_script("--resume", str(tmp_path / "earlier.tar.gz"))
     assert [name for name in gpu_script.files if "few-shot" in name] == done
+    assert all(name.startswith("check") for name in gpu_script.steps)  # what was measured or trained is not repeated
+    (tmp_path / "earlier.tar.gz").write_bytes(b"no archive")
+    with pytest.raises(UserError, match="has no archive of results"):
+        gpu_script("--resume", str(tmp_path / "earlier.tar.gz"))
 
 
 def test_the_gpu_script_does_nothing_more_where_a_number_is_wrong(gpu_script, monkeypatch):
@@ -124,6 +138,57 @@ def test_what_the_gpu_script_has_no_time_for_is_said(gpu_script, monkeypatch):
     monkeypatch.setattr(gpu, "check", lambda *_: None)
     gpu_script("--minutes", "0")
     assert [step["outcome"] for step in gpu_script.steps.values()] == ["out of time"] * 2
+
+
+CAMPAIGN = """
+{preset: smoke, dataset: glyphs, way: 5, shot: 1, iterations: 6, parts: [
+ {name: first, seed: [0, 1], runs: [{estimator: multistep, window: [1, 8]}]},
+ {name: second, seed: 0, runs: [{estimator: [first-order, reptile]}]}]}
+"""
+
+
+def test_a_campaign_is_finished_in_several_calls_by_what_its_runs_are_worth(gpu_script, tmp_path, monkeypatch, clock):
+    """Each look at the clock takes a second, so that a call ends within a run; the next one goes on there."""
+    for skipped in ("check", "speed"):
+        monkeypatch.setattr(gpu, skipped, lambda *_: None)
+    monkeypatch.setattr(campaign, "hours", lambda config: 1.0 / config.window)
+    monkeypatch.setattr(gpu, "VOLUME", 20_000)
+    gpu_script.sweep.write_text(CAMPAIGN)
+    begun, calls, resume = [], 0, []
+    while not begun or gpu_script.steps and list(gpu_script.steps.values())[-1]["outcome"] == "out of time":
+        monkeypatch.setattr(gpu, "time", SimpleNamespace(monotonic=itertools.count().__next__))
+        gpu_script("--minutes", "0.3", *resume)
+        begun += [(step["part"], name) for name, step in gpu_script.steps.items()]
+        calls, resume = calls + 1, ["--resume", str(tmp_path / "out")]
+    assert calls > 2 and len(list((tmp_path / "out").glob("results.tar.gz.*"))) > 1
+    order = list(dict.fromkeys(begun))
+    kinds = [(part, re.search("-(multistep-.|first-order|reptile).*-s(.)-", name).groups()) for part, name in order]
+    assert kinds == [
+        ("first", ("multistep-8", "0")), ("first", ("multistep-1", "0")), ("first", ("multistep-8", "1")),
+        ("first", ("multistep-1", "1")), ("second", ("first-order", "0")), ("second", ("reptile", "0")),
+    ]  # fmt: skip
+    assert len(begun) > len(order)  # some were gone on with
+    names = [name for name in gpu_script.files if name.endswith(".json")]
+    assert len(names) == 6 and not [name for name in gpu_script.files if "checkpoints" in name]
+    gpu.unpack(tmp_path / "out", tmp_path / "unpacked")
+    for config in sweep.read_spec(gpu_script.sweep):
+        found = sweep.place(config, tmp_path / "unpacked" / "results").result()
+        again = few_shot.train(config, "cpu", results_root=tmp_path / "whole")
+        assert found["metrics"]["right_answers"] == again["metrics"]["right_answers"]
+
+
+def test_what_the_archive_has_no_room_for_is_left_out_parameters_first(tmp_path, monkeypatch):
+    noise = np.random.default_rng(0)
+    for name, size in (("few-shot/a.json", 10), ("few-shot/a.pt", 4000), ("checkpoints/b.pt", 4000)):
+        path = tmp_path / "results" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(noise.bytes(size))
+    packed, left_out = gpu.pack(tmp_path / "results")
+    assert not left_out
+    monkeypatch.setattr(gpu, "VOLUME", len(packed) // gpu.VOLUMES - 200)
+    assert gpu.pack(tmp_path / "results")[1] == ["few-shot/a.pt"]
+    monkeypatch.setattr(gpu, "VOLUME", 400 // gpu.VOLUMES)
+    assert gpu.pack(tmp_path / "results")[1] == ["checkpoints/b.pt", "few-shot/a.pt"]
 
 
 def test_each_method_of_meta_transfer_is_timed_by_the_script(tmp_path):

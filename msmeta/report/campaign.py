@@ -65,12 +65,17 @@ def distinct(parts: dict[str, list[Config]]) -> list[tuple[str, Config]]:
     return [(part, config) for config, part in first.items()]
 
 
-def by_worth(parts: dict[str, list[Config]]) -> list[tuple[str, Config]]:
-    """The runs as they are worth doing where time is short: the parts in their order; in each one seed after another,
-    so that methods can be compared early; of each seed what takes the least time first, by what is known of it."""
-    order, runs = {part: i for i, part in enumerate(parts)}, distinct(parts)
-    known = {cell: hours(cell) or predicted_hours(cell) or math.inf for cell in {replace(c, seed=0) for _, c in runs}}
-    return sorted(runs, key=lambda run: (order[run[0]], run[1].seed, known[replace(run[1], seed=0)]))
+def by_worth(part: list[Config]) -> list[Config]:
+    """The runs of a part as they are worth doing where time is short: one seed after another, so that methods can be
+    compared early; of each seed what takes the least time first, by what is known of it."""
+    known = {cell: known_hours(cell) or math.inf for cell in {replace(config, seed=0) for config in part}}
+    return sorted(part, key=lambda config: (config.seed, known[replace(config, seed=0)]))
+
+
+def known_hours(config: Config) -> float | None:
+    """Measured or, where they were not, predicted."""
+    measured = hours(config)
+    return predicted_hours(config) if measured is None else measured
 
 
 def _name(config: Config) -> str:
