@@ -89,7 +89,7 @@ class SGD:
         return State(phi, buffers), grad
 
     def coefficients(self, n: int) -> tuple[tuple[tuple[Rate, Rate], tuple[Rate, Rate]], tuple[Rate, Rate]]:
-        """Aⁿ as two rows, and Σ_{i<n} Aⁱ b (Eq. 13): what n steps (Eq. 5) make of φ = 1, of v = 1 and of g = 1."""
+        """Aⁿ as two rows, Σ_{i<n} Aⁱ b (Eq. 13): what n steps make of φ = 1, v = 1, g = 1; not for dicts of rates."""
         columns = []
         for phi, velocity, grad in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)):
             for _ in range(n):

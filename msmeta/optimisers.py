@@ -144,7 +144,7 @@ def clipped(dynamics: DynamicsLike, norm: float | Tensor) -> DynamicsLike:
 
     |g| is over all entries of φ that the inner loss uses, as torch.nn.utils.clip_grad_norm_ takes it, of each task by
     itself where the problem has `tasks`. Weight decay is not part of g. Raises ConfigError for a norm that is not
-    positive (a 0-d tensor's value is not read) and for what is not dynamics.
+    positive (a 0-d tensor's value is not read) and for what is not dynamics. Of two wrappers the outer one acts first.
     """
     require_dynamics(dynamics)
     if not hasattr(dynamics, "window"):
@@ -158,9 +158,11 @@ def transformed(dynamics: DynamicsLike, function: Callable[[Params], Params]) ->
 
     It is given the gradient of each entry of φ that the inner loss uses, with the task dimension if there is one, and
     returns a dict of the same names and shapes; ConfigError is raised in the steps where it does not, and here for what
-    is not dynamics.
+    is not dynamics, or no function. Of two wrappers the outer one acts first.
     """
     require_dynamics(dynamics)
+    if not callable(function):
+        raise ConfigError(f"function={function!r}: it must be a function of a gradient, a dict, that returns one")
     if not hasattr(dynamics, "window"):
         return lambda theta, t: transformed(dynamics(theta, t), function)
     return Transformed(dynamics, function)
@@ -174,7 +176,8 @@ class Clipped:
     norm: float | Tensor
 
     def window(self, state: State, grad: Params, n: int) -> State:
-        squared, norm = task_dot(grad, grad, state.tasks is not None), self.norm
+        wide = {name: value.to(torch.promote_types(value.dtype, torch.float32)) for name, value in grad.items()}
+        squared, norm = task_dot(wide, wide, state.tasks is not None), self.norm  # float16 would overflow
         long = squared.detach().sqrt() + 1e-6 > norm
         factor = torch.where(long, norm / (squared.where(long, 1).sqrt() + 1e-6), 1)  # √ has no derivative at 0
         return self.dynamics.window(state, task_scale(factor, grad), n)

@@ -2,7 +2,8 @@
 
 A rate (a learning rate, a momentum, a decay) is a number or a 0-d tensor; or a dict by the names of φ, whose values are
 numbers or tensors that broadcast to the entry: `SGD({"w": theta["rate.w"]})` with a rate for each number in w
-(Meta-SGD; Li et al., 2017), or `theta["rate.w"][t]` for each entry and step (LSLR; Antoniou et al., 2019).
+(Meta-SGD; Li et al., 2017), or `theta["rate.w"][t]` for each entry and step (LSLR; Antoniou et al., 2019). A learning
+rate of 0 leaves an entry as it is (ANIL; Raghu et al., 2020); what the inner loss does not use needs none.
 Torch broadcasts from the right: where φ leads with a task dimension, a rate of the shape without it serves every task.
 """
 
@@ -40,7 +41,8 @@ def by_name(*rates: str) -> Callable[[Window], Window]:
                 own = copy(self)  # not through __init__, which would refuse a tensor for a single entry
                 for field, rate in given.items():
                     object.__setattr__(own, field, rate_of(rate, f"{field} of {type(self).__name__}", name, value))
-                after = window(own, state.part([name]), {name: grad[name]}, n)
+                held = {k: {name: values[name]} for k, values in state.buffers.items() if name in values}
+                after = window(own, replace(state, phi={name: value}, buffers=held), {name: grad[name]}, n)
                 phi |= after.phi
                 buffers = {k: buffers.get(k, {}) | after.buffers.get(k, {}) for k in (*buffers, *after.buffers)}
             return replace(state, phi=phi, buffers=buffers, step=state.step + n)

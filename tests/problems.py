@@ -11,6 +11,10 @@ from msmeta.bilevel import Params
 F64 = torch.float64
 
 
+def tensors(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
+
+
 def _data(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return tuple(torch.randn(*shape, dtype=F64, generator=generator) for shape in ((6, 3), (6, 2), (6, 3), (6, 2)))

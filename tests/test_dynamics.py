@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from problems import F64, maml
+from problems import F64, maml, tensors
 
 from msmeta import (
     SGD,
@@ -40,18 +40,14 @@ OPTIMISERS = [
 NAMES = [str(dynamics) for dynamics, _ in OPTIMISERS]
 
 
-def _tensors(seed, *shape):
-    return torch.randn(*shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
-
-
 @pytest.mark.parametrize(("dynamics", "reference"), OPTIMISERS, ids=NAMES)
 def test_trajectory_equals_torch_optim(dynamics, reference):
-    phi = _tensors(0, 5)
+    phi = tensors(0, 5)
     theirs = phi.clone().requires_grad_()
     optimizer = reference([theirs])
     state = State({"x": phi})
     for t in range(12):
-        grad = torch.zeros(5, dtype=F64) if t == 3 else _tensors(t + 1, 5)
+        grad = torch.zeros(5, dtype=F64) if t == 3 else tensors(t + 1, 5)
         state = dynamics.window(state, {"x": grad}, 1)
         theirs.grad = grad.clone()
         optimizer.step()
@@ -62,8 +58,8 @@ def test_trajectory_equals_torch_optim(dynamics, reference):
 @pytest.mark.parametrize("n", [1, 2, 3, 8])
 @pytest.mark.parametrize("dynamics", [dynamics for dynamics, _ in OPTIMISERS], ids=NAMES)
 def test_window_equals_single_steps_in_value_and_derivative(dynamics, n):
-    phi, grad = _tensors(0, 4).requires_grad_(), _tensors(1, 4).requires_grad_()
-    before = dynamics.window(State({"x": phi}), {"x": _tensors(2, 4)}, 2)  # a state with buffers
+    phi, grad = tensors(0, 4).requires_grad_(), tensors(1, 4).requires_grad_()
+    before = dynamics.window(State({"x": phi}), {"x": tensors(2, 4)}, 2)  # a state with buffers
     at_once = dynamics.window(before, {"x": grad}, n)
     stepwise = before
     for _ in range(n):
@@ -127,17 +123,17 @@ def test_derivatives_flow_through_rates_also_where_they_are_zero():
     for kind, names in ((SGD, ("lr", "momentum", "weight_decay")), (Adam, ("lr", "weight_decay"))):
         for value in (0.0, 0.3):
             rates = {name: torch.tensor(value, dtype=F64, requires_grad=True) for name in names}
-            state = State({"x": _tensors(0, 4)})
+            state = State({"x": tensors(0, 4)})
             for seed in (1, 2):
-                state = kind(**rates).window(state, {"x": _tensors(seed, 4)}, 2)
+                state = kind(**rates).window(state, {"x": tensors(seed, 4)}, 2)
             found = torch.autograd.grad(state.phi["x"].sum(), list(rates.values()))
             for name, slope in zip(names, found, strict=True):
                 sides = []
                 for h in (1e-6, -1e-6):
                     moved = {k: v.detach() + h * (k == name) for k, v in rates.items()}
-                    state = State({"x": _tensors(0, 4)})
+                    state = State({"x": tensors(0, 4)})
                     for seed in (1, 2):
-                        state = kind(**moved).window(state, {"x": _tensors(seed, 4)}, 2)
+                        state = kind(**moved).window(state, {"x": tensors(seed, 4)}, 2)
                     sides.append(state.phi["x"].sum())
                 assert slope.item() == pytest.approx(((sides[0] - sides[1]) / 2e-6).item(), rel=1e-6, abs=1e-8)
                 assert value == 0 or slope != 0

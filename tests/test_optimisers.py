@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from problems import F64, finite_differences, maml, meta_network, network, relative_error, start
+from problems import F64, finite_differences, maml, meta_network, network, relative_error, start, tensors
 
 from msmeta import (
     SGD,
@@ -19,10 +19,6 @@ from msmeta import (
     clipped,
     transformed,
 )
-
-
-def _tensors(seed, *shape):
-    return torch.randn(*shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
 
 
 def test_adam_is_differentiable_where_a_gradient_is_exactly_zero():
@@ -152,6 +148,7 @@ def test_complex_parameters_are_refused(dynamics):
         lambda: clipped(SGD(0.1), {"w": 1.0}),
         lambda: clipped(SGD, 1.0),
         lambda: transformed(0.1, _bent),
+        lambda: transformed(SGD(0.1), 2.0),
     ],
 )
 def test_impossible_settings_are_refused(make):
@@ -174,11 +171,11 @@ def test_sign_sgd_steps_by_the_sign_and_first_order_is_exact():
 @pytest.mark.parametrize("norm", [0.3, 100.0])
 def test_clipping_equals_torchs(norm):
     dynamics = clipped(SGD(0.1, 0.9, 1e-2), norm)
-    state = State({"x": _tensors(0, 5), "y": _tensors(1, 2, 3)})
+    state = State({"x": tensors(0, 5), "y": tensors(1, 2, 3)})
     theirs = {name: value.clone().requires_grad_() for name, value in state.phi.items()}
     optimizer = torch.optim.SGD(theirs.values(), 0.1, 0.9, weight_decay=1e-2)
     for t in range(4):
-        grad = {name: 3 * _tensors(2 + t, *value.shape) for name, value in theirs.items()}
+        grad = {name: 3 * tensors(2 + t, *value.shape) for name, value in theirs.items()}
         for name, value in theirs.items():
             value.grad = grad[name].clone()
         torch.nn.utils.clip_grad_norm_(theirs.values(), norm)
@@ -186,6 +183,12 @@ def test_clipping_equals_torchs(norm):
         state = dynamics.window(state, grad, 1)
         for name, value in theirs.items():
             torch.testing.assert_close(state.phi[name], value.detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_a_long_gradient_in_float16_is_clipped_and_does_not_vanish():
+    grad = {"x": torch.full((4,), 1000.0, dtype=torch.float16)}
+    after = clipped(SGD(1.0), 2.0).window(State({"x": torch.zeros(4, dtype=torch.float16)}), grad, 1)
+    assert after.phi["x"].tolist() == [-1.0] * 4
 
 
 def test_a_gradient_that_is_zero_is_clipped_and_differentiated():
@@ -198,7 +201,7 @@ def test_a_gradient_that_is_zero_is_clipped_and_differentiated():
 @pytest.mark.parametrize("backward", ["autograd", "adjoint"])
 def test_tasks_are_clipped_each_by_its_own_norm(backward):
     """As many tasks as there are hidden units; the problem says that they are tasks, not the shapes."""
-    x, y, theta = _tensors(5, 4, 6, 3), 3 * _tensors(6, 4, 6, 2), start()
+    x, y, theta = tensors(5, 4, 6, 3), 3 * tensors(6, 4, 6, 2), start()
 
     def losses(phi):
         hidden = torch.tanh(torch.einsum("tni,tih->tnh", x, phi["w1"]) + phi["b1"][:, None])

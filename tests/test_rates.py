@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from problems import F64, finite_differences, maml, meta_network, network, relative_error, start
+from problems import F64, finite_differences, maml, meta_network, network, relative_error, start, tensors
 
 from msmeta import (
     SGD,
@@ -10,22 +10,21 @@ from msmeta import (
     AdamW,
     AMSGrad,
     Bilevel,
+    Binomial,
     ConfigError,
     FiniteDifference,
     FirstOrder,
     Implicit,
+    LazyHessian,
     MultiStep,
     RMSprop,
     SignSGD,
     State,
+    Truncated,
     clipped,
 )
 
 NAMES = list(start())
-
-
-def _tensors(seed, *shape):
-    return torch.randn(*shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
 
 
 def _nesterov(groups, **options):
@@ -44,13 +43,13 @@ GROUPS = [
 @pytest.mark.parametrize(("kind", "reference", "rates", "others"), GROUPS, ids=lambda v: getattr(v, "__module__", ""))
 @pytest.mark.parametrize("value", [float, lambda rate: torch.full((3, 1), rate, dtype=F64)], ids=["number", "tensor"])
 def test_equals_torchs_parameter_groups(kind, reference, rates, others, value):
-    state = State({"a": _tensors(0, 3, 2), "b": _tensors(1, 3, 4)})
+    state = State({"a": tensors(0, 3, 2), "b": tensors(1, 3, 4)})
     theirs = {name: phi.clone().requires_grad_() for name, phi in state.phi.items()}
     groups = [{"params": [theirs[k]], **{name: pair[i] for name, pair in rates.items()}} for i, k in enumerate("ab")]
     optimizer = reference(groups, **others)
     ours = kind(**{name: dict(zip("ab", map(value, pair), strict=True)) for name, pair in rates.items()}, **others)
     for t in range(5):
-        grad = {name: _tensors(2 + t, *phi.shape) for name, phi in theirs.items()}
+        grad = {name: tensors(2 + t, *phi.shape) for name, phi in theirs.items()}
         for name, phi in theirs.items():
             phi.grad = grad[name].clone()
         optimizer.step()
@@ -108,10 +107,13 @@ def test_both_ways_back_are_the_derivative(kind, make, windows):
         assert relative_error({name: found.grad[name] for name in some}, expected) < 1e-6
 
 
-def test_differences_of_gradients_learn_them_too():
+@pytest.mark.parametrize("kind", ["momentum", "adam", "clipped"])
+def test_other_estimators_learn_them_too(kind):
     problem, theta = _learning()
-    exact = MultiStep(KINDS["momentum"], 4)(problem, theta).grad
-    assert relative_error(FiniteDifference(KINDS["momentum"], 4, 1e-5)(problem, theta).grad, exact) < 1e-8
+    exact = MultiStep(KINDS[kind], 4)(problem, theta).grad
+    for estimator in (Truncated(KINDS[kind], 4, 4), Binomial(KINDS[kind], 4, 4), LazyHessian(KINDS[kind], 4, 1)):
+        assert relative_error(estimator(problem, theta).grad, exact) < 1e-10
+    assert relative_error(FiniteDifference(KINDS[kind], 4, 1e-5)(problem, theta).grad, exact) < 1e-7
 
 
 @pytest.mark.parametrize("backward", ["autograd", "adjoint"])
@@ -119,7 +121,7 @@ def test_differences_of_gradients_learn_them_too():
 def test_a_rate_without_the_task_dimension_serves_every_task(kind, backward):
     """As many tasks as hidden units: b1 is (4, 4) with its tasks, and its rates (4,) are those of the units."""
     problem, theta = _learning()
-    x, y = _tensors(5, 4, 6, 3), _tensors(6, 4, 6, 2)
+    x, y = tensors(5, 4, 6, 3), tensors(6, 4, 6, 2)
 
     def losses(phi):
         hidden = torch.tanh(torch.einsum("tni,tih->tnh", x, phi["w1"]) + phi["b1"][:, None])
@@ -252,9 +254,9 @@ def test_a_subclass_changes_the_gradient_once():
 
 def test_implicit_knows_the_decay_of_each_entry():
     """Against exact back-propagation through very many steps at the stationary point."""
-    h, a = _tensors(0, 5, 5), _tensors(1, 5)
+    h, a = tensors(0, 5, 5), tensors(1, 5)
     h = h @ h.T / 5 + torch.eye(5, dtype=F64)
-    theta = {"x": _tensors(2, 5), "y": _tensors(3, 5)}
+    theta = {"x": tensors(2, 5), "y": tensors(3, 5)}
     joint = lambda p: (p["x"] - a) @ h @ (p["y"] - a) / 4 + sum((v - a) @ h @ (v - a) for v in p.values())  # noqa: E731
     outer = lambda p, th: sum((v - 1).square().sum() for v in p.values())  # noqa: E731
     problem = Bilevel(lambda th: th, lambda p, th, t: joint(p), outer)
