@@ -40,7 +40,8 @@ class Truncated(Shortened):
     What θ does in the earlier steps is left out: valid for a meta-network or a learned rate, whose gradient is the sum
     of the last terms, biased. An entry of θ that acts in the earlier steps alone would get a zero gradient and is
     refused; one with a part of its own for each step gets zeros in the parts of the earlier ones.
-    Near where the inner steps converge each factor contracts, so that the error falls exponentially with the depth.
+    Near where the inner steps converge each factor contracts, so that earlier terms are exponentially small in depth;
+    but the multiplier of φ₁ would contract in the earlier steps, too, and is too long without them.
 
     Costs T gradient evaluations and `depth` Hessian-vector products; holds `depth` states and gradients' graphs.
     """

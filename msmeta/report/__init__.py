@@ -15,6 +15,7 @@ from msmeta.report import (
     live,
     outlook,
     paper,
+    products,
     scaling,
     speed,
     status,
@@ -27,6 +28,6 @@ from msmeta.report.style import measured_with, origin, show, stored_benchmark
 
 __all__ = [
     "check_parameters", "costs", "exploration", "few_shot", "few_shot_time", "few_shot_tuning", "gradients", "live",
-    "measured_with", "origin", "outlook", "paper", "run_by_papermill", "scaling", "show", "speed", "status",
+    "measured_with", "origin", "outlook", "paper", "products", "run_by_papermill", "scaling", "show", "speed", "status",
     "stored_benchmark", "transfer", "transfer_figures", "transfer_time",
 ]  # fmt: skip

@@ -28,8 +28,11 @@ Stage = tuple[int, int]  # meta-iterations before, and the window that they were
 GRADIENT_PROBLEMS = {"quadratic": "quadratic", "sine": "sine regression", "omniglot": "Omniglot, Conv4"}
 _MOMENTUM = {0.9: ("with momentum", "-"), 0.0: ("without", ":")}
 """Of the inner SGD: its name, and how a line is drawn."""
-_OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "adjoint": ("exact, adjoint", {"marker": "*", "color": COLOURS["MAML"]}),
+    "lazy-hessian": ("lazy Hessian", {"marker": "<", "color": (0.55, 0.35, 0.05)}),
+    "truncated": ("truncated", {"marker": ">", "color": (0.15, 0.15, 0.15)}),
+    "binomial": ("binomial", {"marker": "d", "color": (0.0, 0.4, 0.4)}),
     "first-order": ("first-order", drawn("FO-MAML") | {"marker": "s"}),
     "reptile": ("Reptile", drawn("Reptile") | {"marker": "D"}),
     "implicit": ("implicit", drawn("iMAML") | {"marker": "^"}),
@@ -86,9 +89,10 @@ def by_cost(results: dict[str, Result]) -> Figure:
         exact = windows[uniform(steps, 1)][cost]
         groups = [("windows, N = 1, 2, 4, 8", [windows[uniform(steps, n)] for n in (1, 2, 4, 8)],
                    {"marker": "o", "markersize": 5, "color": COLOURS["Multi-step (2)"], "linewidth": 1})]  # fmt: skip
-        for key, (name, style) in _OTHERS.items():
+        for key, (name, style) in OTHERS.items():
             own = [row for row in others if row["estimator"] == key and "cosine" in row]
-            groups.append((name, own, {"linestyle": "none", "markersize": 6, **style}))
+            if any(row["estimator"] == key for row in others):
+                groups.append((name, own, {"linestyle": "none", "markersize": 6, **style}))
         for name, own, style in groups:
             x, y = [row[cost] / exact for row in own], [row["cosine"] for row in own]
             axis.errorbar(x, y, [_half(row, "cosine") for row in own], elinewidth=0.8, label=name, **style)
@@ -122,14 +126,15 @@ def table(result: Result) -> str:
     """Every estimator at every stage of one problem, in Markdown."""
     rows = []
     for row in result["metrics"]:
-        window = ",".join(map(str, row["window"] or ()))
+        windows, depth = ",".join(map(str, row["window"] or ())), row.get("depth")
         cosine, ratio = (
             f"{row[name]:.3g} ±{_half(row, name):.1g}" if name in row else "diverged"
             for name in ("cosine", "norm_ratio")
         )
         time = f"{1000 * row['seconds']:.3g}" if "seconds" in row else "-"
         memory = f"{row['bytes'] / 1e6:.0f}" if "bytes" in row else "-"
-        name = f"windows {window}" if window else _OTHERS[row["estimator"]][0]
+        name = "windows" if row["estimator"] == "multistep" else OTHERS[row["estimator"]][0]
+        name = " ".join([name, *filter(None, [windows, depth and f"depth {depth}"])])
         stage, momentum = _stage_name(_stage(row)), _MOMENTUM[row["momentum"]][0]
         rows.append(f"{name} | {stage} | {momentum} | {cosine} | {ratio} | {time} | {memory}")
     return table_of("Estimator | Stage | Inner SGD | Cosine | Length ratio | Time (ms) | Memory (MB)", rows)

@@ -1,0 +1,127 @@
+"""How near each estimator comes for how many Hessian-vector products (benchmarks/products.py)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from msmeta import statistics
+from msmeta.report.gradients import GRADIENT_PROBLEMS, OTHERS
+from msmeta.report.style import BLIND_SAFE, COLOURS, Result, find_benchmark, legend_below, panels, styled, table_of
+
+Row = dict[str, Any]
+Place = tuple[str, int, int, float]  # problem, inner steps T, meta-iterations before, inner momentum
+
+STEPS = (8, 16, 64)
+_LONGEST = {"omniglot": 16}
+"""T = 64 with the network of Omniglot would take most of a day."""
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "windows": ("windows", {"marker": "o", "color": COLOURS["Multi-step (2)"]}),
+    "growing": ("windows 1, 1, 2, 4 ... T/2", {"marker": "$+$", "color": BLIND_SAFE[2]}),
+    "falling": ("windows T/2 ... 4, 2, 1, 1", {"marker": "$-$", "color": BLIND_SAFE[1]}),
+    **{name: style for name, style in OTHERS.items() if name not in ("adjoint", "reptile")},
+}
+"""What is drawn as a line over the products: their names, and how."""
+
+
+def measured() -> tuple[dict[tuple[str, int], Result], str]:
+    """Committed results by problem and inner steps, and a sentence on what was not run, empty where all was."""
+    places = [(name, steps) for name in GRADIENT_PROBLEMS for steps in STEPS if steps <= _LONGEST.get(name, steps)]
+    found = {place: find_benchmark(f"meta-gradients/{place[0]}-{place[1]}") for place in places}
+    commands = [f"`python benchmarks/products.py {p} --steps {t}`" for (p, t), result in found.items() if not result]
+    return {k: v for k, v in found.items() if v}, f"Not run: {', '.join(commands)}." if commands else ""
+
+
+def family(row: Row) -> str:
+    """Of a row: its estimator, with the partitions of windows apart."""
+    windows = row.get("window")
+    if row["estimator"] != "multistep":
+        return row["estimator"]
+    return "windows" if len(set(windows)) == 1 else "growing" if windows[0] == 1 else "falling"
+
+
+@styled
+def by_products(results: Mapping[tuple[str, int], Result], momentum: float, column: str = "cosine") -> Figure:
+    """Cosine with the exact meta-gradient, or the ratio of lengths (`norm_ratio`), over Hessian-vector products.
+
+    A panel for each T, problem and stage of meta-training; bars are 95 % intervals over seeds.
+    """
+    stages = {(problem, row["iterations"]) for (problem, _), result in results.items() for row in result["metrics"]}
+    stages = sorted(stages, key=lambda stage: (list(GRADIENT_PROBLEMS).index(stage[0]), stage[1]))
+    figure, axes = panels(len(STEPS), len(stages), 10, 0.9 + 2.5 * len(stages), sharey=column == "cosine", sharex="col")
+    for line, (problem, iterations) in zip(axes, stages, strict=True):
+        for axis, steps in zip(line, STEPS, strict=True):
+            if (problem, steps) not in results:
+                axis.set_axis_off()
+                continue
+            rows = rows_at(results, (problem, steps, iterations, momentum))
+            for key, (name, style) in FAMILIES.items():
+                own = sorted((row for row in rows if family(row) == key and row["cosine"]), key=lambda r: r["products"])
+                means = [statistics.mean_ci(row[column]) for row in own]
+                bars = {"markersize": 5, "elinewidth": 0.8, "linewidth": 1, "label": name, **style}
+                values, halves = ([pair[i] or 0 for pair in means] for i in range(2))
+                axis.errorbar([row["products"] for row in own], values, halves, **bars)
+            axis.set_xscale("symlog", linthresh=1, linscale=0.5)
+            ticks = [0, *(2**i for i in range(0, 9, 1 if steps < 64 else 2))]
+            axis.set_xticks(ticks, map(str, ticks))
+            axis.set_xticks([], minor=True)
+            axis.set(xlim=(-0.3, 5 * steps))
+            axis.set_title(f"{GRADIENT_PROBLEMS[problem]}, T = {steps}" + (f", {iterations} it." if iterations else ""))
+            axis.axvline(steps, color="grey", linewidth=0.8, linestyle=":")  # exact back-propagation
+            axis.set(ylim=(-0.35, 1.05)) if column == "cosine" else axis.set(yscale="log", ylim=(0.05, 200))
+            axis.tick_params(labelbottom=True)
+        line[0].set_ylabel("cosine with exact" if column == "cosine" else "length / exact length")
+    for axis in axes[-1]:
+        axis.set_xlabel("Hessian-vector products")
+    legend_below(figure, axes[0][0], columns=4)
+    return figure
+
+
+def rows_at(results: Mapping[tuple[str, int], Result], place: Place) -> list[Row]:
+    problem, steps, *own = place
+    return [row for row in results[problem, steps]["metrics"] if [row["iterations"], row["momentum"]] == own]
+
+
+def equal_products(results: Mapping[tuple[str, int], Result]) -> list[tuple[Place, int, dict[str, Row]]]:
+    """Places where windows and truncation take the same number of products, that number, and the rows that do."""
+    found = []
+    for (problem, steps), result in results.items():
+        stages = dict.fromkeys((row["iterations"], row["momentum"]) for row in result["metrics"])
+        for stage, products in itertools.product(stages, (steps // 8, steps // 4, steps // 2)):
+            rows = rows_at(results, (problem, steps, *stage))
+            at = {family(row): row for row in rows if row.get("products") == products and row["cosine"]}
+            if {"windows", "truncated"} <= at.keys():
+                found.append(((problem, steps, *stage), products, at))
+    return found
+
+
+def nearer(ours: Row, theirs: Row) -> statistics.Difference | None:
+    """Difference of cosines, by seeds; None where one of them diverged for some."""
+    if len(ours["cosine"]) != len(theirs["cosine"]):
+        return None
+    return statistics.paired(*({i: [c] for i, c in enumerate(row["cosine"])} for row in (ours, theirs)))
+
+
+def table(results: Mapping[tuple[str, int], Result]) -> str:
+    """Windows against truncation at equal products, in Markdown: cosines, their difference, and a verdict (Holm)."""
+    found = equal_products(results)
+    differences = [nearer(at["windows"], at["truncated"]) for _, _, at in found]
+    tested = statistics.holm([d and d.p(statistics.Bounds(0)) for d in differences])
+    rows = []
+    for ((problem, steps, iterations, momentum), products, at), difference, p in zip(
+        found, differences, tested, strict=True
+    ):
+        cosines = [
+            statistics.plus_minus(*statistics.mean_ci(at[name]["cosine"])) if name in at else "-"
+            for name in ("windows", "lazy-hessian", "truncated")
+        ]
+        winner = "undecided"
+        if difference and p is not None and p < statistics.LEVEL:
+            winner = "windows" if difference.mean > 0 else "truncated"
+        place = [GRADIENT_PROBLEMS[problem], steps, iterations, momentum, products]
+        rows.append(" | ".join(map(str, [*place, *cosines, winner])))
+    head = "Problem | T | Meta-iterations | Momentum | Products | Windows | Lazy Hessian | Truncated | Nearer"
+    return table_of(head, rows)

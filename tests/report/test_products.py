@@ -1,0 +1,81 @@
+"""The figure and the table of cosines over Hessian-vector products, from stored results."""
+
+import json
+
+import pytest
+
+from msmeta import report
+
+COSINES = {"multistep": 0.9, "lazy-hessian": 0.8, "truncated": 0.6, "binomial": 0.7}
+
+
+def _row(momentum, estimator, products, cosine, **own):
+    spread = [cosine - 0.01, cosine, cosine + 0.01]
+    row = {"iterations": 0, "momentum": momentum, "estimator": estimator, **own, "gradients": 8, "products": products}
+    return row | {"cosine": spread, "norm_ratio": [2 * value for value in spread]}
+
+
+def _result(steps):
+    """T = `steps`; windows are nearer with momentum; without it they diverge for two seeds."""
+    metrics = []
+    for momentum in (0.9, 0.0):
+        for k in (steps // 8, steps // 4, steps // 2, steps):
+            window = [steps // k] * k
+            metrics.append(_row(momentum, "multistep", k, COSINES["multistep"], window=window))
+            if momentum == 0.0:
+                metrics[-1].update(cosine=[0.5], norm_ratio=[1.0])
+            if k < steps:
+                metrics.append(_row(momentum, "lazy-hessian", k, COSINES["lazy-hessian"], window=window))
+                metrics.append(_row(momentum, "truncated", k, COSINES["truncated"], depth=k))
+        metrics.append(_row(momentum, "multistep", 4, 0.85, window=[1, 1, 2, 4]))
+        metrics.append(_row(momentum, "multistep", 4, 0.75, window=[4, 2, 1, 1]))
+        metrics.append(_row(momentum, "binomial", 2 * (steps - 1), COSINES["binomial"], depth=2))
+        metrics.append(_row(momentum, "first-order", 0, 0.4))
+        metrics.append(
+            {"iterations": 0, "momentum": momentum, "estimator": "gaussian-smoothing", "cosine": [], "norm_ratio": []}
+        )
+    return {"config": {"problem": "quadratic", "steps": steps}, "metrics": metrics, "provenance": {}}
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
+    (tmp_path / "meta-gradients").mkdir()
+    for steps in (8, 64):
+        (tmp_path / "meta-gradients" / f"quadratic-{steps}.json").write_text(json.dumps(_result(steps)))
+    return report.products.measured()
+
+
+def test_what_was_not_run_is_said_with_its_command(results):
+    found, missing = results
+    assert list(found) == [("quadratic", 8), ("quadratic", 64)]
+    assert "`python benchmarks/products.py sine --steps 64`" in missing and "quadratic --steps 16" in missing
+    assert "quadratic --steps 8`" not in missing and "omniglot --steps 64" not in missing
+
+
+def test_a_line_for_each_family_over_its_products(results):
+    figure = report.products.by_products(results[0], 0.9)
+    panels = [axis for axis in figure.axes if axis.get_title()]
+    assert [axis.get_title() for axis in panels] == ["quadratic, T = 8", "quadratic, T = 64"]
+    lines = {}
+    for container in panels[0].containers:
+        x, y = container[0].get_data()
+        lines[container.get_label()] = dict(zip(x, y, strict=True))
+    assert lines["windows"] == pytest.approx({1: 0.9, 2: 0.9, 4: 0.9, 8: 0.9})
+    assert lines["truncated"] == pytest.approx({1: 0.6, 2: 0.6, 4: 0.6}) and lines["binomial"] == pytest.approx(
+        {14: 0.7}
+    )
+    assert lines["windows 1, 1, 2, 4 ... T/2"] == pytest.approx({4: 0.85}) and lines["first-order"] == pytest.approx(
+        {0: 0.4}
+    )
+    assert not lines["Gaussian smoothing"]
+    ratios = [axis for axis in report.products.by_products(results[0], 0.9, "norm_ratio").axes if axis.get_title()]
+    assert ratios[0].containers[0][0].get_ydata().tolist() == pytest.approx([1.8] * 4)
+
+
+def test_the_table_says_which_is_nearer_at_equal_products(results):
+    lines = report.products.table(results[0]).splitlines()
+    assert "| quadratic | 8 | 0 | 0.9 | 2 | 0.90 ±0.02 | 0.80 ±0.02 | 0.60 ±0.02 | windows |" in lines
+    assert "| quadratic | 64 | 0 | 0.9 | 16 | 0.90 ±0.02 | 0.80 ±0.02 | 0.60 ±0.02 | windows |" in lines
+    assert "| quadratic | 8 | 0 | 0.0 | 2 | 0.50 (no interval) | 0.80 ±0.02 | 0.60 ±0.02 | undecided |" in lines
+    assert len(lines) == 2 + 2 * 2 * 3
