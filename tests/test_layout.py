@@ -70,6 +70,6 @@ def test_the_method_needs_torch_alone():
 def test_files_are_short():
     lines = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
     assert not {name: count for name, count in lines.items() if count > 350}
-    # 1,200 and what the later estimators need of the others: their exports, orders in `adjoint`, `unroll`.
+    # 1,200 and what the later estimators share with the others: exports, orders in `adjoint`, two ways to walk.
     method = {name.removeprefix("msmeta."): count for name, count in lines.items() if room(name) in METHOD}
-    assert sum(count for name, count in method.items() if name not in LATER) < 1225
+    assert sum(count for name, count in method.items() if name not in LATER) < 1245

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 
 from msmeta.bilevel import (
     Bilevel,
+    DynamicsLike,
     MetaGradient,
     Params,
+    State,
+    Trail,
     begin,
     conclude,
     detach,
@@ -39,19 +43,34 @@ class FirstOrder(Steps):
     def __call__(self, problem: Bilevel, theta: Params) -> MetaGradient:
         """As `MultiStep.__call__`; raises ConfigError besides for entries of θ that act in the inner loss alone."""
         theta, first = begin(problem, theta)
-        started = reached(first.phi.values(), theta)
-        seen = {name: value.detach() if name in started else value for name, value in theta.items()}
-        state, trail = replace(first, phi=detach(first.phi)), []
-        for t in range(self.steps):  # the graph of `state`, if any, has the dynamics alone
-            loss, grad = inner_gradient(problem, leaves(state.phi, first.phi), seen, t, create_graph=False)
-            for name in sorted(reached([loss], seen)):
+
+        def refuse(names: set[str]) -> None:
+            for name in sorted(names):
                 inside = f"theta[{name!r}], which acts in the inner loss without starting phi (a meta-network)"
                 raise ConfigError(f"FirstOrder has no gradient for {inside}: it holds g constant; use MultiStep")
-            trail.append((t, loss.detach(), tuple(grad)))
-            state = advance(dynamics_at(self.dynamics, theta, t), state, grad, 1)
+
+        state, trail = constant_gradients(problem, first, theta, self.dynamics, self.steps, refuse)
         phi = leaves(state.phi, first.phi)
         outer = evaluate(problem.outer, phi, theta)
         by_phi, direct = gradients([(outer, None)], phi, theta)
         require_dependence(by_phi, direct)
         ends = [(each.phi[name], w) for each in (first, state) for name, w in by_phi.items() if w is not None]
         return conclude(theta, state, trail, outer, *gradients(ends, theta), direct)
+
+
+def constant_gradients(
+    problem: Bilevel, first: State, theta: Params, dynamics: DynamicsLike, steps: int, tell: Callable[[set[str]], None]
+) -> tuple[State, Trail]:
+    """As `walk`; the state's graph, if any, has what θ does in the dynamics alone, from a φ₁ that is a constant.
+
+    tell: is told of the entries of θ that act in an inner loss and do not start φ.
+    """
+    started = reached(first.phi.values(), theta)
+    seen = {name: value.detach() if name in started else value for name, value in theta.items()}
+    state, trail = replace(first, phi=detach(first.phi)), []
+    for t in range(steps):
+        loss, grad = inner_gradient(problem, leaves(state.phi, first.phi), seen, t, create_graph=False)
+        tell(reached([loss], seen))
+        trail.append((t, loss.detach(), tuple(grad)))
+        state = advance(dynamics_at(dynamics, theta, t), state, grad, 1)
+    return state, trail
