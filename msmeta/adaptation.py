@@ -22,7 +22,7 @@ def adapt(
     another kind, and DivergedError, naming the step, where the inner loss or what it leads to is not finite.
     """
     how, windows = Steps(dynamics, steps), partition(steps, window)
-    theta, first = begin(problem, theta)
+    theta, first = begin(problem, theta, passing=True)
     state, trail = walk(problem, first, theta, how.dynamics, windows)
     require_sound(trail, trail[-1][1], state.phi)
     for name, value in state.phi.items():

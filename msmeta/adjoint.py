@@ -35,6 +35,7 @@ from msmeta.bilevel import (
     plus,
 )
 from msmeta.dynamics import SGD, adapt_and_judge, advance, dynamics_at, has_methods_of, inner_gradient, walk
+from msmeta.outer_terms import both, differentiated
 
 
 class HessianVector:
@@ -67,13 +68,13 @@ def adjoint(
     The inner loss must be a function of its arguments alone: a second evaluation is held against the first, wherever
     there is one. Raises as `MultiStep.__call__`.
     """
-    theta, first = begin(problem, theta)
+    theta, first = begin(problem, theta, passing=depth is None)
     every, linear = 1 if len(windows) <= 16 else math.isqrt(len(windows) - 1) + 1, _is_linear(dynamics)
     held, last = {}, []  # the windows' first states by number; the last window's product
 
     def hold(k: int, state: State) -> None:
-        # SGD is linear: its buffer is not needed on the way back, unless other states are recomputed from this one.
-        held[k] = State(state.phi) if linear and (every == 1 or k % every) else state
+        # SGD is linear: its buffer is not needed on the way back, unless other states are calculated from this one.
+        held[k] = State(state.phi) if linear and not problem.outer_at and (every == 1 or k % every) else state
 
     def keep(k: int, state: State) -> tuple[Tensor, Params] | None:
         if k % every == 0:
@@ -97,6 +98,11 @@ def adjoint(
             again.append((t, loss, product.loss))
         now = dynamics_at(dynamics, theta, t)
         pulled = [_pull_back(multipliers, now, start, product, n, theta, used) for multipliers in carried]
+        place = t, n, sum(windows)
+        seen = problem.outer_at and differentiated(problem, now, start, product.grad, theta, place)
+        for i, term, at_i, direct in seen or ():
+            outer, total = outer + term, plus(total, direct)
+            pulled = [both(pulled[0], _pull_back(at_i, now, start, product, i, theta, used))]
         # Those of l factors: their own pulled back, and what is multiplied here of those of l - 1.
         carried = [pulled[0][0]] * (k >= depth)
         own = pulled[1:] + pulled[-1:] * (len(windows) - k <= depth)

@@ -81,6 +81,8 @@ class Bilevel:
     outer: `outer(phi, theta)` is the scalar meta-objective, evaluated at φ_{T+1}.
     tasks: number of independent tasks: every entry of phi and of the buffers leads with a dimension of this size.
         None: one problem.
+    outer_at: `outer_at(phi, theta, t)` is a scalar of the state after t = 1, ..., T - 1 steps that is added to the
+        meta-objective, with its weight; None adds nothing (the multi-step loss of MAML++; Antoniou et al., 2019).
 
     The functions are given copies: of dictionaries at each call, of theta's and of init's tensors once.
     As in torch.optim, a step leaves alone what its loss does not use: value, buffers and all, without weight decay.
@@ -92,6 +94,7 @@ class Bilevel:
     inner: Callable[[Params, Params, int], Tensor]
     outer: Callable[[Params, Params], Tensor]
     tasks: int | None = None
+    outer_at: Callable[[Params, Params, int], Tensor | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -119,15 +122,19 @@ Trail = Sequence[tuple[int, Tensor, tuple[str, ...]]]
 
 
 @torch.enable_grad()
-def begin(problem: Bilevel, theta: Params) -> tuple[Params, State]:
+def begin(problem: Bilevel, theta: Params, passing: bool = False) -> tuple[Params, State]:
     """Fresh leaves for θ and the initial state s₁(θ), in copies of the caller's tensors; what is frozen needs no grad.
 
     φ₁ is a copy also where `init` returned θ itself, since the inner loss may read θ besides, and its gradient by φ is
     the partial derivative. Where φ₁ does not depend on θ it is a leaf.
+    passing: whether who calls heeds `outer_at`.
     Raises ConfigError for a theta or a state of another kind, and in inference mode.
     """
     if not isinstance(problem, Bilevel):
         raise ConfigError(f"the problem is a {type(problem).__name__}: it must be a Bilevel(init, inner, outer)")
+    if problem.outer_at and not passing:
+        others = "use MultiStep, FiniteDifference, GaussianSmoothing or EvolutionStrategies"
+        raise ConfigError(f"the problem has outer_at, and this estimator looks at the last state alone: {others}")
     if torch.is_inference_mode_enabled():
         raise ConfigError("torch.inference_mode is on: nothing can be differentiated there, so use torch.no_grad")
 

@@ -8,6 +8,7 @@ import torch
 
 from msmeta.bilevel import Bilevel, MetaGradient, Params, begin, conclude, evaluate, require_sound
 from msmeta.dynamics import Steps, walk, whole
+from msmeta.outer_terms import Passed
 from msmeta.rates import require_numbers
 
 
@@ -64,9 +65,10 @@ class EvolutionStrategies(Sampled):
 
     def _outer(self, problem: Bilevel, theta: Params) -> tuple:
         """θ as leaves, `walk`'s state and evaluations, and F(θ)."""
-        theta, first = begin(problem, theta)
-        state, trail = walk(problem, first, theta, self.dynamics, (1,) * self.steps)
+        theta, first = begin(problem, theta, passing=True)
+        terms = Passed(problem, theta)
+        state, trail = walk(problem, first, theta, self.dynamics, (1,) * self.steps, keep=terms)
         with torch.no_grad():
-            outer = evaluate(problem.outer, state.phi, theta)
+            outer = evaluate(problem.outer, state.phi, theta) + terms.loss
         require_sound(trail, outer, state.phi)
         return theta, state, trail, outer

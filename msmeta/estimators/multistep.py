@@ -12,6 +12,7 @@ from msmeta.adjoint import adjoint
 from msmeta.bilevel import Bilevel, DynamicsLike, MetaGradient, Params, State, begin, conclude, evaluate, gradients
 from msmeta.dynamics import Steps, advance, dynamics_at, inner_gradient, partition
 from msmeta.errors import ConfigError
+from msmeta.outer_terms import window_terms
 
 
 @dataclass(frozen=True)
@@ -48,20 +49,22 @@ class MultiStep(Steps):
         windows = partition(self.steps, self.window)
         if self.backward == "adjoint":
             return adjoint(problem, theta, self.dynamics, windows)
-        theta, state = begin(problem, theta)
-        state, trail = unroll(problem, state, theta, self.dynamics, windows)
-        outer = evaluate(problem.outer, state.phi, theta)
+        theta, state = begin(problem, theta, passing=True)
+        state, trail, terms = unroll(problem, state, theta, self.dynamics, windows)
+        outer = sum(terms, evaluate(problem.outer, state.phi, theta))
         return conclude(theta, state, trail, outer, *gradients([(outer, None)], theta))
 
 
 def unroll(
     problem: Bilevel, state: State, theta: Params, dynamics: DynamicsLike, windows: Sequence[int], t: int = 0
 ) -> tuple:
-    """`walk`'s two, in one graph of all windows for one backward pass."""
-    trail = []
+    """`walk`'s two and the terms of `outer_at`, in one graph of all windows for one backward pass."""
+    trail, terms, steps = [], [], t + sum(windows)
     for n in windows:
         loss, grad = inner_gradient(problem, state.phi, theta, t, create_graph=True)
         trail.append((t, loss.detach(), tuple(grad)))
-        state = advance(dynamics_at(dynamics, theta, t), state, grad, n)
+        now = dynamics_at(dynamics, theta, t)
+        terms += [term for *_, term in window_terms(problem, now, state, grad, theta, (t, n, steps))]
+        state = advance(now, state, grad, n)
         t += n
-    return state, trail
+    return state, trail, terms

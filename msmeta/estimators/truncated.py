@@ -57,7 +57,7 @@ class Truncated(Shortened):
         middle, trail = constant_gradients(problem, first, theta, self.dynamics, early, lost.update)
         buffers = {name: leaves(values) for name, values in middle.buffers.items()}
         cut = replace(middle, phi=leaves(middle.phi, first.phi), buffers=buffers)
-        last, late = unroll(problem, cut, theta, self.dynamics, (1,) * self.depth, early)
+        last, late, _ = unroll(problem, cut, theta, self.dynamics, (1,) * self.depth, early)
         ends = [*last.phi.values(), *(value for values in last.buffers.values() for value in values.values())]
         for name in sorted(lost - reached(ends, theta)):
             where = f"which acts in the inner loss before the last {self.depth} steps alone"

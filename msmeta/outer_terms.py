@@ -1,0 +1,59 @@
+"""What the states on the way add to the outer loss: `Bilevel.outer_at`, MAML++'s multi-step loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from msmeta.bilevel import Bilevel, Dynamics, Params, Part, State, add_parts, evaluate, gradients, leaves, plus
+from msmeta.dynamics import advance
+
+Place = tuple[int, int, int]
+"""Of a window: its first step, its length, and T."""
+
+
+def outer_term(problem: Bilevel, phi: Params, theta: Params, t: int) -> Tensor | None:
+    """The term of φ after t steps; None where there is none. Raises ConfigError where it is not a scalar."""
+    value = problem.outer_at(dict(phi), dict(theta), t) if problem.outer_at else None
+    return None if value is None else evaluate(lambda *_: value, phi, theta)
+
+
+def window_terms(
+    problem: Bilevel, dynamics: Dynamics, state: State, grad: Params, theta: Params, place: Place, apart: bool = False
+) -> Iterator[tuple[int, Params, Tensor]]:
+    """(i, φ, term) after i of a window's steps, from its first state and gradient. apart: φ is a leaf."""
+    t, n, steps = place
+    for i in range(1, min(n, steps - t - 1) + 1) if problem.outer_at else ():
+        phi = advance(dynamics, state, grad, i).phi
+        phi = leaves(phi, state.phi) if apart else phi
+        if (term := outer_term(problem, phi, theta, t + i)) is not None:
+            yield i, phi, term
+
+
+def differentiated(*window: Any) -> Iterator[tuple[int, Tensor, State, Part]]:
+    """The same as (i, term, multipliers of the state there, its derivative by θ as written in it)."""
+    for i, phi, term in window_terms(*window, apart=True):
+        by_phi, direct = gradients([(term, None)], phi, window[4])
+        yield i, term.detach(), State(add_parts(phi, by_phi)), direct
+
+
+def both(a: tuple[State, Params, Part], b: tuple[State, Params, Part]) -> tuple[State, Params, Part]:
+    """The sum of two pulled back through one window: multipliers of its first state, of its gradient, and θ's part."""
+    buffers = {name: plus(values, b[0].buffers.get(name, {})) for name, values in a[0].buffers.items()}
+    return State(plus(a[0].phi, b[0].phi), buffers), plus(a[1], b[1]), plus(a[2], b[2])
+
+
+class Passed:
+    """To be given to `walk` as `keep`, for windows of 1: the terms' sum."""
+
+    def __init__(self, problem: Bilevel, theta: Params) -> None:
+        self.problem, self.theta = problem, theta
+        self.loss: Tensor | float = 0.0
+
+    @torch.no_grad()
+    def __call__(self, t: int, state: State) -> None:
+        if t and (term := outer_term(self.problem, state.phi, self.theta, t)) is not None:
+            self.loss = self.loss + term

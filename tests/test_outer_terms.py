@@ -1,0 +1,177 @@
+"""A meta-objective that looks at the states on the way, too: MAML++'s multi-step loss."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from problems import DYNAMICS, F64, finite_differences, maml, meta_network, network, relative_error
+
+from msmeta import (
+    SGD,
+    Adam,
+    Bilevel,
+    Binomial,
+    ConfigError,
+    DivergedError,
+    EvolutionStrategies,
+    FiniteDifference,
+    FirstOrder,
+    GaussianSmoothing,
+    Implicit,
+    LazyHessian,
+    MultiStep,
+    Reptile,
+    State,
+    Truncated,
+)
+
+WINDOWS = [1, 3, 6, (1, 2, 3)]
+
+
+def _weighed(make):
+    """Weights that grow with the step, none at step 2, and a direct part of θ."""
+    problem, theta = make()
+    x = torch.linspace(-1, 1, 9, dtype=F64).view(3, 3)
+
+    def outer_at(phi, theta, t):
+        assert 1 <= t <= 5
+        part = sum(value.square().sum() for value in theta.values())
+        return None if t == 2 else 0.1 * t * network(phi, x).square().sum() + 0.01 * t * part
+
+    return replace(problem, outer_at=outer_at), theta
+
+
+def _both(dynamics, steps, window=1):
+    return [MultiStep(dynamics, steps, window, backward) for backward in ("autograd", "adjoint")]
+
+
+def _loop(problem, theta, rule, windows):
+    """Loss and meta-gradient by single steps, in one graph."""
+    theta = {name: value.clone().requires_grad_() for name, value in theta.items()}
+    phi = {name: value * 1.0 for name, value in problem.init(theta).items()}
+    phi = {name: value if value.requires_grad else value.requires_grad_() for name, value in phi.items()}
+    memory, step, total = dict.fromkeys(phi), 0, 0.0
+    for n in windows:
+        grads = torch.autograd.grad(problem.inner(phi, theta, step), list(phi.values()), create_graph=True)
+        for _ in range(n):
+            step += 1
+            moved = {k: rule(phi[k], memory[k], g, step) for k, g in zip(phi, grads, strict=True)}
+            phi, memory = {k: v[0] for k, v in moved.items()}, {k: v[1] for k, v in moved.items()}
+            if step < sum(windows) and (term := problem.outer_at(phi, theta, step)) is not None:
+                total = total + term
+    total = total + problem.outer(phi, theta)
+    grads = torch.autograd.grad(total, list(theta.values()))
+    return total.detach(), dict(zip(theta, grads, strict=True))
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+@pytest.mark.parametrize("make", [maml, meta_network])
+@pytest.mark.parametrize("name", DYNAMICS)
+def test_both_modes_equal_a_plain_loop_and_differences(name, make, window):
+    problem, theta = _weighed(make)
+    dynamics, rule = DYNAMICS[name]
+    graph, recursion = (estimator(problem, theta) for estimator in _both(dynamics, 6, window))
+    windows = window if isinstance(window, tuple) else (window,) * (6 // window)
+    loss, grad = _loop(problem, theta, rule, windows)
+    for out in (graph, recursion):
+        assert out.loss.item() == pytest.approx(loss.item(), rel=1e-12) and relative_error(out.grad, grad) < 1e-10
+        assert not out.loss.requires_grad
+    if name == "sgd-momentum":
+        differences = finite_differences(lambda moved: MultiStep(dynamics, 6, window)(problem, moved).loss, theta)
+        assert relative_error(graph.grad, differences) < 1e-6
+    plain = MultiStep(dynamics, 6, window)(replace(problem, outer_at=None), theta)
+    assert relative_error(plain.grad, grad) > 1e-2 and torch.equal(plain.phi["w1"], graph.phi["w1"])
+
+
+def test_many_windows_are_recomputed_with_the_velocity_that_the_terms_need():
+    problem, theta = maml()
+    outer_at = lambda phi, theta, t: 0.01 * t * phi["w2"].square().sum()  # noqa: E731
+    problem = replace(problem, outer_at=outer_at)
+    for dynamics in (SGD(0.05, 0.9, 1e-2), Adam(0.02, eps=1e-2), lambda theta, t: SGD(0.1 / (1 + t), 0.5)):
+        graph, recursion = (estimator(problem, theta) for estimator in _both(dynamics, 40, 2))
+        assert relative_error(recursion.grad, graph.grad) < 1e-10
+
+
+def test_learned_rates_starts_of_buffers_and_entries_that_some_losses_leave_alone():
+    generator = torch.Generator().manual_seed(0)
+    theta = {name: 0.5 + torch.rand(3, dtype=F64, generator=generator) for name in ("w", "v", "h")}
+    theta |= {"lr": torch.tensor(0.05, dtype=F64)}
+    problem = Bilevel(
+        init=lambda th: State({"w": th["w"], "h": th["h"]}, {"velocity": {"w": th["v"]}}),
+        inner=lambda phi, th, t: (phi["w"] * (phi["h"] if t % 2 else 2.0) - 1).square().sum(),
+        outer=lambda phi, th: phi["w"].square().sum(),
+        outer_at=lambda phi, th, t: (t * phi["h"] * phi["w"]).sum() + th["lr"] * t,
+    )
+    learned = lambda th, t: SGD(th["lr"], 0.9, 0.1)  # noqa: E731
+    for window in (1, 2, (1, 3)):
+        graph, recursion = (estimator(problem, theta) for estimator in _both(learned, 4, window))
+        loss_at = lambda moved, window=window: MultiStep(learned, 4, window)(problem, moved).loss  # noqa: E731
+        assert relative_error(graph.grad, finite_differences(loss_at, theta)) < 1e-6
+        assert relative_error(recursion.grad, graph.grad) < 1e-10
+    constant = _both(SGD(0.05, 0.9, 0.1), 4, 2)
+    graph, recursion = (estimator(problem, theta) for estimator in constant)
+    assert relative_error(recursion.grad, graph.grad) < 1e-10
+
+
+def test_a_batch_of_tasks_is_each_of_them():
+    targets = torch.randn(3, 2, dtype=F64, generator=torch.Generator().manual_seed(0))
+
+    def problem(targets, tasks=None):
+        inner = lambda phi, th, t: (phi["w"].sin() - targets).square().sum()  # noqa: E731
+        lead = () if tasks is None else (tasks,)
+        return Bilevel(lambda th: {"w": th["w"].expand(*lead, 2)}, inner, lambda phi, th: inner(phi, th, 0), tasks,
+                       lambda phi, th, t: t * inner(phi, th, t))  # fmt: skip
+
+    theta = {"w": torch.tensor([0.3, -0.2], dtype=F64)}
+    alone = sum(MultiStep(SGD(0.1, 0.9), 4, 2)(problem(each), theta).grad["w"] for each in targets)
+    for estimator in _both(SGD(0.1, 0.9), 4, 2):
+        torch.testing.assert_close(estimator(problem(targets, 3), theta).grad["w"], alone, rtol=1e-10, atol=1e-12)
+
+
+def test_estimators_without_second_derivatives_heed_it():
+    problem, theta = _weighed(maml)
+    exact = MultiStep(SGD(0.1, 0.9), 6)(problem, theta)
+    assert relative_error(FiniteDifference(SGD(0.1, 0.9), 6, 1e-5)(problem, theta).grad, exact.grad) < 1e-6
+    for estimator in (GaussianSmoothing(SGD(0.1, 0.9), 6), EvolutionStrategies(SGD(0.1, 0.9), 6)):
+        assert estimator(problem, theta).loss.item() == pytest.approx(exact.loss.item(), rel=1e-12)
+    bowl = Bilevel(
+        lambda th: th, lambda phi, th, t: phi["w"].square().sum(), lambda phi, th: phi["w"].square().sum(),
+        outer_at=lambda phi, th, t: t * phi["w"].square().sum(),
+    )  # fmt: skip
+    one = {"w": torch.tensor(1.0, dtype=F64)}  # a quadratic of one parameter: each pair of values is exact but for ε²
+    found = EvolutionStrategies(SGD(0.1), 3, samples=1)
+    torch.manual_seed(0)
+    epsilon = torch.randn((), dtype=F64)
+    torch.manual_seed(0)
+    torch.testing.assert_close(found(bowl, one).grad["w"], MultiStep(SGD(0.1), 3)(bowl, one).grad["w"] * epsilon**2)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        FirstOrder(SGD(0.1), 6),
+        Implicit(SGD(0.1), 6),
+        Reptile(SGD(0.1), 6),
+        Truncated(SGD(0.1), 6, 2),
+        Binomial(SGD(0.1), 6, 2),
+        LazyHessian(SGD(0.1), 6, 2),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_the_others_refuse_it_in_one_line(estimator):
+    with pytest.raises(ConfigError, match="outer_at, and this estimator looks at the last state alone: use") as caught:
+        estimator(*_weighed(maml))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("estimator", _both(SGD(0.1), 4, 2), ids=["autograd", "adjoint"])
+def test_mistakes_end_in_one_clear_line(estimator):
+    problem, theta = maml()
+    for term, error, message in [
+        (lambda phi, theta, t: phi["w1"], ConfigError, "outer loss is not a 0-d tensor"),
+        (lambda phi, theta, t: 1.0, ConfigError, "outer loss is not a 0-d tensor"),
+        (lambda phi, theta, t: phi["w1"].sum() * float("inf"), DivergedError, "outer loss is"),
+    ]:
+        with pytest.raises(error, match=message) as caught:
+            estimator(replace(problem, outer_at=term), theta)
+        assert "\n" not in str(caught.value)
