@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import pandas as pd
 
@@ -32,6 +33,11 @@ def multi_step(window: int | tuple[int, ...]) -> Values:
 MAML = multi_step(1)
 
 
+def usual_steps(config: few_shot.FewShotConfig) -> int:
+    """Inner steps of this method in the preset."""
+    return FEW_SHOT.preset(config, FEW_SHOT.required).steps
+
+
 def methods(windows: Sequence[int] = (1, 2, 4, 8), others: Sequence[str] = OTHERS) -> list[Values]:
     """One multi-step method for each window, and the other estimators. Raises ConfigError."""
     words = "a list of whole numbers, or of lists of them for windows that differ"
@@ -42,8 +48,18 @@ def methods(windows: Sequence[int] = (1, 2, 4, 8), others: Sequence[str] = OTHER
 
 train = partial(live.train, FEW_SHOT)
 """Trains live runs (`live.train`), on glyphs where the data set cannot be had."""
-committed = partial(frame.committed, FEW_SHOT)
-"""Committed runs (`frame.committed`)."""
+
+
+def committed(**wanted: Any) -> pd.DataFrame:
+    """Committed runs (`frame.committed`) with as many inner steps as their preset has."""
+    found = frame.committed(FEW_SHOT, **wanted)
+    return found.loc[[config.steps == usual_steps(config) for config in found["config"]]]
+
+
+def other_steps(**wanted: Any) -> pd.DataFrame:
+    """Committed runs with another number of inner steps than their preset has."""
+    found = frame.committed(FEW_SHOT, **wanted)
+    return found.loc[[config.steps != usual_steps(config) for config in found["config"]]]
 
 
 def measured_table(number: int, dataset: str) -> str:

@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from msmeta.experiments.few_shot import method
 from msmeta.report.frame import where
 from msmeta.report.speed import seconds_per_iteration
 from msmeta.report.style import drawn, markdown, panels, styled
@@ -23,6 +24,7 @@ from msmeta.statistics import Difference, mean_ci, paired, plus_minus
 EXACT = {"estimator": "multistep", "window": 1}
 REFERENCE = {"estimator": "multistep", "window": 4}
 """The method whose time every other one gets."""
+OF_REFERENCE = method(**REFERENCE)
 SPACING = 1.5
 """Of the points of a learning curve: each comes after so many times the iterations of the one before."""
 Points = dict[int, list[float]]
@@ -120,7 +122,7 @@ def in_equal_time(found: pd.DataFrame) -> str:
         theirs = of_seeds(reference)
         seconds = [seconds_per_iteration(side["config"].iloc[0]) for side in (seeds, reference) if len(side)]
         if not theirs or None in seconds:
-            said = "Multi-step (4) was not run" if not theirs else "seconds of an iteration were not measured"
+            said = f"{OF_REFERENCE} was not run" if not theirs else "seconds of an iteration were not measured"
             rows.append([run["setting"], run["label"], listed(seeds["seed"]), said, *["-"] * 4])
             continue
         end = max(theirs) * seconds[1]
@@ -133,7 +135,7 @@ def in_equal_time(found: pd.DataFrame) -> str:
         share = f"{100 * at * seconds[0] / end:.0f}"
         rows.append([*head, f"{at:,}", share, accuracy_at(own[at]), difference_text(apart)])
     heads = ["Setting", "Method", "seeds", "seconds of an iteration", "iterations", "share of the time (%)"]
-    return markdown([*heads, "accuracy (%)", "less Multi-step (4)'s (points)"], rows)
+    return markdown([*heads, "accuracy (%)", f"less {OF_REFERENCE}'s (points)"], rows)
 
 
 def accuracy_at(by_seed: dict[int, list[float]]) -> str:

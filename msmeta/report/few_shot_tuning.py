@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from msmeta.experiments import few_shot
 from msmeta.report import paper, tuning
+from msmeta.report.few_shot import MAML, usual_steps
 from msmeta.report.few_shot_time import points
 from msmeta.report.frame import FEW_SHOT
 from msmeta.report.speed import seconds_per_iteration
@@ -27,15 +28,20 @@ def _place(run: Any) -> tuple[Any, ...]:
     return run.setting, run.label, None if run.estimator in OWN_STEPS else run.steps
 
 
+def _grids(**wanted: Any) -> list[Grid]:
+    return tuning.grids(FEW_SHOT, _place, points, **wanted)
+
+
 def _by_setting(dataset: str) -> dict[str, list[Grid]]:
+    """By its name."""
     found: dict[str, list[Grid]] = {}
-    for grid in tuning.grids(FEW_SHOT, _place, points, dataset=dataset):
+    for grid in _grids(dataset=dataset):
         found.setdefault(_setting(grid.configs[0]), []).append(grid)
     return found
 
 
 def _setting(config: few_shot.FewShotConfig) -> str:
-    usual = config.estimator in OWN_STEPS or config.steps == FEW_SHOT.preset(config).steps
+    usual = config.estimator in OWN_STEPS or config.steps == usual_steps(config)
     return few_shot.setting(config) + ("" if usual else f", T = {config.steps}")
 
 
@@ -105,12 +111,8 @@ def behind_imaml() -> str:
 
 def behind_reptile() -> str:
     """What each of Reptile's settings does, of all that were tried in 5-way 1-shot."""
-    found = [grid for grid in _by_setting("omniglot").get("5-way 1-shot", []) if _estimator(grid) == "reptile"]
+    found = _grids(dataset="omniglot", way=5, shot=1, estimator="reptile")
     return "\n\n".join([_gap(found[0]), tuning.profile(found[0], {})]) if found else "Not run."
-
-
-def _estimator(grid: Grid) -> str:
-    return grid.configs[0].estimator
 
 
 def late(run: pd.Series, name: str) -> float:
@@ -125,7 +127,8 @@ def _gap(grid: Grid) -> str:
     label, setting = few_shot.label(config), few_shot.setting(config)
     said = f"The best of {len(grid.found)} runs of {label} in {setting} has {_accuracy(grid.points[best][grid.at])} % "
     said += f"after {grid.at:,} meta-iterations ({grid.values(best)})."
-    exact = [own for own in _by_setting(config.dataset).get(setting, []) if own.found["label"].iloc[0] == "MAML"]
+    exact = _grids(dataset=config.dataset, way=config.way, shot=config.shot, **MAML)
+    exact = [own for own in exact if own.configs[0].steps == usual_steps(own.configs[0])]
     if exact and (base := exact[0].best(grid.at)) is not None:
         theirs = exact[0].points[base][grid.at]
         gap = mean_ci(grid.points[best][grid.at])[0] - mean_ci(theirs)[0]

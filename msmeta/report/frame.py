@@ -98,7 +98,7 @@ FEW_SHOT = Experiment(
     few_shot,
     few_shot.FewShotConfig,
     ("dataset", "way", "shot", "estimator", "preset"),
-    ("window",),
+    ("window", "steps"),
     lambda c: (
         c.way, c.shot, [*few_shot.ESTIMATORS].index(c.estimator), [*np.ravel(c.window)], c.proximal, c.meta_lr, c.seed,
     ),

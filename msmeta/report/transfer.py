@@ -165,7 +165,7 @@ def tuning_figure(optimizer: str) -> Figure | str:
 
 
 def _tuned(optimizer: str) -> list[tuning.Grid]:
-    return tuning.grids(TRANSFER, lambda run: (run.label, run.epochs), _best_so_far, optimizer=optimizer)
+    return tuning.grids(TRANSFER, lambda run: (run.dataset, run.label, run.epochs), _best_so_far, optimizer=optimizer)
 
 
 def _best_so_far(run: Any) -> tuning.Points:

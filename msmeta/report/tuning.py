@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -19,7 +20,7 @@ from msmeta.statistics import mean_ci, paired, plus_minus
 Points = dict[int, list[float]]
 """Accuracies (%) on the same episodes, or a single one, by the iterations or epochs after which they were had."""
 LENGTH = {
-    "preset", "seed", "evaluate_on", "log_every", "task_chunk", "iterations", "train_seconds", "test_episodes",
+    "preset", "evaluate_on", "log_every", "task_chunk", "iterations", "train_seconds", "test_episodes",
     "curve_episodes", "curve_every", "select_every",
 }  # fmt: skip
 """Fields in which runs may differ that are compared: after as many iterations, on as many episodes."""
@@ -28,8 +29,7 @@ WORDS = {
     "test_steps": "T at test", "inner_shot": "images of a class and step",
 }  # fmt: skip
 """Fields that were turned, as the tables have them; others by their own names."""
-
-CHOICES = {"momentum", "weight_decay", "optimizer", "meta_optimizer", "meta_schedule"}
+CHOICES = {"momentum", "weight_decay", "optimizer", "meta_optimizer", "meta_schedule", "seed"}
 """Fields that are with or without rather than more or less: their values have no edge."""
 
 
@@ -37,8 +37,9 @@ CHOICES = {"momentum", "weight_decay", "optimizer", "meta_optimizer", "meta_sche
 class Grid:
     """The runs of one method in one place, from which its settings were chosen.
 
-    found: a row a run. turned: the fields in which they differ. points: of each run. at: after how many iterations (or
-    epochs) they are compared: the last that most of them have a point at, so that no run is ahead for being longer.
+    found: a row a run; of runs that differ in their length alone the one that has the point at which they are compared.
+    turned: the fields in which they differ. points: of each run. at: after how many iterations (or epochs) they are
+    compared: the last that most of them have a point at, so that no run is ahead for being longer.
     """
 
     found: pd.DataFrame
@@ -52,9 +53,13 @@ class Grid:
         own = [points(run) for run in found.itertuples()]
         counts = Counter(at for each in own for at in each)
         at = max(counts, key=lambda at: (counts[at], at), default=0)
-        configs = list(found["config"])
-        turned = [name for name in _settings(configs[0]) if len({getattr(config, name) for config in configs}) > 1]
-        return cls(found, turned, own, at)
+        kept: dict[tuple[Any, ...], int] = {}
+        for i, values in enumerate(map(_values, found["config"])):
+            if values not in kept or (at in own[i], len(own[i])) > (at in own[kept[values]], len(own[kept[values]])):
+                kept[values] = i
+        names, rows = _settings(found["config"].iloc[0]), sorted(kept.values())
+        turned = [name for name, values in zip(names, zip(*kept, strict=True), strict=True) if len(set(values)) > 1]
+        return cls(found.iloc[rows], turned, [own[i] for i in rows], at)
 
     @property
     def configs(self) -> list[Any]:
@@ -63,13 +68,19 @@ class Grid:
 
     def best(self, at: int | None = None) -> int | None:
         """Which run is best, where most are compared or after so many iterations; None where none has a point."""
-        at = self.at if at is None else at
-        means = {i: mean_ci(own[at])[0] for i, own in enumerate(self.points) if at in own}
-        return max(means, key=means.__getitem__, default=None)
+        own = self.accuracies(self.at if at is None else at)
+        return max(own, key=lambda run: fmean(own[run]), default=None)
+
+    def accuracies(self, at: int) -> dict[int, list[float]]:
+        """Of the runs that have such a point, on the episodes that all of them were tested on."""
+        own = {run: points[at] for run, points in enumerate(self.points) if at in points}
+        count = min(map(len, own.values()), default=0)
+        return {run: values[:count] for run, values in own.items()}
 
     def told_apart(self, one: int, other: int, at: int) -> bool:
         """Whether two runs differ by more than the 95 % interval of their paired difference over episodes."""
-        apart = paired({0: self.points[one][at]}, {0: self.points[other][at]})
+        own = self.accuracies(at)
+        apart = paired({0: own[one]}, {0: own[other]})
         return apart.half is None or abs(apart.mean) > apart.half
 
     def along(self, name: str) -> list[Any]:
@@ -96,6 +107,10 @@ class Grid:
 
 def _settings(config: Any) -> list[str]:
     return [field.name for field in fields(config) if field.name not in LENGTH]
+
+
+def _values(config: Any) -> tuple[Any, ...]:
+    return tuple(getattr(config, name) for name in _settings(config))
 
 
 def _order(value: Any) -> tuple[bool, Any]:
@@ -137,7 +152,7 @@ def _asked(name: str = "*", but: str | None = None) -> set[tuple[Any, ...]]:
 def _key(config: Any) -> tuple[Any, ...]:
     """Of what a run is: a preset may since have other points of the curve, or another number of episodes."""
     length = getattr(config, "iterations", None) or config.epochs
-    return type(config), length, config.evaluate_on, *(getattr(config, name) for name in _settings(config))
+    return type(config), length, config.evaluate_on, *_values(config)
 
 
 def table(experiment: Experiment, found: list[Grid], unit: str, note: Callable[[Any], str] = lambda run: "") -> str:
@@ -170,9 +185,11 @@ def _accuracy(experiment: Experiment, grid: Grid, i: int, note: Callable[[Any], 
     if grid.at not in grid.points[i]:
         return "not so long"
     config, run = grid.configs[i], grid.found.iloc[i]
-    own, (mean, half) = experiment.preset(config), mean_ci(grid.points[i][grid.at])
+    given = (*experiment.required, *experiment.optional, "seed")
+    own = experiment.preset(config, tuple(name for name in given if name not in grid.turned))
+    mean, half = mean_ci(grid.points[i][grid.at])
     text = f"{mean:.2f}" if len(grid.points[i][grid.at]) == 1 else plus_minus(mean, half)
-    bold = "**" if all(getattr(config, name) == getattr(own, name) for name in _settings(config)) else ""
+    bold = "**" if _values(config) == _values(own) else ""
     return f"{bold}{text}{bold}{note(run)}"
 
 
@@ -210,7 +227,7 @@ def profile(grid: Grid, told: dict[str, Callable[[Any], str]]) -> str:
             having = [i for i, config in enumerate(grid.configs) if getattr(config, name) == value]
             having = [i for i in having if grid.at in grid.points[i]]
             if having:
-                best = max(having, key=lambda i: mean_ci(grid.points[i][grid.at])[0])
+                best = max(having, key=lambda i: fmean(grid.points[i][grid.at]))
                 others = [other for other in grid.turned if other != name]
                 own = [say(grid.found.iloc[best]) for say in told.values()]
                 beside = grid.values(best, others) if others else "-"
@@ -233,7 +250,7 @@ def figure(found: list[Grid], title: str, unit: str) -> Figure | str:
     for axis, grid in zip(axes.flat, found, strict=False):
         label = grid.found["label"].iloc[0]
         for i in sorted(range(len(grid.points)), key=lambda i: i == grid.best()):
-            own = {at: mean_ci(values)[0] for at, values in sorted(grid.points[i].items()) if at <= grid.at}
+            own = {at: fmean(values) for at, values in sorted(grid.points[i].items()) if at <= grid.at}
             best = {"color": drawn(label)["color"], "linewidth": 2.5, "label": grid.values(i)}
             usual = {"color": "0.7", "linewidth": 0.8}
             axis.plot(list(own), list(own.values()), **(best if i == grid.best() else usual))

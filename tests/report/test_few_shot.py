@@ -252,6 +252,15 @@ def test_all_claims_of_a_page_are_corrected_together():
     assert outperforms("miniimagenet", "cifar-fs") == 2 * [pytest.approx(2 * p, abs=5e-4)]
 
 
+def test_runs_of_longer_inner_loops_stand_apart(store):
+    """Windows and partitions of 16 steps, which the preset's 8 could not have."""
+    longer = [result(("multistep", window), way=20, steps=16) for window in (1, 16, (4, 4, 8))]
+    store(result(way=20), *longer, result(("multistep", 4), way=20, steps=16, lr=3.0))
+    assert list(report.committed()["steps"]) == [8] and list(report.other_steps()["steps"]) == [16] * 3
+    assert list(report.other_steps()["label"]) == ["MAML", "Multi-step (4, 4, 8)", "Multi-step (16)"]
+    assert report.other_steps(dataset="glyphs").empty
+
+
 def test_runs_come_in_the_papers_order():
     found = of(result(way=20), result(("first-order", 1)), result(("multistep", 1)), result())
     assert list(found["setting"].unique()) == ["5-way 1-shot", "20-way 1-shot"]

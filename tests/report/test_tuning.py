@@ -73,6 +73,10 @@ def test_runs_of_different_lengths_are_compared_after_equally_many_iterations(st
     assert cell(table, "Multi-step (4)", "iterations") == "187"
     assert cell(table, "Multi-step (4)", "inner rate 0.04").startswith("18.")
     assert not cell(table, "Multi-step (4)", "best, and where in its grid").startswith("inner rate 0.04")
+    store(tuned(lambda at: 99, lr=0.04, meta_lr=0.01, curve=(), iterations=150))  # the same, and no such point
+    assert few_shot_tuning.tuning_table().partition("\n\n")[2] == table
+    store(tuned(lambda at: 10, lr=0.04, meta_lr=0.01, seed=1))
+    assert "| seed 1 | 187 | 10." in few_shot_tuning.tuning_table()
 
 
 def test_any_field_that_was_turned_has_its_place(store):
