@@ -167,7 +167,9 @@ def table(experiment: Experiment, found: list[Grid], unit: str, note: Callable[[
     for grid in found:
         others, best = [name for name in grid.turned if name != "lr"], grid.best()
         lines: dict[str, dict[float, int]] = {}
-        for i, config in enumerate(grid.configs):
+        for i, config in sorted(
+            enumerate(grid.configs), key=lambda pair: [_order(getattr(pair[1], n)) for n in others]
+        ):
             lines.setdefault(grid.values(i, others) if others else "", {})[config.lr] = i
         for words, line in lines.items():
             said = "-"
