@@ -14,6 +14,7 @@ from msmeta.estimators import (
     Implicit,
     LazyHessian,
     MultiStep,
+    Perturbed,
     Reptile,
     Truncated,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "LazyHessian",
     "MetaGradient",
     "MultiStep",
+    "Perturbed",
     "RMSprop",
     "Reptile",
     "SignSGD",

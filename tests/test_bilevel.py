@@ -22,6 +22,7 @@ from msmeta import (
     Implicit,
     LazyHessian,
     MultiStep,
+    Perturbed,
     Reptile,
     State,
     Truncated,
@@ -51,11 +52,12 @@ def _all(dynamics=SGD(0.1), steps=3):  # noqa: B008
     sampled = [kind(dynamics, steps, samples=2) for kind in (GaussianSmoothing, EvolutionStrategies)]
     kinds = (FirstOrder, Reptile, Implicit, FiniteDifference)
     rivals = [Truncated(dynamics, steps, 2), Binomial(dynamics, steps, 2), LazyHessian(dynamics, steps, steps)]
+    rivals.append(Perturbed(dynamics, steps))
     return [*_both(dynamics, steps), *sampled, *(kind(dynamics, steps) for kind in kinds), *rivals]
 
 
 NAMES = ["autograd", "adjoint", "smoothing", "strategies", "first-order", "reptile", "implicit", "differences"]
-NAMES += ["truncated", "binomial", "lazy"]
+NAMES += ["truncated", "binomial", "lazy", "perturbed"]
 
 
 def _refused(function, match, error=ConfigError):
@@ -300,7 +302,7 @@ def test_an_inner_loss_that_is_no_function_is_refused_where_one_is_needed(name, 
     estimator(_noisy(lambda x: x * (1 + 1e-14 * torch.randn(()))), theta)
 
 
-@pytest.mark.parametrize("name", ["autograd", "first-order", "reptile", "strategies", "truncated", "lazy"])
+@pytest.mark.parametrize("name", ["autograd", "first-order", "reptile", "strategies", "truncated", "lazy", "perturbed"])
 def test_other_estimators_take_an_inner_loss_with_random_numbers(name):
     dict(zip(NAMES, _all(), strict=True))[name](_noisy(torch.nn.functional.dropout), {"w": torch.ones(3, dtype=F64)})
 
@@ -316,7 +318,7 @@ def test_a_compiled_inner_loss_is_refused_where_its_second_derivative_is_needed(
     for name, estimator in zip(NAMES, _all(), strict=True):
         if name in ("autograd", "adjoint", "implicit", "truncated", "binomial", "lazy"):
             _refused(lambda estimator=estimator: estimator(compiled, theta), "inner loss at step . is compiled")
-        elif name in ("first-order", "reptile", "differences"):
+        elif name in ("first-order", "reptile", "differences", "perturbed"):
             assert relative_error(estimator(compiled, theta).grad, estimator(eager, theta).grad) < 1e-9
 
 
@@ -331,7 +333,7 @@ def test_complex_parameters_are_right_or_refused():
     parts = Bilevel(lambda th: th, lambda p, th, t: error(join(p)), lambda p, th: apart(join(p)))
     kinds = [*_both(SGD(0.1, 0.9), 4, 2), FirstOrder(SGD(0.1), 3), Reptile(SGD(0.1), 3), Implicit(SGD(0.1), 3)]
     kinds += [FiniteDifference(SGD(0.1), 3, 1e-4), Truncated(SGD(0.1), 3), Binomial(SGD(0.1), 3, 2)]
-    kinds.append(LazyHessian(SGD(0.1), 4, 2))
+    kinds += [LazyHessian(SGD(0.1), 4, 2), Perturbed(SGD(0.1), 3, strength=1e-4)]
     for estimator in kinds:
         found, expected = estimator(whole, {"w": w}), estimator(parts, {"w": torch.view_as_real(w)})
         torch.testing.assert_close(torch.view_as_real(found.grad["w"]), expected.grad["w"], rtol=1e-7, atol=1e-9)
@@ -388,6 +390,7 @@ def test_numbers_may_be_numpys_or_whole_floats():
         lambda: Truncated(SGD(0.1), 4, -1),
         lambda: Binomial(SGD(0.1), 4, 5),
         lambda: LazyHessian(SGD(0.1), 4, "22"),
+        lambda: Perturbed(SGD(0.1), 4, strength="1"),
         lambda: MultiStep(torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1), 2),
         lambda: MultiStep(SGD, 2),
         lambda: MultiStep(None, 2),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "msmeta"
 METHOD = ("bilevel", "rates", "dynamics", "optimisers", "outer_terms", "adjoint", "adaptation", "estimators")
-RIVALS = ("truncated", "binomial", "lazy_hessian")
+RIVALS = ("truncated", "binomial", "lazy_hessian", "perturbed")
 LATER = ("rates", "optimisers", "outer_terms", "adaptation", *(f"estimators.{name}" for name in RIVALS))
 """Files that the method got after it held what the paper has: not in the bound on its length."""
 ROOMS = ("errors", *METHOD, "verify", "modules", "models", "statistics", "machine", "comparison", "partitions")
@@ -70,7 +70,7 @@ def test_the_method_needs_torch_alone():
 def test_files_are_short():
     lines = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
     assert not {name: count for name, count in lines.items() if count > 350}
-    # 1,200 and what the later estimators share with the others: exports, orders in `adjoint`, two ways to walk. And
-    # where the terms of `outer_at` are added or refused.
+    # 1,200 and what the later estimators share with the others: exports, orders in `adjoint`, two ways to walk, the
+    # proximal term; and where the terms of `outer_at` are added or refused.
     method = {name.removeprefix("msmeta."): count for name, count in lines.items() if room(name) in METHOD}
-    assert sum(count for name, count in method.items() if name not in LATER) < 1265
+    assert sum(count for name, count in method.items() if name not in LATER) < 1275

@@ -8,6 +8,7 @@ from msmeta.estimators.gaussian_smoothing import GaussianSmoothing
 from msmeta.estimators.implicit import Implicit
 from msmeta.estimators.lazy_hessian import LazyHessian
 from msmeta.estimators.multistep import MultiStep
+from msmeta.estimators.perturbed import Perturbed
 from msmeta.estimators.reptile import Reptile
 from msmeta.estimators.truncated import Truncated
 
@@ -20,6 +21,7 @@ __all__ = [
     "Implicit",
     "LazyHessian",
     "MultiStep",
+    "Perturbed",
     "Reptile",
     "Truncated",
 ]

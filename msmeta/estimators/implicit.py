@@ -32,7 +32,40 @@ TIED = "the proximal term ties the inner solution to theta"
 
 
 @dataclass(frozen=True)
-class Implicit(Steps):
+class Proximal(Steps):
+    """What estimators at a stationary point are told besides: λ, the weight of λ/2 |φ - φ₁|² in the inner loss."""
+
+    proximal: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_numbers("positive", proximal=self.proximal)
+
+    def weight_decay(self, theta: Params, phi: Params) -> dict[str, float | torch.Tensor]:
+        """Of each of these entries of φ. Raises ConfigError where it is of another kind than SGD's."""
+        layers = [dynamics_at(self.dynamics, theta, self.steps - 1)]
+        while hasattr(layers[-1], "dynamics"):  # as `clipped` has what it wraps
+            layers.append(layers[-1].dynamics)
+        decays = [getattr(layer, "weight_decay", 0.0) for layer in layers]
+        own = (SGD, "coefficients"), (Adam, "step")
+        known = any(has_methods_of(kind, layers[0], "window", name) for kind, name in own)
+        if not known and not all(map(is_zero, decays)):
+            what = f"{type(self).__name__} knows the weight decay of SGD and Adam alone"
+            raise ConfigError(f"{what}: put yours into the inner loss")
+        return {name: rate_of(decays[0], "weight_decay", name, value) for name, value in phi.items()}
+
+    def regularised(self, problem: Bilevel, centre: Params) -> Bilevel:
+        """The same problem with the proximal term in its inner loss."""
+
+        def inner(phi: Params, theta: Params, t: int) -> torch.Tensor:
+            apart = {name: phi[name] - centre[name] for name in phi}
+            return evaluate(problem.inner, phi, theta, t) + self.proximal / 2 * task_dot(apart, apart, by_task=False)
+
+        return replace(problem, inner=inner)
+
+
+@dataclass(frozen=True)
+class Implicit(Proximal):
     """∂L/∂θ ≈ (I + H/λ)⁻¹ ∂L(φ_{T+1})/∂φ (Eq. 18; Rajeswaran et al., 2019), with H = ∂²L_t/∂φ² at φ_{T+1}.
 
     proximal: λ; the inner steps minimise L_t(φ) + λ/2 |φ - φ₁|². cg_steps, tolerance: conjugate gradients end after
@@ -45,14 +78,12 @@ class Implicit(Steps):
     Costs T + 1 gradients, an inner loss and a Hessian-vector product a conjugate-gradient step; holds one graph.
     """
 
-    proximal: float = 1.0
     cg_steps: int = 5
     tolerance: float = 1e-6
     damping: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_numbers("positive", proximal=self.proximal)
         require_numbers("not negative", damping=self.damping, tolerance=self.tolerance)
         object.__setattr__(self, "cg_steps", whole(self.cg_steps, "cg_steps", 1))
 
@@ -71,7 +102,7 @@ class Implicit(Steps):
         pulled, windows, watch = self.regularised(problem, detach(first.phi)), (1,) * self.steps, (theta, _refuse)
         state, trail, outer, by_phi, direct = adapt_and_judge(pulled, first, theta, self.dynamics, windows, watch=watch)
         right = {k: value for k, value in add_parts(state.phi, by_phi).items() if state.phi[k].requires_grad}
-        place, decay = (state.phi, theta, self.steps - 1), self._weight_decay(theta, right)
+        place, decay = (state.phi, theta, self.steps - 1), self.weight_decay(theta, right)
         curvature, scale = HessianVector(problem, *place), self.proximal + self.damping
 
         def product(v: Params) -> Params:
@@ -84,27 +115,6 @@ class Implicit(Steps):
             again = self.steps - 1, curvature.loss, evaluate(problem.inner, *place)
         through_init = first.pull_back(State(solution), theta)
         return conclude(theta, state, trail, outer, *through_init, direct, again=[again], **info)
-
-    def _weight_decay(self, theta: Params, phi: Params) -> dict[str, float | torch.Tensor]:
-        """Of each of these entries of φ."""
-        layers = [dynamics_at(self.dynamics, theta, self.steps - 1)]
-        while hasattr(layers[-1], "dynamics"):  # as `clipped` has what it wraps
-            layers.append(layers[-1].dynamics)
-        decays = [getattr(layer, "weight_decay", 0.0) for layer in layers]
-        own = (SGD, "coefficients"), (Adam, "step")
-        known = any(has_methods_of(kind, layers[0], "window", name) for kind, name in own)
-        if not known and not all(map(is_zero, decays)):
-            raise ConfigError("Implicit knows the weight decay of SGD and Adam alone: put yours into the inner loss")
-        return {name: rate_of(decays[0], "weight_decay", name, value) for name, value in phi.items()}
-
-    def regularised(self, problem: Bilevel, centre: Params) -> Bilevel:
-        """The same problem with the proximal term in its inner loss."""
-
-        def inner(phi: Params, theta: Params, t: int) -> torch.Tensor:
-            apart = {name: phi[name] - centre[name] for name in phi}
-            return evaluate(problem.inner, phi, theta, t) + self.proximal / 2 * task_dot(apart, apart, by_task=False)
-
-        return replace(problem, inner=inner)
 
 
 def _refuse(names: set[str]) -> None:

@@ -21,6 +21,7 @@ from msmeta.estimators import (
     Implicit,
     LazyHessian,
     MultiStep,
+    Perturbed,
     Reptile,
     Truncated,
 )
@@ -57,6 +58,7 @@ ESTIMATORS = {
         },
     ),
     "reptile": _Entry("Reptile", lambda c, _: Reptile(c.dynamics(), c.steps)),
+    "perturbed": _Entry("FO-B-MAML", lambda c, _: Perturbed(c.dynamics(), c.steps, c.proximal)),
     "truncated": _Entry("Truncated", lambda c, _: Truncated(c.dynamics(), c.steps, c.depth)),
     "binomial": _Entry("Binomial", lambda c, _: Binomial(c.dynamics(), c.steps, c.depth)),
     "lazy-hessian": _Entry("Lazy Hessian", lambda c, _: LazyHessian(c.dynamics(), c.steps, c.window)),
@@ -105,7 +107,7 @@ class FewShotConfig(Config):
         Field(ge=0, le=10_000, description="Last steps of `truncated`; second derivatives in a term of `binomial`."),
         BeforeValidator(number),
     ] = 1
-    proximal: Annotated[Positive, Field(description="Proximal weight of `implicit`.")] = 2.0
+    proximal: Annotated[Positive, Field(description="Proximal weight of `implicit` and `perturbed`.")] = 2.0
     damping: Annotated[
         NotNegative, Field(description="Added to the proximal weight in the products of `implicit`.")
     ] = 0.0

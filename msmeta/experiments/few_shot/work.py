@@ -9,7 +9,7 @@ from msmeta import machine
 from msmeta.bilevel import Params, begin, detach
 from msmeta.data import Episodes, EpisodeSampler, Images
 from msmeta.dynamics import partition, walk
-from msmeta.estimators import Implicit
+from msmeta.estimators.implicit import Proximal
 from msmeta.experiments.few_shot.config import ESTIMATORS, TRAIN_SPLIT, FewShotConfig
 from msmeta.experiments.few_shot.step import Found, chunk_gradient, episode_problem, mean
 from msmeta.models import Conv4
@@ -102,7 +102,7 @@ class Work:
         config, estimator = self.config, self.config.build_estimator(None)
         problem = episode_problem(self.model, episodes, inner_shot=config.inner_shot)
         _, start = begin(problem, self.theta)
-        if isinstance(estimator, Implicit):
+        if isinstance(estimator, Proximal):
             problem = estimator.regularised(problem, detach(start.phi))
         steps = partition(config.test_steps or config.steps, 1) if window is None else partition(config.steps, window)
         adapted, _ = walk(problem, start, self.theta, config.dynamics(), steps)
