@@ -6,6 +6,7 @@ machine: iterations times the seconds of one (`msmeta bench seconds`), whatever 
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from typing import Any
@@ -17,7 +18,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from msmeta.experiments.few_shot import method
 from msmeta.report.frame import where
 from msmeta.report.speed import seconds_per_iteration
-from msmeta.report.style import drawn, markdown, panels, styled
+from msmeta.report.style import BLIND_SAFE, drawn, markdown, panels, styled
 from msmeta.report.tables import accuracy_text, cells, difference_text, listed, mean_text
 from msmeta.statistics import Difference, mean_ci, paired, plus_minus
 
@@ -156,9 +157,11 @@ def learning_curves(found: pd.DataFrame, title: str, idle: bool = False) -> Figu
         return f"{title}: no curve, for no run was looked at before its end. The table has their accuracies."
     figure, axes = panels(2, sharey=True)
     (by_iteration, by_time), lines = axes[0], {}
+    others = itertools.cycle({"color": BLIND_SAFE[i], "marker": "X"} for i in (9, 6, 8))  # partitions, other windows
     rates = [seconds_per_iteration(seeds["config"].iloc[0]) if idle else None for seeds in cells(found)]
     for seeds, rate in zip(cells(found), rates, strict=True):
-        own, style = _drawn_points(seeds), drawn(seeds["label"].iloc[0]) | {"elinewidth": 0.7}
+        own, style = _drawn_points(seeds), drawn(seeds["label"].iloc[0])
+        style = (style if style["color"] else next(others)) | {"elinewidth": 0.7}
         accuracy, half = zip(*(mean_ci([a for a, _ in each]) for each in own.values()), strict=True)
         seconds = [statistics.fmean(s for _, s in each) if None in rates else at * rate for at, each in own.items()]
         bars = None if half[0] is None else half

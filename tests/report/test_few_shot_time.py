@@ -124,5 +124,11 @@ def test_learning_curves_draw_means_over_seeds_to_the_end_in_the_methods_colour(
     assert idle.get_xlabel() == "training time on one idle core (s)"
 
 
+def test_windows_without_a_colour_of_their_own_differ_all_the_same():
+    made = [result(("multistep", window), lambda at: at // 2, steps=16) for window in ((4, 4, 8), (8, 4, 4), 16)]
+    containers = report.learning_curves(of(*made), "title").axes[0].containers
+    assert len({container.lines[0].get_color() for container in containers}) == 3
+
+
 def test_a_run_without_a_curve_is_told_in_words():
     assert report.learning_curves(of(result(MAML, lambda at: 1, curve=())), "Live").startswith("Live: no curve")
