@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from problems import DYNAMICS, F64, finite_differences, maml, meta_network, relative_error
+from saved_bytes import SavedBytes
 
 from msmeta import (
     SGD,
@@ -20,7 +21,6 @@ from msmeta import (
     State,
 )
 from msmeta.bilevel import Params
-from msmeta.experiments.few_shot.costs import SavedBytes
 
 # The same derivative, summed in another order.
 TOLERANCE = 1e-10

@@ -16,7 +16,7 @@ Rows = Sequence[dict[str, Any]]  # of `explore.compare`, the exact one first
 def table(rows: Rows) -> str:
     """Each estimator's numbers, in Markdown."""
     return table_of(
-        "Method | Query loss | Accuracy (%) | Cosine | Length ratio | Time (ms) | Kept (MB)",
+        "Method | Query loss | Accuracy (%) | Cosine | Length ratio | Time (ms) | Memory (MB)",
         (
             f"{_name(row)} | {row['loss']:.3f} | {row['accuracy']:.1f} | {row['cosine']:.3f} | {row['ratio']:.2f} | "
             f"{1000 * row['seconds']:.0f} | {row['bytes'] / 1e6:.1f}"
@@ -41,7 +41,7 @@ def figure(rows: Rows) -> Figure:
         cost.bar([place + width * (i + 0.5) - 0.4 for place in (0, 1)], shares, 0.94 * width, color=colour)
     path.set(xlabel="inner step", ylabel="query loss")
     path.legend()
-    cost.set_xticks([0, 1], ["time", "memory kept"])
+    cost.set_xticks([0, 1], ["time", "memory"])
     cost.set(ylabel="relative to exact")
     return figure
 

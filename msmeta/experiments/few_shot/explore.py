@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from msmeta import data, machine
-from msmeta.bilevel import Bilevel, MetaGradient, Params, begin
+from msmeta import comparison, data, machine
+from msmeta.bilevel import Params, begin
+from msmeta.comparison import Estimator
 from msmeta.data import Episodes, EpisodeSampler
 from msmeta.dynamics import SGD, partition, walk
 from msmeta.errors import ConfigError
 from msmeta.estimators import FirstOrder, MultiStep
 from msmeta.experiments import few_shot
-from msmeta.experiments.few_shot.costs import SavedBytes
 from msmeta.models import Conv4
 
 META_ITERATIONS = {"smoke": 2, "quick": 40, "cpu": 400, "paper": 400}
@@ -92,47 +91,36 @@ def divisors(steps: int) -> list[int]:
 def compare(learner: Learner, setting: Setting) -> list[dict[str, Any]]:
     """A row each for exact, the setting's window, and first-order, on the same tasks.
 
-    window: 1 for exact, None for first-order. loss, accuracy (%): of the query images after the steps. cosine, ratio:
-    of the meta-gradient with the exact one, and of their lengths. seconds: fastest of three calls after a first one.
-    bytes: what the backward pass keeps. path: (step, query loss) where each gradient is evaluated, and after the last
-    step.
+    window: 1 for exact, None for first-order. loss, accuracy (%): of the query images after the steps. cosine, ratio,
+    bytes: as `msmeta.compare`. seconds: fastest of three calls. path: (step, query loss) where each gradient is
+    evaluated, and after the last step.
     """
-    inner, steps = SGD(setting.lr, setting.momentum), setting.steps
-    rows = [
-        _row(learner, replace(setting, window=window), MultiStep(inner, steps, window, setting.backward))
-        for window in dict.fromkeys((1, setting.window))
-    ]
-    rows.append(_row(learner, replace(setting, window=1), FirstOrder(inner, steps)) | {"window": None})
-    exact = rows[0]["grad"]
-    for row in rows:
-        row["cosine"] = (torch.dot(row["grad"], exact) / (row["grad"].norm() * exact.norm())).item()
-        row["ratio"] = (row["grad"].norm() / exact.norm()).item()
+    inner, problem = SGD(setting.lr, setting.momentum), few_shot.episode_problem(learner.model, learner.episodes)
+    estimators: dict[int | None, Estimator] = {
+        window: MultiStep(inner, setting.steps, window, setting.backward) for window in (1, setting.window)
+    }
+    estimators[None] = FirstOrder(inner, setting.steps)
+    found = comparison.compare(problem, [learner.theta] * 3, {str(key): each for key, each in estimators.items()})
+    rows = []
+    for window, row in zip(estimators, found.rows, strict=True):
+        path, accuracy = _path(learner, replace(setting, window=window or 1))
+        rows.append({
+            "window": window, "loss": path[-1][1], "accuracy": accuracy, "cosine": row.cosine[0],
+            "ratio": row.norm_ratio[0], "seconds": min(row.seconds), "bytes": row.bytes[0], "path": path,
+        })  # fmt: skip
     return rows
 
 
-def _row(learner: Learner, setting: Setting, estimator: Callable[..., MetaGradient]) -> dict[str, Any]:
+def _path(learner: Learner, setting: Setting) -> tuple[list[tuple[int, float]], float]:
+    """The query loss on the way, and the accuracy after the last step."""
     logits: list[Tensor] = []
     problem = few_shot.episode_problem(learner.model, learner.episodes, logits)
-    with SavedBytes() as saved:
-        out = estimator(problem, learner.theta)
-    right = logits[0].argmax(-1) == learner.episodes.query_y
-    times, _ = machine.timed(lambda: estimator(problem, learner.theta), right.device, 3)
-    return {
-        "window": setting.window,
-        "loss": out.loss.item(),
-        "accuracy": 100 * right.double().mean().item(),
-        "grad": torch.cat([value.flatten() for value in out.grad.values()]).double(),
-        "seconds": min(times),
-        "bytes": saved.peak,
-        "path": _path(learner, problem, setting),
-    }
-
-
-def _path(learner: Learner, problem: Bilevel, setting: Setting) -> list[tuple[int, float]]:
     states: list[Params] = []
     dynamics, windows = SGD(setting.lr, setting.momentum), partition(setting.steps, setting.window)
     _, start = begin(problem, learner.theta)
     last, _ = walk(problem, start, learner.theta, dynamics, windows, keep=lambda k, s: states.append(s.phi))
     with torch.no_grad():
         losses = [problem.outer(phi, learner.theta).item() for phi in (*states, last.phi)]
-    return list(zip((*(k * setting.window for k in range(len(windows))), setting.steps), losses, strict=True))
+    right = logits[-1].argmax(-1) == learner.episodes.query_y
+    steps = (*(k * setting.window for k in range(len(windows))), setting.steps)
+    return list(zip(steps, losses, strict=True)), 100 * right.double().mean().item()

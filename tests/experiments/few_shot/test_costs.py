@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from saved_bytes import SavedBytes
 from torch.utils.flop_counter import FlopCounterMode
 
 from msmeta import ConfigError, UserError
 from msmeta.experiments import few_shot
 from msmeta.experiments.few_shot import costs
-from msmeta.experiments.few_shot.costs import Cell, SavedBytes, random_episodes
+from msmeta.experiments.few_shot.costs import Cell, random_episodes
 from msmeta.experiments.few_shot.step import meta_gradient
 from msmeta.models import Conv4
 
