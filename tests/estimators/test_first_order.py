@@ -3,6 +3,7 @@
 import pytest
 import torch
 from problems import DYNAMICS, F64, finite_differences, maml, meta_network, relative_error, start, unrolled
+from saved_bytes import SavedBytes
 
 from msmeta import (
     SGD,
@@ -17,7 +18,6 @@ from msmeta import (
     State,
     transformed,
 )
-from msmeta.experiments.few_shot.costs import SavedBytes
 
 
 @pytest.mark.parametrize("dynamics", DYNAMICS)
