@@ -25,6 +25,7 @@ from msmeta import (
     Implicit,
     LazyHessian,
     MultiStep,
+    Perturbed,
     Truncated,
     compare,
     machine,
@@ -33,7 +34,7 @@ from msmeta import (
 from msmeta.comparison import Estimator
 from msmeta.errors import script
 
-MINUTES = 10
+MINUTES = 30
 
 TRAINED = {"quadratic": (0,), "sine": (0, 300), "omniglot": (0, 200)}
 """Meta-iterations after which it is measured. Of bowls the meta-gradient's error does not depend on θ."""
@@ -56,6 +57,7 @@ def estimators(dynamics: SGD, steps: int) -> list[tuple[dict[str, Any], Estimato
     proximal = -1 / dynamics.coefficients(steps)[1][0]
     for cg in (1, 2, 5):
         found.append(({"estimator": "implicit", "cg_steps": cg}, Implicit(dynamics, steps, proximal, cg)))
+    found.append(({"estimator": "perturbed"}, Perturbed(dynamics, steps, proximal)))
     generator = torch.Generator().manual_seed(0)
     found.append(({"estimator": "first-order"}, FirstOrder(dynamics, steps)))
     found.append(({"estimator": "finite-difference"}, FiniteDifference(dynamics, steps)))

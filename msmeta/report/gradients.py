@@ -35,6 +35,7 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "binomial": ("binomial", {"marker": "d", "color": (0.0, 0.4, 0.4)}),
     "first-order": ("first-order", drawn("FO-MAML") | {"marker": "s"}),
     "reptile": ("Reptile", drawn("Reptile") | {"marker": "D"}),
+    "perturbed": ("FO-B-MAML", {"marker": "h", "color": (0.45, 0.45, 0.75)}),
     "implicit": ("implicit", drawn("iMAML") | {"marker": "^"}),
     "finite-difference": ("finite differences", {"marker": "v", "color": BLIND_SAFE[6]}),
     "gaussian-smoothing": ("Gaussian smoothing", {"marker": "P", "color": BLIND_SAFE[8]}),

@@ -51,6 +51,7 @@ def by_products(results: Mapping[tuple[str, int], Result], momentum: float, colu
     """
     stages = {(problem, row["iterations"]) for (problem, _), result in results.items() for row in result["metrics"]}
     stages = sorted(stages, key=lambda stage: (list(GRADIENT_PROBLEMS).index(stage[0]), stage[1]))
+    present = {family(row) for result in results.values() for row in result["metrics"]}
     figure, axes = panels(len(STEPS), len(stages), 10, 0.9 + 2.5 * len(stages), sharey=column == "cosine", sharex="col")
     for line, (problem, iterations) in zip(axes, stages, strict=True):
         for axis, steps in zip(line, STEPS, strict=True):
@@ -58,7 +59,7 @@ def by_products(results: Mapping[tuple[str, int], Result], momentum: float, colu
                 axis.set_axis_off()
                 continue
             rows = rows_at(results, (problem, steps, iterations, momentum))
-            for key, (name, style) in FAMILIES.items():
+            for key, (name, style) in ((key, FAMILIES[key]) for key in FAMILIES if key in present):
                 own = sorted((row for row in rows if family(row) == key and row["cosine"]), key=lambda r: r["products"])
                 means = [statistics.mean_ci(row[column]) for row in own]
                 bars = {"markersize": 5, "elinewidth": 0.8, "linewidth": 1, "label": name, **style}
@@ -71,7 +72,7 @@ def by_products(results: Mapping[tuple[str, int], Result], momentum: float, colu
             axis.set(xlim=(-0.3, 5 * steps))
             axis.set_title(f"{GRADIENT_PROBLEMS[problem]}, T = {steps}" + (f", {iterations} it." if iterations else ""))
             axis.axvline(steps, color="grey", linewidth=0.8, linestyle=":")  # exact back-propagation
-            axis.set(ylim=(-0.35, 1.05)) if column == "cosine" else axis.set(yscale="log", ylim=(0.05, 200))
+            axis.set(ylim=(-0.75, 1.05)) if column == "cosine" else axis.set(yscale="log", ylim=(0.05, 200))
             axis.tick_params(labelbottom=True)
         line[0].set_ylabel("cosine with exact" if column == "cosine" else "length / exact length")
     for axis in axes[-1]:
