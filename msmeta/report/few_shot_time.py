@@ -20,6 +20,7 @@ from msmeta.report.frame import where
 from msmeta.report.speed import seconds_per_iteration
 from msmeta.report.style import BLIND_SAFE, drawn, markdown, panels, styled
 from msmeta.report.tables import accuracy_text, cells, difference_text, listed, mean_text
+from msmeta.report.tuning import Points
 from msmeta.statistics import Difference, mean_ci, paired, plus_minus
 
 EXACT = {"estimator": "multistep", "window": 1}
@@ -28,8 +29,6 @@ REFERENCE = {"estimator": "multistep", "window": 4}
 OF_REFERENCE = method(**REFERENCE)
 SPACING = 1.5
 """Of the points of a learning curve: each comes after so many times the iterations of the one before."""
-Points = dict[int, list[float]]
-"""Accuracies (%) on the test episodes, by the iterations after which they are a result."""
 
 
 def points(run: Any) -> Points:
@@ -160,7 +159,9 @@ def learning_curves(found: pd.DataFrame, title: str, idle: bool = False) -> Figu
     others = itertools.cycle({"color": BLIND_SAFE[i], "marker": "X"} for i in (9, 6, 8))  # partitions, other windows
     rates = [seconds_per_iteration(seeds["config"].iloc[0]) if idle else None for seeds in cells(found)]
     for seeds, rate in zip(cells(found), rates, strict=True):
-        own, style = _drawn_points(seeds), drawn(seeds["label"].iloc[0])
+        if not (own := _drawn_points(seeds)):  # seeds that were limited by time may have no point in common
+            continue
+        style = drawn(seeds["label"].iloc[0])
         style = (style if style["color"] else next(others)) | {"elinewidth": 0.7}
         accuracy, half = zip(*(mean_ci([a for a, _ in each]) for each in own.values()), strict=True)
         seconds = [statistics.fmean(s for _, s in each) if None in rates else at * rate for at, each in own.items()]
