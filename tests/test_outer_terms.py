@@ -20,6 +20,7 @@ from msmeta import (
     Implicit,
     LazyHessian,
     MultiStep,
+    Perturbed,
     Reptile,
     State,
     Truncated,
@@ -155,6 +156,7 @@ def test_estimators_without_second_derivatives_heed_it():
         Truncated(SGD(0.1), 6, 2),
         Binomial(SGD(0.1), 6, 2),
         LazyHessian(SGD(0.1), 6, 2),
+        Perturbed(SGD(0.1), 6),
     ],
     ids=lambda estimator: type(estimator).__name__,
 )
