@@ -89,11 +89,11 @@ class Comparison:
     def plot(self) -> Figure:
         """Cosine against time and against memory, with 95 % intervals. Raises UserError where matplotlib is missing."""
         try:
-            from matplotlib.figure import Figure
+            from matplotlib import pyplot
         except ImportError as error:
             raise UserError("plot() needs matplotlib: pip install matplotlib") from error
-        figure = Figure(figsize=(9, 3.8), layout="constrained")
-        axes = figure.subplots(1, 2, sharey=True)
+        figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
+        pyplot.close(figure)  # a notebook shows it once, as the cell's value
         shown = [row for row in self.rows if row.cosine]
         for axis, column, label, scale in zip(
             axes, ("seconds", "bytes"), ("time (ms)", "peak memory (MB)"), (1e3, 1e-6), strict=True

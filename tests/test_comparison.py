@@ -12,6 +12,7 @@ from msmeta import (
     SGD,
     Adam,
     Bilevel,
+    Binomial,
     ConfigError,
     DivergedError,
     EvolutionStrategies,
@@ -19,8 +20,11 @@ from msmeta import (
     FirstOrder,
     GaussianSmoothing,
     Implicit,
+    LazyHessian,
     MultiStep,
+    Perturbed,
     Reptile,
+    Truncated,
     UserError,
     compare,
 )
@@ -34,6 +38,10 @@ COSTS = [
     (MultiStep(PLAIN, 8, 2), 4, 4),
     (MultiStep(PLAIN, 8, (1, 1, 2, 4), "adjoint"), 7, 4),
     (MultiStep(Adam(0.02, eps=1e-2), 20, 1, "adjoint"), 20 + 16 + 19, 20),  # 16 of them to recompute states
+    (Truncated(PLAIN, 8, 3), 8, 3),
+    (Binomial(PLAIN, 8, 2), 15, 14),
+    (LazyHessian(PLAIN, 8, 2), 8, 4),
+    (Perturbed(PLAIN, 8), 24, 0),
     (FirstOrder(PLAIN, 8), 8, 0),
     (Reptile(PLAIN, 8), 8, 0),
     (Implicit(PLAIN, 8, cg_steps=3), 9, 3),
@@ -210,7 +218,8 @@ def test_the_plot_has_a_point_for_each_estimator_with_numbers(monkeypatch):
     assert [len(axis.containers) for axis in (time, memory)] == [3, 3]
     y = [container.lines[0].get_ydata()[0] for container in memory.containers]
     assert y == pytest.approx([row.mean("cosine")[0] for row in found.rows])
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    monkeypatch.delattr("matplotlib.pyplot")
     with pytest.raises(UserError, match="plot.. needs matplotlib"):
         found.plot()
 
