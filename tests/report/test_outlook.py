@@ -27,7 +27,8 @@ def test_tables_count_what_grows(monkeypatch):
     assert [row[0].strip("| ") for row in growth] == names
     autograd, adjoint, long = ([float(row[i].replace(",", "")) for row in growth] for i in (4, 5, 6))
     assert autograd[1] == pytest.approx(1000 * autograd[0], rel=0.01)
-    assert all(a < b for a, b in zip(adjoint, autograd, strict=True))
+    assert all(adjoint[i] < autograd[i] for i in (0, 1, 3))
+    assert adjoint[2] == pytest.approx(autograd[2], rel=0.1)  # where states, which both hold, outgrow images
     assert autograd[3] > 100 * autograd[0] and adjoint[3] < 4 * adjoint[0] and long[3] == long[0]
     links = [Link("fast", 1e12, 0.0), Link("slow", 1e8, 1e-3)]
     rows = [line.split(" | ") for line in outlook.communication_table(links, 1e13, (2, 16)).splitlines()[2:]]
