@@ -73,7 +73,7 @@ def adjoint(
     held, last = {}, []  # the windows' first states by number; the last window's product
 
     def hold(k: int, state: State) -> None:
-        # SGD is linear: its buffer is not needed on the way back, unless other states are calculated from this one.
+        # SGD is linear: its buffer is not needed on the way back, unless other states are calculated from it.
         held[k] = State(state.phi) if linear and not problem.outer_at and (every == 1 or k % every) else state
 
     def keep(k: int, state: State) -> tuple[Tensor, Params] | None:

@@ -16,7 +16,7 @@ from torch.autograd import Function
 
 from msmeta import machine
 from msmeta.bilevel import Bilevel, MetaGradient, Params, evaluate
-from msmeta.errors import ConfigError, UserError
+from msmeta.errors import ConfigError, DivergedError, UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -178,13 +178,16 @@ def cases(problem: Problem, thetas: Params | Iterable[Params]) -> Iterator[tuple
 
 
 def flat(out: MetaGradient, theta: Params) -> Tensor:
-    """A meta-gradient in one vector, in float64. Raises ConfigError where it is none of θ."""
+    """A meta-gradient in one vector, in float64. Raises ConfigError where it is none of θ, and DivergedError."""
     if not isinstance(out, MetaGradient):
         raise ConfigError(f"an estimator returned a {type(out).__name__}: it must return a MetaGradient")
     if out.grad.keys() != theta.keys():
         raise ConfigError(f"an estimator returned a meta-gradient of {list(out.grad)}, where theta has {list(theta)}")
     parts = [torch.view_as_real(part) if part.is_complex() else part for part in (out.grad[k] for k in theta)]
-    return torch.cat([part.detach().flatten().cpu().double() for part in parts])
+    found = torch.cat([part.detach().flatten().cpu().double() for part in parts])
+    if not found.isfinite().all():
+        raise DivergedError("an estimator returned a meta-gradient that is not finite")
+    return found
 
 
 def cosine(a: Tensor, b: Tensor) -> float:

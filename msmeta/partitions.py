@@ -89,7 +89,7 @@ def best_partition(
 
     def gradients(partition: Windows) -> list[Tensor]:
         estimator = MultiStep(dynamics, steps, partition)
-        return [_gradient(estimator, drawn, theta, i) for i, (drawn, theta) in enumerate(given)]
+        return [_gradient(estimator, drawn, theta, i) for i, (drawn, theta) in enumerate(given, 1)]
 
     exact = gradients((1,) * steps)
 

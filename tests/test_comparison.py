@@ -21,9 +21,11 @@ from msmeta import (
     GaussianSmoothing,
     Implicit,
     LazyHessian,
+    MetaGradient,
     MultiStep,
     Perturbed,
     Reptile,
+    State,
     Truncated,
     UserError,
     compare,
@@ -33,6 +35,7 @@ from msmeta.comparison import _counted, _Counts
 from msmeta.statistics import mean_ci
 
 PLAIN = SGD(0.1)
+W = torch.ones(2)
 COSTS = [
     (MultiStep(PLAIN, 8), 8, 8),
     (MultiStep(PLAIN, 8, 2), 4, 4),
@@ -151,16 +154,18 @@ def test_who_refuses_or_diverges_has_a_line_and_no_numbers():
     assert "| FirstOrder | - | - | - | - | - | - |" in text
     assert "FirstOrder failed in 2 of them: FirstOrder has no gradient for theta['decay']" in text
     nothing = {"zero": lambda problem, theta: FirstOrder(PLAIN, 1)(_bowl(0.0), theta)}
-    here = {"w": torch.ones(2)}
-    row = compare(_bowl(1.0), here, {"exact": MultiStep(PLAIN, 1), **nothing})["zero"]
-    assert row.cosine == () and "the meta-gradient is zero there" in row.failure
+    here = {"w": W}
+    nothing["not a number"] = lambda problem, theta: MetaGradient(W, {"w": W * float("nan")}, State({}))
+    found = compare(_bowl(1.0), here, {"exact": MultiStep(PLAIN, 1), **nothing})
+    assert found["zero"].cosine == () and "the meta-gradient is zero there" in found["zero"].failure
+    assert found["not a number"].cosine == () and "is not finite" in found["not a number"].failure
 
 
 def _bowl(scale):
     return Bilevel(lambda th: th, lambda phi, th, t: phi["w"].square().sum(), lambda phi, th: scale * phi["w"].sum())
 
 
-THETA = {"w": torch.ones(2)}
+THETA = {"w": W}
 
 
 @pytest.mark.parametrize(
