@@ -55,7 +55,7 @@ def build_book(book: Path, notebooks: Path, preset: str, root: Path) -> Path:
             print(f"{notebook.stem}: running, preset {preset}", flush=True)
             run_notebook(notebook, staging / notebook.name, {"preset": preset}, root)
             print(f"{notebook.stem}: run in {time.monotonic() - start:.0f} s", flush=True)
-        for page in sorted(staging.glob("*.md")):
+        for page in sorted(staging.rglob("*.md")):
             if CELL in page.read_text(encoding="utf-8"):
                 start = time.monotonic()
                 run_page(page, root)

@@ -20,6 +20,12 @@ def adapt(
 
     Costs a gradient evaluation a window and holds one state. Raises ConfigError for a problem, a theta or dynamics of
     another kind, and DivergedError, naming the step, where the inner loss or what it leads to is not finite.
+
+    >>> import torch
+    >>> from msmeta import SGD, Bilevel, adapt
+    >>> problem = Bilevel(lambda theta: theta, lambda phi, theta, t: (phi["w"] - 1).square().sum(), lambda *_: None)
+    >>> adapt(problem, {"w": torch.zeros(2)}, SGD(lr=0.25), steps=3).phi
+    {'w': tensor([0.8750, 0.8750])}
     """
     how, windows = Steps(dynamics, steps), partition(steps, window)
     theta, first = begin(problem, theta, passing=True)

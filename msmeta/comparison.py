@@ -125,6 +125,12 @@ def compare(
     generators are left as they were. Time it on an idle machine. An estimator that refuses the problem or diverges has
     its line in the table and no numbers. Raises ConfigError and DivergedError where the reference does so, and where
     its meta-gradient is zero.
+
+    >>> from msmeta import SGD, FirstOrder, MultiStep
+    >>> problem = Bilevel(lambda theta: theta, lambda phi, theta, t: phi["w"] ** 4 / 4, lambda phi, theta: phi["w"])
+    >>> found = compare(problem, {"w": torch.tensor(0.5)}, [MultiStep(SGD(0.1), 4), FirstOrder(SGD(0.1), 4)])
+    >>> [(row.estimator, row.gradients, row.products) for row in found.rows]
+    [('MultiStep', (4,), (4,)), ('FirstOrder', (4,), (0,))]
     """
     named = _named(estimators)
     reference = next(iter(named)) if reference is None else reference

@@ -34,6 +34,12 @@ def from_module(module: nn.Module) -> tuple[Callable[..., Any], Params]:
     Raises ConfigError for what is no module, or has lazy parameters; `call` does so for params of other names or
     shapes, for random numbers without a seed, and for batch norm in `torch.func.vmap`, whose second derivatives there
     are wrong (pytorch/functorch#534).
+
+    >>> call, theta = from_module(nn.Linear(3, 2))
+    >>> {name: tuple(value.shape) for name, value in theta.items()}
+    {'weight': (2, 3), 'bias': (2,)}
+    >>> tuple(call(theta, torch.zeros(5, 3)).shape)
+    (5, 2)
     """
     _require_module(module)
 

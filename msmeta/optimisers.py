@@ -145,6 +145,11 @@ def clipped(dynamics: DynamicsLike, norm: float | Tensor) -> DynamicsLike:
     |g| is over all entries of φ that the inner loss uses, as torch.nn.utils.clip_grad_norm_ takes it, of each task by
     itself where the problem has `tasks`. Weight decay is not part of g. Raises ConfigError for a norm that is not
     positive (a 0-d tensor's value is not read) and for what is not dynamics. Of two wrappers the outer one acts first.
+
+    >>> from msmeta import SGD
+    >>> grad = {"w": torch.tensor([3.0, -4.0])}
+    >>> clipped(SGD(lr=1.0), norm=1.0).window(State({"w": torch.zeros(2)}), grad, 1).phi
+    {'w': tensor([-0.6000,  0.8000])}
     """
     require_dynamics(dynamics)
     if not hasattr(dynamics, "window"):

@@ -16,6 +16,7 @@ import torch
 import yaml
 from myst_nb.core.read import read_myst_markdown_notebook
 
+import msmeta
 from msmeta.experiments import few_shot
 
 ROOT = Path(__file__).parent.parent
@@ -73,7 +74,9 @@ def test_builds_the_pages_with_the_papers_equation_numbers_and_nothing_remote(tm
     monkeypatch.setattr(build, "run_page", without_cells)
     monkeypatch.setattr(build, "run_notebook", run_one)
     page = build.build_book(book, tmp_path / "notebooks", "smoke", tmp_path)
-    html = {path.stem: path.read_text() for path in page.parent.glob("*.html")}
+    html = {path.stem: path.read_text() for path in page.parent.rglob("*.html")}
+    documented = set(re.findall(r'<dt [^>]*id="msmeta\.(\w+)"', html["api"]))
+    assert documented == set(msmeta.__all__)
     numbers = {stem: re.findall(r'<span class="eqno">\((\d+)\)', text) for stem, text in html.items()}
     assert sorted(int(number) for found in numbers.values() for number in found) == list(range(1, 56))
     assert numbers["proposition"] == [str(number) for number in range(28, 55)]
@@ -188,6 +191,32 @@ def test_a_wrong_formula_fails_a_check_of_its_page(page, right, wrong, what):
                 exec(compile(cell.source, page, "exec"), namespace)
 
 
+DOCSTRING = """Steps with |g|.
+
+theta: a dict. steps, window: as for `MultiStep(*a)`; more
+    of it. lr: a rate.
+phi: another.
+
+    A² = 1
+
+Costs x_t: nothing.
+
+>>> 1 + 1
+2
+"""
+
+
+def test_docstrings_become_fields_formulas_and_text():
+    spec = importlib.util.spec_from_file_location("docstrings", ROOT / "book" / "_ext" / "docstrings.py")
+    docstrings = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(docstrings)
+    lines = DOCSTRING.splitlines()
+    docstrings.rewrite(None, "class", "name", None, None, lines)
+    text = [r"Steps with \|g\|.", ":theta: a dict.", ":steps, window: as for ``MultiStep(*a)``; more of it."]
+    text += [":lr: a rate.", ":phi: another.", "::", "    A² = 1", r"Costs x\_t: nothing.", ">>> 1 + 1", "2"]
+    assert [line for line in lines if line] == text
+
+
 def test_one_notebook_with_parameters(tmp_path):
     notebook, target = tmp_path / "stub.ipynb", tmp_path / "out" / "stub.ipynb"
     write_notebook(notebook, "print(preset, way + 1)")
@@ -255,7 +284,8 @@ def test_links_and_local_resources_are_no_remote_resources(tmp_path):
 def test_every_notebook_is_a_page_of_the_book():
     toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())
     pages = {chapter["file"] for part in toc["parts"] for chapter in part["chapters"]}
-    written = {path.stem for path in (ROOT / "book").glob("*.md")}
+    sources = {path.relative_to(ROOT / "book").with_suffix("").as_posix() for path in (ROOT / "book").rglob("*.md")}
+    written = {page for page in sources if not page.startswith("_")}
     assert written - pages == {"index"}
     assert pages - written == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
 

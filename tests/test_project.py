@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib
 import json
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -148,6 +150,17 @@ def test_readme_example_runs():
     assert blocks
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
+
+
+def test_examples_in_docstrings_run():
+    """Each in the file that shows it; at least those of these modules."""
+    shown = set()
+    for module in pkgutil.walk_packages(msmeta.__path__, "msmeta."):
+        if module.name != "msmeta.__main__":
+            failed, attempted = doctest.testmod(importlib.import_module(module.name))
+            assert not failed, module.name
+            shown |= {module.name} if attempted else set()
+    assert {"msmeta.adaptation", "msmeta.comparison", "msmeta.modules", "msmeta.optimisers"} <= shown
 
 
 def test_readme_names_only_targets_and_files_that_exist():
