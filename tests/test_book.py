@@ -74,7 +74,7 @@ def test_builds_the_pages_with_the_papers_equation_numbers_and_nothing_remote(tm
     monkeypatch.setattr(build, "run_page", without_cells)
     monkeypatch.setattr(build, "run_notebook", run_one)
     page = build.build_book(book, tmp_path / "notebooks", "smoke", tmp_path)
-    html = {path.stem: path.read_text() for path in page.parent.rglob("*.html")}
+    html = {path.stem: path.read_text() for path in page.parent.glob("*.html")}
     documented = set(re.findall(r'<dt [^>]*id="msmeta\.(\w+)"', html["api"]))
     assert documented == set(msmeta.__all__)
     numbers = {stem: re.findall(r'<span class="eqno">\((\d+)\)', text) for stem, text in html.items()}
