@@ -212,8 +212,9 @@ def test_docstrings_become_fields_formulas_and_text():
     spec.loader.exec_module(docstrings)
     lines = DOCSTRING.splitlines()
     docstrings.rewrite(None, "class", "name", None, None, lines)
-    text = [r"Steps with \|g\|.", ":theta: a dict.", ":steps, window: as for ``MultiStep(*a)``; more of it."]
-    text += [":lr: a rate.", ":phi: another.", "::", "    A² = 1", r"Costs x\_t: nothing.", ">>> 1 + 1", "2"]
+    text = [r"Steps with \|g\|.", "**theta**", "    a dict.", "**steps, window**"]
+    text += ["    as for ``MultiStep(*a)``; more of it.", "**lr**", "    a rate.", "**phi**", "    another.", "::"]
+    text += ["    A² = 1", r"Costs x\_t: nothing.", ">>> 1 + 1", "2"]
     assert [line for line in lines if line] == text
 
 

@@ -2,13 +2,13 @@
 
 import re
 
-FIELDS = re.compile(r"(?:^|(?<=\. ))([a-z_]\w*(?:, [a-z_]\w*)*): ")
-"""Names of arguments or fields that a paragraph, or a sentence in it, is about: `theta: dict of tensors.`"""
+NAMES = re.compile(r"(?:^|(?<=\. ))([a-z_]\w*(?:, [a-z_]\w*)*): ")
+"""Arguments or fields that a paragraph, or a sentence in it, is about: `theta: dict of tensors.`"""
 
 
 def rewrite(app, what, name, obj, options, lines):
-    """Of each paragraph: a formula is set as it is, an argument's names are marked, all else is text."""
-    paragraphs = re.split(r"\n(?:\s*\n)+", "\n".join(lines).strip())
+    """Of each paragraph: formulas and examples stay as they are, arguments get entries of their own, all else is text."""
+    paragraphs = re.split(r"\n\s*\n", "\n".join(lines).strip())
     lines[:] = [line for paragraph in paragraphs for line in (*_paragraph(paragraph), "")]
 
 
@@ -18,20 +18,12 @@ def _paragraph(text):
         return rows
     if all(row.startswith("    ") for row in rows):
         return ["::", "", *rows]
-    text = re.sub(r"\n +", " ", text)  # the rest of an argument's text is indented
-    items = [" ".join(item.split()) for item in text.split("\n")] if FIELDS.match(text) else []
-    if not items:
-        return [_text(" ".join(text.split()))]
-    fields = []
-    for name, value in _fields(" ".join(items)):
-        fields.append(f":{name}: {_text(value)}")
-    return fields
-
-
-def _fields(text):
-    """Pairs of names and what is said of them."""
-    parts = FIELDS.split(text)[1:]
-    return zip(parts[::2], parts[1::2], strict=True)
+    text = " ".join(text.split())
+    if not NAMES.match(text):
+        return [_text(text)]
+    _, *parts = NAMES.split(text)
+    entries = zip(parts[::2], parts[1::2], strict=True)
+    return [line for names, said in entries for line in (f"**{names}**", f"    {_text(said.strip())}")]
 
 
 def _text(text):
