@@ -7,7 +7,7 @@ NAMES = re.compile(r"(?:^|(?<=\. ))([a-z_]\w*(?:, [a-z_]\w*)*): ")
 
 
 def rewrite(app, what, name, obj, options, lines):
-    """Of each paragraph: formulas and examples stay as they are, arguments get entries of their own, all else is text."""
+    """Formulas and examples stay as they are, arguments get entries of their own, all else is text."""
     paragraphs = re.split(r"\n\s*\n", "\n".join(lines).strip())
     lines[:] = [line for paragraph in paragraphs for line in (*_paragraph(paragraph), "")]
 
