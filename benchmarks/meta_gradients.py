@@ -46,7 +46,7 @@ from msmeta.experiments import few_shot
 from msmeta.experiments.few_shot.costs import uniform
 from msmeta.models import Conv4
 
-MINUTES = 20
+MINUTES = 40
 
 STEPS, TASKS = 8, 8
 APART = 1_000_000  # the numbers of one seed's batches from those of the next
