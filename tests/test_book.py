@@ -195,7 +195,7 @@ DOCSTRING = """Steps with |g|.
 
 theta: a dict. steps, window: as for `MultiStep(*a)`; more
     of it. lr: a rate.
-phi: another.
+steps: T.
 
     A² = 1
 
@@ -213,7 +213,7 @@ def test_docstrings_become_fields_formulas_and_text():
     lines = DOCSTRING.splitlines()
     docstrings.rewrite(None, "class", "name", None, None, lines)
     text = [r"Steps with \|g\|.", "**theta**", "    a dict.", "**steps, window**"]
-    text += ["    as for ``MultiStep(*a)``; more of it.", "**lr**", "    a rate.", "**phi**", "    another.", "::"]
+    text += ["    as for ``MultiStep(*a)``; more of it.", "**lr**", "    a rate.", "**steps**", r"    \T.", "::"]
     text += ["    A² = 1", r"Costs x\_t: nothing.", ">>> 1 + 1", "2"]
     assert [line for line in lines if line] == text
 

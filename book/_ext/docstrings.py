@@ -27,9 +27,11 @@ def _paragraph(text):
 
 
 def _text(text):
-    """Code in double backticks; what would be markup elsewhere is escaped."""
+    """Code in double backticks; what would be markup elsewhere is escaped, as the `T.` that would number a list."""
+    number = re.compile(r"^(?=\w\.(?:\s|$))")
     code = re.split(r"`([^`]+)`", text)
-    return "".join(f"``{part}``" if i % 2 else re.sub(r"([\\*_|])", r"\\\1", part) for i, part in enumerate(code))
+    escaped = [f"``{part}``" if i % 2 else re.sub(r"([\\*_|])", r"\\\1", part) for i, part in enumerate(code)]
+    return number.sub(r"\\", "".join(escaped))
 
 
 def setup(app):
