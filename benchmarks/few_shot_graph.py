@@ -62,7 +62,7 @@ def first_gradient(config, theta: Params, images: data.Images, sampler: EpisodeS
 
 
 def difference(found: Params, exact: Params) -> dict[str, float]:
-    """Cosine with float32's meta-gradient, and length of the difference as a share of its length."""
+    """Cosine with the exact meta-gradient, and length of the difference as a share of its length."""
     length = task_dot(exact, exact, 0).sqrt()
     apart = {name: found[name] - exact[name] for name in exact}
     cosine = task_dot(found, exact, 0) / (length * task_dot(found, found, 0).sqrt())

@@ -13,6 +13,7 @@ import statistics
 from dataclasses import replace
 
 import torch
+from few_shot_graph import difference
 
 from msmeta import data, machine, runs
 from msmeta.bilevel import Params
@@ -60,9 +61,8 @@ class Comparison:
     def error(self, theta: Params, batch: int) -> float:
         """Of the meta-gradient in float32, relative to the length of float64's."""
         wide = self.gradient({name: value.double() for name, value in theta.items()}, batch)
-        narrow = self.gradient(theta, batch)
-        apart = sum((narrow[name] - wide[name]).square().sum() for name in wide)
-        return (apart / sum(value.square().sum() for value in wide.values())).sqrt().item()
+        narrow = {name: value.double() for name, value in self.gradient(theta, batch).items()}
+        return difference(narrow, wide)["relative_difference"]
 
 
 def measure(window: int, given: argparse.Namespace, images: data.Images) -> dict:

@@ -6,7 +6,6 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from torch.autograd import Function
 from msmeta import machine
 from msmeta.bilevel import Bilevel, MetaGradient, Params, evaluate
 from msmeta.errors import ConfigError, DivergedError, UserError
+from msmeta.modules import random_numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -206,14 +206,6 @@ def cosine(a: Tensor, b: Tensor) -> float:
 def device_of(theta: Params) -> torch.device:
     first = next(iter(theta.values()), None) if isinstance(theta, Mapping) else None
     return first.device if isinstance(first, Tensor) else torch.device("cpu")
-
-
-@contextmanager
-def random_numbers(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's generators begin at this seed inside, and are afterwards as they were."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def _named(estimators: Mapping[str, Estimator] | Iterable[Estimator]) -> dict[str, Estimator]:

@@ -108,11 +108,18 @@ def _plain_operations(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def random_numbers(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's generators begin at this seed inside, and are afterwards as they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
 def _random_numbers(module: nn.Module, seed: int | None, device: torch.device) -> Iterator[None]:
     """Those of a seed, with torch's generators left as they were; without one none may be drawn."""
     if seed is not None:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
+        with random_numbers(seed, device):
             yield
         return
     before = _generators(device)

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from msmeta.bilevel import Bilevel, DynamicsLike, Params
-from msmeta.comparison import Problem, cases, cosine, device_of, flat, interval, mean_ci, random_numbers
+from msmeta.comparison import Problem, cases, cosine, device_of, flat, interval, mean_ci
 from msmeta.dynamics import whole
 from msmeta.errors import ConfigError, DivergedError
 from msmeta.estimators import MultiStep
+from msmeta.modules import random_numbers
 
 Windows = tuple[int, ...]
 
