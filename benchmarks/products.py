@@ -5,15 +5,19 @@
 The problems of meta_gradients.py, with T inner steps and parameters as initialised and after some iterations of exact
 MAML, for an inner SGD with and without momentum. Each seed has its own initialisation, its own training and its own
 tasks. Writes, for each estimator, gradients and products counted, and the cosine and the ratio of lengths of each seed,
-to results/meta-gradients/PROBLEM-T.json; no times, so that other work on the machine does no harm.
+to results/meta-gradients/PROBLEM-T.json; no times, so that other work on the machine does no harm. A call that was cut
+off is gone on with, by the same command at the same commit: each panel (a stage and an inner SGD) is kept.
 """
 
 import argparse
+import json
 import statistics
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from meta_gradients import DYNAMICS, PROBLEMS, TASKS, stages
+from meta_gradients import DYNAMICS, PROBLEMS, TASKS, Stage, stages
 
 from msmeta import (
     SGD,
@@ -28,7 +32,6 @@ from msmeta import (
     Perturbed,
     Truncated,
     compare,
-    machine,
     runs,
 )
 from msmeta.comparison import Estimator
@@ -66,24 +69,35 @@ def estimators(dynamics: SGD, steps: int) -> list[tuple[dict[str, Any], Estimato
     return found
 
 
-def measure(name: str, steps: int, seeds: int) -> list[dict[str, Any]]:
-    """A row for each stage, inner optimiser and estimator; the values of all seeds in it."""
-    rows, exact = [], MultiStep(DYNAMICS[name][0], steps)
-    trained = [list(stages(PROBLEMS[name](seed), exact, TRAINED[name])) for seed in range(seeds)]
-    for at in zip(*trained, strict=True):
-        iterations, thetas = at[0][0], [theta for _, _, theta, _ in at]
-        for dynamics in DYNAMICS[name]:
-            settings, given = zip(*estimators(dynamics, steps), strict=True)
-            found = compare(
-                lambda seed, at=at: at[seed][3](1), thetas, dict(zip(map(str, settings), given, strict=True))
-            )
-            for own, row in zip(settings, found.rows, strict=True):
-                common = {"iterations": iterations, "momentum": dynamics.momentum, **own}
-                if row.cosine:
-                    common |= {"gradients": statistics.fmean(row.gradients), "products": statistics.fmean(row.products)}
-                rows.append({**common, "cosine": list(row.cosine), "norm_ratio": list(row.norm_ratio)})
-            print(f"{name}, T = {steps}, {iterations} meta-iterations, {dynamics}: done", flush=True)
+def panel(at: Sequence[Stage], dynamics: SGD, steps: int) -> list[dict[str, Any]]:
+    """A row for each estimator at one stage, which is given for each seed; the values of all seeds in it."""
+    settings, given = zip(*estimators(dynamics, steps), strict=True)
+    named, thetas = dict(zip(map(str, settings), given, strict=True)), [theta for _, _, theta, _ in at]
+    rows = []
+    for own, row in zip(settings, compare(lambda seed: at[seed][3](1), thetas, named, costs=False).rows, strict=True):
+        common = {"iterations": at[0][0], "momentum": dynamics.momentum, **own}
+        if row.cosine:
+            common |= {"gradients": statistics.fmean(row.gradients), "products": statistics.fmean(row.products)}
+        rows.append({**common, "cosine": list(row.cosine), "norm_ratio": list(row.norm_ratio)})
     return rows
+
+
+def measure(config: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+    """The rows of all panels, which are kept at `path`; those that an earlier call has left there are not repeated."""
+    name, steps = config["problem"], config["steps"]
+    kept = {"config": config, "commit": runs.provenance(torch.device("cpu"))["commit"], "panels": {}}
+    if path.exists() and (found := json.loads(path.read_text())) | {"panels": {}} == kept:
+        kept = found
+    exact = MultiStep(DYNAMICS[name][0], steps)
+    trained = [stages(PROBLEMS[name](seed), exact, config["trained"]) for seed in range(config["seeds"])]
+    for at in zip(*trained, strict=True):
+        for dynamics in DYNAMICS[name]:
+            where = f"{name}, T = {steps}, {at[0][0]} meta-iterations, {dynamics}"
+            if where not in kept["panels"]:
+                kept["panels"][where] = panel(at, dynamics, steps)
+                runs.write_json(path, kept)
+            print(f"{where}: done", flush=True)
+    return [row for rows in kept["panels"].values() for row in rows]
 
 
 def main() -> None:
@@ -91,11 +105,13 @@ def main() -> None:
     parser.add_argument("problem", choices=PROBLEMS)
     parser.add_argument("--steps", type=int, choices=(8, 16, 64), default=8)
     parser.add_argument("--seeds", type=int, default=6)
-    measurement = runs.Measurement(parser.parse_args(), True, machine.Watch())
-    given = measurement.options
-    rows = measure(given.problem, given.steps, given.seeds)
-    config = {**vars(given), "tasks": TASKS, "trained": TRAINED[given.problem]}
-    measurement.save(f"meta-gradients/{given.problem}-{given.steps}.json", config, rows, torch.device("cpu"))
+    given = parser.parse_args()
+    config = {**vars(given), "tasks": TASKS, "trained": list(TRAINED[given.problem])}
+    name = f"{given.problem}-{given.steps}.json"
+    unfinished = runs.results_root() / "checkpoints" / f"products-{name}"
+    rows = measure(config, unfinished)
+    runs.save_measurement(f"meta-gradients/{name}", config, rows, torch.device("cpu"))
+    unfinished.unlink()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 from few_shot_graph import difference
 
-from msmeta import data, machine, runs
+from msmeta import data, runs
 from msmeta.bilevel import Params
 from msmeta.data import EpisodeSampler
 from msmeta.errors import script
@@ -26,8 +26,8 @@ MINUTES = 20
 EPISODES = 200
 
 
-class Comparison:
-    """Both types side by side, for one config."""
+class BothTypes:
+    """Meta-gradients, trainings and accuracies in float32 and in float64, for one config."""
 
     def __init__(self, config: FewShotConfig, images: data.Images) -> None:
         self.config, self.images = config, images
@@ -71,7 +71,7 @@ def measure(window: int, given: argparse.Namespace, images: data.Images) -> dict
     for seed in range(given.seeds):
         named = ("cpu", given.dataset, given.way, 1, "multistep", window)
         config = few_shot.preset_config(*named, seed=seed, evaluate_on="validation")
-        both = Comparison(config, images)
+        both = BothTypes(config, images)
         narrow = both.trained(torch.float32, given.iterations)
         accuracies["float32"].append(both.accuracy(narrow))
         accuracies["float64"].append(both.accuracy(both.trained(torch.float64, given.iterations)))
@@ -90,11 +90,10 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=150)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--batches", type=int, default=20)
-    measurement = runs.Measurement(parser.parse_args(), True, machine.Watch())
-    given = measurement.options
+    given = parser.parse_args()
     images = data.load(given.dataset, torch.device("cpu"))
     rows = [measure(window, given, images) for window in given.windows]
-    measurement.save("benchmarks/rounding.json", vars(given), rows, torch.device("cpu"))
+    runs.save_measurement("benchmarks/rounding.json", vars(given), rows, torch.device("cpu"))
 
 
 if __name__ == "__main__":

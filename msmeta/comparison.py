@@ -36,7 +36,7 @@ class Row:
     such a gradient, Hessian-vector products. Both are counted as they happen. cosine, norm_ratio: of the meta-gradient
     with the reference's, and of its length with that one's. seconds: of a call after one that warms up. bytes: the most
     by which memory grew, on a GPU as torch allocates it; elsewhere of tensors alive at one time, between operations.
-    failure: the first one, in a line, where a case has no answer.
+    Without `costs` there are none of these two. failure: the first one, in a line, where a case has no answer.
     """
 
     estimator: str
@@ -87,22 +87,32 @@ class Comparison:
         return [{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(row).items()} for row in self.rows]
 
     def plot(self) -> Figure:
-        """Cosine against time and against memory, with 95 % intervals. Raises UserError where matplotlib is missing."""
+        """Cosine against time and against memory, without `costs` against products, with 95 % intervals.
+
+        Raises UserError where matplotlib is missing.
+        """
         try:
-            from matplotlib import pyplot
+            from matplotlib import pyplot, ticker
         except ImportError as error:
             raise UserError("plot() needs matplotlib: pip install matplotlib") from error
-        figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
-        pyplot.close(figure)  # a notebook shows it once, as the cell's value
         shown = [row for row in self.rows if row.cosine]
-        for axis, column, label, scale in zip(
-            axes, ("seconds", "bytes"), ("time (ms)", "peak memory (MB)"), (1e3, 1e-6), strict=True
-        ):
+        columns = [("seconds", "time (ms)", 1e3), ("bytes", "peak memory (MB)", 1e-6)]
+        if not any(row.seconds for row in shown):
+            columns = [("products", "products", 1)]
+        width = 2 + 3.5 * len(columns)
+        figure, axes = pyplot.subplots(1, len(columns), figsize=(width, 3.8), sharey=True, layout="constrained")
+        pyplot.close(figure)  # a notebook shows it once, as the cell's value
+        axes = [axes] if len(columns) == 1 else axes
+        for axis, (column, label, scale) in zip(axes, columns, strict=True):
             for row, marker in zip(shown, itertools.cycle("os^vDPX*")):  # noqa: B905
                 (x, half), (y, half_y) = row.mean(column), row.mean("cosine")
                 bars = {"xerr": scale * (half or 0), "yerr": half_y or 0}
                 axis.errorbar(scale * x, y, fmt=marker, label=row.estimator, **bars)
-            axis.set(xscale="log", xlabel=label)
+            axis.set_xlabel(label)
+            means = [row.mean(column)[0] for row in shown]
+            if max(means) > 10 * min(means) > 0:  # else the labels of a logarithmic axis would overlap
+                axis.set_xscale("log")
+                axis.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
         axes[0].set_ylabel(f"cosine with {self.reference}")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right")
         return figure
@@ -113,18 +123,20 @@ def compare(
     thetas: Params | Iterable[Params],
     estimators: Mapping[str, Estimator] | Iterable[Estimator],
     reference: str | None = None,
+    costs: bool = True,
 ) -> Comparison:
     """Every estimator on every case, with what it costs: a `Comparison`, to print.
 
     thetas: one θ or several. problem: a `Bilevel`; or a function that draws the one of a number, so that the case of
     thetas[i] is problem(i), and `[theta] * 16` compares on 16 draws. estimators: by name, or a list, which are then
     named by what they are; any `(problem, theta) -> MetaGradient` will do. reference: whose meta-gradient is the exact
-    one; the first one's where None.
+    one; the first one's where None. costs: whether seconds and bytes are measured; without them other work on the
+    machine does no harm.
 
-    Each case calls each estimator twice: to count, and to time it. All of them see the same random numbers; torch's
-    generators are left as they were. Time it on an idle machine. An estimator that refuses the problem or diverges has
-    its line in the table and no numbers. Raises ConfigError and DivergedError where the reference does so, and where
-    its meta-gradient is zero.
+    Each case calls each estimator twice: to count, and to time it; without `costs` once. All of them see the same
+    random numbers; torch's generators are left as they were. Time it on an idle machine. An estimator that refuses the
+    problem or diverges has its line in the table and no numbers. Raises ConfigError and DivergedError where the
+    reference does so, and where its meta-gradient is zero.
 
     >>> from msmeta import SGD, FirstOrder, MultiStep
     >>> problem = Bilevel(lambda theta: theta, lambda phi, theta, t: phi["w"] ** 4 / 4, lambda phi, theta: phi["w"])
@@ -141,7 +153,7 @@ def compare(
         exact = None
         for name in sorted(named, key=lambda name: name != reference):
             try:
-                found = _measure(named[name], drawn, theta, number)
+                found = _measure(named[name], drawn, theta, number, costs)
                 grad = flat(found.pop("out"), theta)
                 exact = grad if name == reference else exact
                 alike = {"cosine": cosine(grad, exact), "norm_ratio": (grad.norm() / exact.norm()).item()}
@@ -237,11 +249,15 @@ def _name(estimator: Estimator) -> str:
     return f"{type(estimator).__name__}({inside})" if inside else type(estimator).__name__
 
 
-def _measure(estimator: Estimator, problem: Bilevel, theta: Params, seed: int) -> dict[str, Any]:
+def _measure(estimator: Estimator, problem: Bilevel, theta: Params, seed: int, costs: bool) -> dict[str, Any]:
     """What a call returns, as `out`, and what it costs."""
     counts, device = _Counts(), device_of(theta)
+    counted = _counted(problem, counts)
+    if not costs:
+        with random_numbers(seed, device):
+            return {"out": estimator(counted, theta), "gradients": counts.gradients, "products": counts.products}
     with random_numbers(seed, device):
-        used = machine.bytes_used(lambda: estimator(_counted(problem, counts), theta), device)
+        used = machine.bytes_used(lambda: estimator(counted, theta), device)
     with random_numbers(seed, device):
         start = time.perf_counter()
         out = estimator(problem, theta)

@@ -203,7 +203,7 @@ def hash_of_tensors(tensors: dict[str, torch.Tensor]) -> str:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a benchmark measures, from its start to the stored file; not stored where others kept the machine busy.
+    """What a benchmark times, from its start to the stored file; not stored where others kept the machine busy.
 
     options: of the command line. anyway: whether it is stored all the same, and says so.
     """
@@ -232,17 +232,11 @@ class Measurement:
         return measurement
 
     def save(self, name: str, config: dict[str, Any], metrics: Any, device: torch.device, **more: Any) -> None:
-        """Writes what was measured to `name` in the results folder, whole or not at all.
-
-        Raises UserError, and leaves an older file alone, where the machine was not idle.
-        """
+        """As `save_measurement`, with what others did; raises UserError, and leaves an older file alone, where the
+        machine was not idle."""
         others = self.watch.end()
         self._check("meanwhile, so nothing is stored")
-        path, seen = results_root() / name, {"others": others, "load": self.watch.load}
-        measured = {"config": config, **more, "metrics": metrics, "provenance": {**provenance(device), **seen}}
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(measured, indent=1) + "\n")
-        print(f"result: {path}")
+        save_measurement(name, config, metrics, device, {"others": others, "load": self.watch.load}, **more)
 
     def _check(self, when: str) -> None:
         cores = self.watch.cores
@@ -251,6 +245,29 @@ class Measurement:
                 f"other processes took {cores:.2f} of {os.cpu_count()} cores {when} (load {self.watch.load:.2f}): "
                 "measure on an idle machine, or with --anyway, which the result will say"
             )
+
+
+def save_measurement(
+    name: str,
+    config: dict[str, Any],
+    metrics: Any,
+    device: torch.device,
+    seen: dict[str, Any] | None = None,
+    **more: Any,
+) -> None:
+    """Writes what was measured to `name` in the results folder, whole or not at all, and says where.
+
+    seen: goes into the provenance, as what else the machine did while something was timed.
+    """
+    where = {**provenance(device), **(seen or {})}
+    write_json(results_root() / name, {"config": config, **more, "metrics": metrics, "provenance": where})
+    print(f"result: {results_root() / name}")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1) + "\n")
 
 
 @contextmanager

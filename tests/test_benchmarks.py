@@ -277,9 +277,24 @@ def test_estimators_are_compared_with_the_exact_meta_gradient(run):
     assert -1 < random["cosine"] < windows["cosine"] < 1
 
 
-def test_estimators_are_compared_at_the_products_that_they_take(run, monkeypatch):
-    monkeypatch.setitem(products.DYNAMICS, "quadratic", (SGD(0.1),))
+def test_estimators_are_compared_at_the_products_that_they_take(run, monkeypatch, tmp_path):
+    """In two calls, the first of which is cut off in the second panel."""
+    monkeypatch.setitem(products.DYNAMICS, "quadratic", (SGD(0.1), SGD(0.1, 0.5)))
+    panel, measured = products.panel, []
+
+    def interrupted(at, dynamics, steps):
+        measured.append(dynamics.momentum)
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        return panel(at, dynamics, steps)
+
+    monkeypatch.setattr(products, "panel", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(products, "quadratic", "--seeds", 1)
     result = run(products, "quadratic", "--seeds", 1)
+    assert measured == [0.0, 0.5, 0.5] and not list((tmp_path / "checkpoints").iterdir())
+    assert "others" not in result["provenance"]  # nothing is timed
+    result["metrics"] = [row for row in result["metrics"] if row["momentum"] == 0]
 
     def of(estimator, **own):
         wanted = {"estimator": estimator, **own}

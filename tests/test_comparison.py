@@ -1,11 +1,13 @@
 """Estimators side by side: what is counted, what it is held against, and what the table says."""
 
+import itertools
 import json
 import subprocess
 import sys
 
 import pytest
 import torch
+from matplotlib.text import Text
 from problems import F64, maml, meta_network, relative_error, start
 
 from msmeta import (
@@ -31,7 +33,7 @@ from msmeta import (
     compare,
 )
 from msmeta.bilevel import task_dot
-from msmeta.comparison import _counted, _Counts
+from msmeta.comparison import Comparison, Row, _counted, _Counts
 from msmeta.statistics import mean_ci
 
 PLAIN = SGD(0.1)
@@ -89,6 +91,23 @@ def test_an_inner_loss_without_second_derivatives_has_no_products():
     linear = Bilevel(lambda th: th, lambda phi, th, t: phi["w"].sum(), lambda phi, th: phi["w"].square().sum())
     row = compare(linear, {"w": torch.ones(2)}, [MultiStep(PLAIN, 4)])["MultiStep"]
     assert (row.gradients, row.products) == ((4,), (0,))
+
+
+def test_without_costs_each_estimator_is_called_once_and_the_plot_is_over_products():
+    problem, theta = maml()
+    calls = []
+
+    def estimator(problem, theta):
+        calls.append(theta)
+        return FirstOrder(PLAIN, 4)(problem, theta)
+
+    found = compare(problem, [theta] * 2, {"exact": MultiStep(PLAIN, 4), "own": estimator}, costs=False)
+    whole = compare(problem, [theta] * 2, {"exact": MultiStep(PLAIN, 4), "own": FirstOrder(PLAIN, 4)})
+    assert len(calls) == 2 and found["own"].seconds == found["own"].bytes == ()
+    assert found["own"].cosine == whole["own"].cosine and found["exact"].products == whole["exact"].products
+    assert found["own"]._line().endswith("| - | -")
+    (axis,) = found.plot().axes
+    assert [container.lines[0].get_xdata()[0] for container in axis.containers] == [4, 0]
 
 
 def test_each_theta_has_the_problem_of_its_number():
@@ -227,6 +246,18 @@ def test_the_plot_has_a_point_for_each_estimator_with_numbers(monkeypatch):
     monkeypatch.delattr("matplotlib.pyplot")
     with pytest.raises(UserError, match="plot.. needs matplotlib"):
         found.plot()
+
+
+@pytest.mark.parametrize("most", [0.012, 0.019, 0.09, 0.11, 9.0])
+def test_labels_of_ticks_are_apart(most):
+    rows = [Row(str(s), (8,), (8,), (1.0,), (1.0,), (s,), (int(1e8 * s),)) for s in (0.01, most)]
+    figure = Comparison(tuple(rows), "0.01", 1).plot()
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        labels = [label for label in axis.get_xticklabels() + axis.get_xticklabels(minor=True) if label.get_text()]
+        boxes = sorted((box for box in map(Text.get_window_extent, labels)), key=lambda box: box.x0)
+        inside = [box for box in boxes if axis.bbox.x0 <= (box.x0 + box.x1) / 2 <= axis.bbox.x1]
+        assert len(inside) > 1 and all(a.x1 < b.x0 for a, b in itertools.pairwise(inside))
 
 
 def test_the_package_is_imported_without_what_tables_and_figures_need():

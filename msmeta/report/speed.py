@@ -159,8 +159,7 @@ def rounding_table() -> str:
     iterations, seeds = result["config"]["iterations"], result["config"]["seeds"]
     heads = ["Method", "median error", "largest error", f"accuracy after {iterations} iterations, {seeds} seeds"]
     work = f"{data.find(result['config']['dataset']).title}, {result['config']['way']}-way 1-shot."
-    where = {name: value for name, value in result["provenance"].items() if name != "others"}  # nothing is timed
-    return f"{work} {measured_with({**result, 'provenance': where})}\n\n{markdown(heads, rows)}"
+    return f"{work} {measured_with(result)}\n\n{markdown(heads, rows)}"
 
 
 def graph_table() -> str:
