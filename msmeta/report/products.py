@@ -6,9 +6,16 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
 
-from msmeta import statistics
+from msmeta import runs, statistics
+from msmeta.dynamics import partition
+from msmeta.experiments import sweep
+from msmeta.experiments.few_shot import FewShotConfig
+from msmeta.report import tables, tuning
+from msmeta.report.few_shot_time import points
+from msmeta.report.frame import FEW_SHOT, stored
 from msmeta.report.gradients import GRADIENT_PROBLEMS, OTHERS
 from msmeta.report.style import BLIND_SAFE, COLOURS, Result, find_benchmark, legend_below, panels, styled, table_of
 
@@ -126,3 +133,47 @@ def table(results: Mapping[tuple[str, int], Result]) -> str:
         rows.append(" | ".join(map(str, [*place, *cosines, winner])))
     head = "Problem | T | Meta-iterations | Momentum | Products | Windows | Lazy Hessian | Truncated | Nearer"
     return table_of(head, rows)
+
+
+def trained() -> str:
+    """Accuracies after trainings with as many products (results/sweeps/products.yaml), in Markdown: those on test
+    classes, then the inner rates that were tried before; and in words what is not run, with the command."""
+    command, path = "`msmeta sweep results/sweeps/products.yaml`", runs.results_root() / "sweeps" / "products.yaml"
+    parts = sweep.read_parts(path).values() if path.exists() else ([], [])
+    tried, final = (_made(part, f"few-shot{kind}") for part, kind in zip(parts, ("-tuning", ""), strict=True))
+    asked = sum(map(len, parts))
+    missing = asked - len(tried) - len(final)
+    told = [f"{missing} of its {asked} runs are not run: {command}."] if missing else []
+    if final.empty and tried.empty:
+        return f"Not run: {command}."
+    shown = []
+    if not final.empty:
+        windows = final[final["estimator"] == "multistep"]
+        columns = {
+            "Method": "{label}", "products": tables.of_config(_products), "inner rate": "{lr:g}",
+            "meta-iterations": "{iterations:,}", "seeds": lambda seeds: tables.listed(seeds["seed"]),
+            "accuracy (%)": tables.accuracy_text,
+            "less windows (points)": lambda seeds: (
+                "-"
+                if seeds["estimator"].iloc[0] == "multistep"
+                else tables.difference_text(tables.difference(seeds, windows))
+            ),
+        }  # fmt: skip
+        shown.append(
+            f"{final['title'].iloc[0]}, {final['setting'].iloc[0]}.\n\n{tables.table(tables.cells(final), columns)}"
+        )
+    if not tried.empty:
+        grids = [tuning.Grid.of(own, points) for _, own in tried.groupby("label", sort=False)]
+        shown.append(f"On held-out classes:\n\n{tuning.table(FEW_SHOT, grids, 'iterations')}")
+    return "\n\n".join([*shown, *told])
+
+
+def _made(part: list[FewShotConfig], kind: str) -> pd.DataFrame:
+    """The runs of a part of a sweep that are stored."""
+    found, asked = stored(FEW_SHOT, kind), set(map(tuning.key_of, part))
+    return found.loc[[tuning.key_of(config) in asked for config in found["config"]]]
+
+
+def _products(config: FewShotConfig) -> int:
+    """Hessian-vector products of a task and meta-iteration."""
+    return config.depth if config.estimator == "truncated" else len(partition(config.steps, config.window))

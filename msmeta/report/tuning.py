@@ -127,7 +127,7 @@ def grids(
     """All that was tuned, less what `protocol.yaml` alone asks for. place: of a row, what runs of a grid share."""
     found = stored(experiment, f"{experiment.kind}-tuning", **wanted)
     elsewhere = _asked("protocol") - _asked(but="protocol")
-    found = found.loc[[_key(config) not in elsewhere for config in found["config"]]]
+    found = found.loc[[key_of(config) not in elsewhere for config in found["config"]]]
     keys = pd.Series([place(run) for run in found.itertuples()], index=found.index, dtype=object)
     return [Grid.of(own, points) for _, own in found.groupby(keys, sort=False)]
 
@@ -136,7 +136,7 @@ def of_sweep(experiment: Experiment, name: str, points: Callable[[Any], Points])
     """The runs of `results/sweeps/NAME.yaml` that were made, and in words what is missing, with the command."""
     asked, command = _asked(name), f"`msmeta sweep results/sweeps/{name}.yaml`"
     found = stored(experiment, f"{experiment.kind}-tuning")
-    found = found.loc[[_key(config) in asked for config in found["config"]]]
+    found = found.loc[[key_of(config) in asked for config in found["config"]]]
     if found.empty:
         return None, f"Not run: {command}."
     missing = len(asked) - len(found)
@@ -146,11 +146,11 @@ def of_sweep(experiment: Experiment, name: str, points: Callable[[Any], Points])
 def _asked(name: str = "*", but: str | None = None) -> set[tuple[Any, ...]]:
     """The runs that the sweep files of this name ask for."""
     paths = sorted((runs.results_root() / "sweeps").glob(f"{name}.yaml"))
-    return {_key(config) for path in paths if path.stem != but for config in sweep.read_spec(path)}
+    return {key_of(config) for path in paths if path.stem != but for config in sweep.read_spec(path)}
 
 
-def _key(config: Any) -> tuple[Any, ...]:
-    """Of what a run is: a preset may since have other points of the curve, or another number of episodes."""
+def key_of(config: Any) -> tuple[Any, ...]:
+    """Of which run it is: a preset may since have other points of the curve, or another number of episodes."""
     length = getattr(config, "iterations", None) or config.epochs
     return type(config), length, config.evaluate_on, *_values(config)
 

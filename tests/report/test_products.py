@@ -3,8 +3,11 @@
 import json
 
 import pytest
+import yaml
+from stored_runs import cell
 
-from msmeta import report
+from msmeta import report, runs
+from msmeta.experiments import sweep
 
 COSINES = {"multistep": 0.9, "lazy-hessian": 0.8, "truncated": 0.6, "binomial": 0.7}
 
@@ -79,3 +82,36 @@ def test_the_table_says_which_is_nearer_at_equal_products(results):
     assert "| quadratic | 64 | 0 | 0.9 | 16 | 0.90 ±0.02 | 0.80 ±0.02 | 0.60 ±0.02 | windows |" in lines
     assert "| quadratic | 8 | 0 | 0.0 | 2 | 0.50 (no interval) | 0.80 ±0.02 | 0.60 ±0.02 | undecided |" in lines
     assert len(lines) == 2 + 2 * 2 * 3
+
+
+SWEEP = {"preset": "cpu", "dataset": "omniglot", "way": 5, "shot": 1, "iterations": 100, "parts": [
+    {"name": "rates", "evaluate_on": "validation", "runs": [{"estimator": "truncated", "depth": 2, "lr": [0.1, 0.2]}]},
+    {"name": "final", "seed": [0, 1], "runs": [
+        {"estimator": "multistep", "window": 4, "lr": 0.1}, {"estimator": "truncated", "depth": 2, "lr": 0.2}]},
+]}  # fmt: skip
+
+
+def test_trainings_with_as_many_products_stand_side_by_side(store, tmp_path):
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "products.yaml").write_text(yaml.safe_dump(SWEEP))
+    assert report.products.trained() == "Not run: `msmeta sweep results/sweeps/products.yaml`."
+    rates, final = sweep.read_parts(tmp_path / "sweeps" / "products.yaml").values()
+
+    def result(config, right):
+        kind = "few-shot-tuning" if config.evaluate_on == "validation" else "few-shot"
+        metrics = {"iterations": 100, "accuracy": right / 3, "right_answers": [right] * 4, "answers_per_episode": 300}
+        return {
+            "kind": kind, "config": runs.plain(config), "metrics": metrics, "data": {"title": "Omniglot", "hash": "0"},
+            "log": {}, "curve": {"iteration": []}, "provenance": {"device": "a processor", "commit": None},
+        }  # fmt: skip
+
+    store(*(result(config, 240 + 30 * config.lr) for config in rates))
+    text = report.products.trained()
+    assert cell(text.partition("\n\n")[2], "Truncated (2)", "best, and where in its grid").startswith("inner rate 0.2")
+    assert text.endswith("4 of its 6 runs are not run: `msmeta sweep results/sweeps/products.yaml`.")
+    store(*(result(config, 270 - 3 * config.depth - 6 * config.seed) for config in final))
+    table = report.products.trained().partition("\n\n")[2]
+    assert cell(table, "Multi-step (4)", "products") == cell(table, "Truncated (2)", "products") == "2"
+    assert cell(table, "Truncated (2)", "accuracy (%)").startswith("87.00 ±")
+    assert cell(table, "Truncated (2)", "less windows (points)") == "-1.00 ±0.00, p < 0.001"
+    assert "not run" not in report.products.trained()
