@@ -23,8 +23,8 @@ class Conv4:
     2x2 max-pooling and a flattened last map (84x84 images). precision: one of PRECISIONS; with `bf16` the convolutions'
     operands are bfloat16, parameters, batch norm's statistics, head and losses stay as they are.
 
-    Batch norm uses the batch's own statistics, in training and at test time ("transductive", as in MAML's code). The
-    convolutions have no bias: the batch norm that follows would cancel it.
+    Batch norm uses the batch's own statistics, in training and at test time ("transductive", as in MAML's code), unless
+    it is given others. The convolutions have no bias: the batch norm that follows would cancel it.
 
     Tasks lie in the channel dimension, (n, tasks * C, H, W) with groups = tasks. There batch norm over channels is per
     task by construction, so its second derivatives are right, which under torch.func.vmap they are not.
@@ -56,11 +56,21 @@ class Conv4:
         """Inputs of the linear head."""
         return self.filters * (self.size // 2**BLOCKS) ** 2 if self.pool else self.filters
 
-    def __call__(self, params: Params, x: Tensor) -> Tensor:
+    def statistics(self, tasks: int, like: Tensor) -> Params:
+        """Room for batch norm's statistics: the mean (tasks, filters) and variance of each block's channels."""
+        names = [f"norm{block}.{kind}" for block in range(1, BLOCKS + 1) for kind in ("mean", "variance")]
+        return {name: like.new_zeros(tasks, self.filters) for name in names}
+
+    def __call__(self, params: Params, x: Tensor, statistics: Params | None = None, training: bool = True) -> Tensor:
         """Logits: x (n, C, H, W) -> (n, way); or with a task dimension on params and x, (tasks, n, C, H, W) ->
-        (tasks, n, way)."""
+        (tasks, n, way).
+
+        statistics: of batch norm, with a task dimension. If `training` they become the batch's mean and unbiased
+        variance, in place; else they are used instead of the batch's.
+        """
         if x.dim() == 4:
-            return self({name: value.unsqueeze(0) for name, value in params.items()}, x.unsqueeze(0)).squeeze(0)
+            alone = {name: value.unsqueeze(0) for name, value in params.items()}
+            return self(alone, x.unsqueeze(0), statistics, training).squeeze(0)
         tasks, n = x.shape[:2]
         x = laid_out(x.transpose(0, 1).flatten(1, 2))  # (n, tasks * C, H, W)
         low = torch.bfloat16 if self.precision == "bf16" else x.dtype
@@ -68,7 +78,10 @@ class Conv4:
         for block in range(1, BLOCKS + 1):
             x = conv2d(x.to(low), params[f"conv{block}.weight"].flatten(0, 1).to(low), stride, 1, groups=tasks)
             scale, shift = params[f"norm{block}.weight"].flatten(), params[f"norm{block}.bias"].flatten()
-            x = relu_(batch_norm(x, scale, shift))
+            known = None
+            if statistics is not None:
+                known = statistics[f"norm{block}.mean"].view(-1), statistics[f"norm{block}.variance"].view(-1)
+            x = relu_(batch_norm(x, scale, shift, known, training, momentum=1.0))
             if self.pool:
                 x = F.max_pool2d(x, 2)
         x = x if self.pool else x.mean((2, 3))

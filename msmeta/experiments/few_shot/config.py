@@ -82,6 +82,9 @@ META_SCHEDULES: dict[str, Callable[[float], float]] = {
 TRAIN_SPLIT = {"test": "train", "validation": "tune"}
 """Split to train on, by `evaluate_on`."""
 
+NORMS = ("transductive", "support", "running")
+"""Whose statistics batch norm has for the query images of a test: `at_test.query_logits`."""
+
 RGB = ("miniimagenet", "cifar-fs")
 """Data sets with the protocol of miniImageNet; the others have Omniglot's."""
 
@@ -102,6 +105,13 @@ class FewShotConfig(Config):
         Field(description="Images of a class in each inner step's minibatch, in turn from all of a task's (Reptile)."),
     ] = None
     test_steps: Annotated[Count | None, Field(description="Inner steps at test time; else those of training.")] = None
+    test_norm: Annotated[
+        Literal[NORMS],
+        Field(
+            description="Batch norm's statistics for query images at test time: theirs, the support images', or means "
+            "over training tasks' support images."
+        ),
+    ] = "transductive"
     depth: Annotated[
         int,
         Field(ge=0, le=10_000, description="Last steps of `truncated`; second derivatives in a term of `binomial`."),
@@ -142,8 +152,8 @@ class FewShotConfig(Config):
 
     OWN = {"window": ("multistep", "lazy-hessian"), "depth": ("truncated", "binomial")}
     UNTIMED = Config.UNTIMED | {
-        "test_steps", "proximal", "damping", "meta_schedule", "iterations", "train_seconds", "select_every",
-        "test_episodes", "curve_episodes", "curve_every",
+        "test_steps", "test_norm", "proximal", "damping", "meta_schedule", "iterations", "train_seconds",
+        "select_every", "test_episodes", "curve_episodes", "curve_every",
     }  # fmt: skip
 
     def __post_init__(self) -> None:

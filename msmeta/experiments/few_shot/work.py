@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
-from torch import Tensor
 
 from msmeta import machine
-from msmeta.bilevel import Params, begin, detach
+from msmeta.bilevel import Params, begin
 from msmeta.data import Episodes, EpisodeSampler, Images
-from msmeta.dynamics import partition, walk
-from msmeta.estimators.implicit import Proximal
+from msmeta.dynamics import walk
+from msmeta.experiments.few_shot.at_test import inner_problem, query_logits, support_statistics, windows_at_test
 from msmeta.experiments.few_shot.config import ESTIMATORS, TRAIN_SPLIT, FewShotConfig
-from msmeta.experiments.few_shot.step import Found, chunk_gradient, episode_problem, mean
+from msmeta.experiments.few_shot.step import Found, chunk_gradient, mean
 from msmeta.models import Conv4
 from msmeta.workers import START_SECONDS, Team, Worker, count
 
 TEST_SEED = 2020  # one set of test episodes for every run, so that methods are compared on the same tasks
 EVALUATION_BLOCK = 20
 """Test episodes drawn at once; each worker has about so many at a time."""
+GATHERED = 100
+"""Training tasks that batch norm's running statistics are means over."""
 
 
 class Work:
     """What each worker has: the images, θ, and room for what the chunks of a meta-batch give.
 
     chunk: tasks at a time. process: of those that share each meta-batch, which of them this one's team works for.
-    Workers write to `theta` and `found` of one memory; each draws the episodes of its own chunks.
+    Workers write to `theta`, `found` and `gathered` of one memory; each draws the episodes of its own chunks.
     """
 
     def __init__(
@@ -44,6 +47,9 @@ class Work:
         values = 2 + len(config.told) + sum(value.numel() for value in self.theta.values())
         self.found = torch.empty(len(self.counts), values, device=images.device)
         self.test_samplers: dict[str, EpisodeSampler] = {}
+        self.gathered: Params = {}
+        if config.test_norm == "running":
+            self.gathered = model.statistics(GATHERED, self.theta["head.bias"])
 
     def _sampler(self, split: str, seed: int) -> EpisodeSampler:
         config = self.config
@@ -79,36 +85,49 @@ class Work:
         """Bytes (`machine.unshared_memory`) of the worker."""
         return machine.unshared_memory()
 
-    def right_answers(
-        self, worker: Worker, first: int, last: int, split: str, window: int | tuple[int, ...] | None
-    ) -> list[int]:
-        """In each of the worker's share of these test episodes."""
+    def gather(self, worker: Worker, windows: tuple[int, ...]) -> None:
+        """Batch norm's statistics over the support images of the worker's share of GATHERED training tasks, each at the
+        φ that it adapts to, to `gathered`."""
+        split = TRAIN_SPLIT[self.config.evaluate_on]
+        with machine.one_thread(self.found.device):
+            for own, episodes in self._episodes(worker, split, 0, GATHERED):
+                found = support_statistics(self.model, self._adapted(episodes, windows), episodes.support_x)
+                for name, value in found.items():
+                    self.gathered[name][own] = value
+
+    def right_answers(self, worker: Worker, first: int, last: int, split: str, windows: tuple[int, ...]) -> list[int]:
+        """In each of the worker's share of these test episodes, after inner steps in these windows."""
+        norm, found = self.config.test_norm, []
+        with machine.one_thread(self.found.device):
+            running = self.running()
+            for _, episodes in self._episodes(worker, split, first, last):
+                phi = self._adapted(episodes, windows)
+                answers = query_logits(self.model, phi, episodes, norm, running).argmax(-1)
+                found += (answers == episodes.query_y).sum(1).tolist()
+        return found
+
+    def running(self) -> Params:
+        """Batch norm's running statistics, (1, filters) each, once all workers have gathered."""
+        return {name: value.mean(0, keepdim=True) for name, value in self.gathered.items()}
+
+    def _episodes(self, worker: Worker, split: str, first: int, last: int) -> Iterator[tuple[slice, Episodes]]:
+        """The chunks of the worker's share of these episodes of a split, each with its place among all of them."""
         sampler = self.test_samplers.setdefault(split, self._sampler(split, TEST_SEED))
         blocks = range(first, last, EVALUATION_BLOCK)
         chunks = [
-            (block // EVALUATION_BLOCK, slice(start, min(start + self.chunk, EVALUATION_BLOCK, last - block)))
+            (block, slice(start, min(start + self.chunk, EVALUATION_BLOCK, last - block)))
             for block in blocks
             for start in range(0, min(EVALUATION_BLOCK, last - block), self.chunk)
         ]
-        found: list[int] = []
-        with machine.one_thread(sampler.device):
-            for block, part in chunks[worker.share(len(chunks))]:
-                places = torch.from_numpy(sampler.places(block, part.stop)[part]).to(sampler.device)
-                found += self._right(sampler.gather(places), window).tolist()
-        return found
+        for block, part in chunks[worker.share(len(chunks))]:
+            places = torch.from_numpy(sampler.places(block // EVALUATION_BLOCK, part.stop)[part])
+            yield slice(block + part.start, block + part.stop), sampler.gather(places.to(sampler.device))
 
-    def _right(self, episodes: Episodes, window: int | tuple[int, ...] | None) -> Tensor:
-        """Right answers of each episode after the inner steps of test time."""
-        config, estimator = self.config, self.config.build_estimator(None)
-        problem = episode_problem(self.model, episodes, inner_shot=config.inner_shot)
+    def _adapted(self, episodes: Episodes, windows: tuple[int, ...]) -> Params:
+        """φ of each task after the inner steps of test time."""
+        problem = inner_problem(self.config, self.model, self.theta, episodes)
         _, start = begin(problem, self.theta)
-        if isinstance(estimator, Proximal):
-            problem = estimator.regularised(problem, detach(start.phi))
-        steps = partition(config.test_steps or config.steps, 1) if window is None else partition(config.steps, window)
-        adapted, _ = walk(problem, start, self.theta, config.dynamics(), steps)
-        with torch.no_grad():
-            answers = self.model(adapted.phi, episodes.query_x).argmax(-1)
-        return (answers == episodes.query_y).sum(1)
+        return walk(problem, start, self.theta, self.config.dynamics(), windows)[0].phi
 
 
 def team_of(work: Work, workers: str | int = "auto") -> Team:
@@ -132,17 +151,20 @@ def evaluate(
     window: int | tuple[int, ...] | None = None,
     split: str | None = None,
     team: Team | None = None,
+    steps: int | None = None,
 ) -> list[int]:
     """Right answers in each of the first `episodes` test episodes, after the inner steps of test time.
 
-    window: take `steps` in these windows; None takes `test_steps` with a gradient each. split: None for `evaluate_on`.
-    team: the workers of a Work with the same config, model, images and chunk; None for this process alone.
+    window, steps: as `windows_at_test` has them. split: None for `evaluate_on`. team: the workers of a Work with the
+    same config, model, images and chunk; None for this process alone.
     """
-    team, found = team or Team(Work(config, model, images, chunk)), []
+    team, windows, found = team or Team(Work(config, model, images, chunk)), windows_at_test(config, window, steps), []
     with team.ready() as work:
         work.set_theta(theta)
+        if config.test_norm == "running":
+            team.call("gather", windows)
         while len(found) < episodes:
             last = min(episodes, len(found) + EVALUATION_BLOCK * team.size)
-            parts = team.call("right_answers", len(found), last, split or config.evaluate_on, window)
+            parts = team.call("right_answers", len(found), last, split or config.evaluate_on, windows)
             found += [right for part in parts for right in part]
     return found
