@@ -109,6 +109,9 @@ def data_prepare(
     source: Annotated[
         Path | None, typer.Option("--from", help="Folder with the raw files; else download them.")
     ] = None,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Read files that are links, and folders that stay within the folder.")
+    ] = False,
 ) -> None:
     """Turn the raw files of a data set into arrays, once."""
     from msmeta import data
@@ -119,6 +122,7 @@ def data_prepare(
             name,
             source,
             progress=lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
+            follow_links=follow_links,
         )
     print(f"{name} is ready in {folder}")
 

@@ -1,15 +1,25 @@
-"""CIFAR-100: 60,000 photographs of 100 classes, 32x32 (Krizhevsky 2009), in two layouts; and CIFAR-FS, a view of it."""
+"""CIFAR-100: 60,000 photographs of 100 classes, 32x32 (Krizhevsky 2009); and CIFAR-FS, a view of it or alone."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from msmeta.data.dataset import Allocate, Arrays, Dataset, Progress, RawFile, splits_of_classes, splits_of_images
+from msmeta.data.dataset import (
+    Allocate,
+    Arrays,
+    Dataset,
+    Progress,
+    RawFile,
+    ViewAlone,
+    splits_of_classes,
+    splits_of_images,
+)
 from msmeta.data.pickles import PickledArray, as_text, load_pickle
-from msmeta.data.raw import decode_all, grouped, matching, open_image, readable
+from msmeta.data.raw import decode_all, open_image, readable
 from msmeta.data.splits import divide
+from msmeta.data.trees import PARTS, grouped, matching
 from msmeta.errors import DataError
 
 FEW_SHOT_CLASSES = {
@@ -37,6 +47,10 @@ CLASSES = sorted(name for names in FEW_SHOT_CLASSES.values() for name in names)
 """Of CIFAR-100, in the order of the official labels."""
 SAMPLES = {"train": 500, "test": 100}
 """Images of a class in each of the two published parts."""
+WITHIN = ("cifar100", "cifar-fs", "cifar_fs", "cifar-100-python", "data", "splits", *SAMPLES)
+"""Folders that are looked into."""
+ALONE = r"(?:.*/)?data/([^/.][^/]*)/([^/.][^/]*)\.(?:png|webp)"
+"""An image as the authors of CIFAR-FS have it, who do not say which are published as test images of CIFAR-100."""
 VALIDATION = 5_000
 """Of the images published for training."""
 SIDE = 32
@@ -44,27 +58,63 @@ ARCHIVE = RawFile("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz", "e
 T = TypeVar("T")
 
 
-def build(folder: Path, progress: Progress, allocate: Allocate = np.empty, dataset: Dataset | None = None) -> Arrays:
+def build(
+    folder: Path,
+    progress: Progress,
+    allocate: Allocate = np.empty,
+    dataset: Dataset | None = None,
+    follow_links: bool = False,
+) -> Arrays:
     """Reads the official pickles or else an image a file in `folder`; both give the same arrays.
 
     The images of a class are sorted by file name without suffix. Of the published training images, a tenth of each
-    class is for validation. Raises DataError if something is missing or damaged or a count is wrong.
+    class is for validation. Raises DataError if something is missing or damaged or a count is wrong, ViewAlone where
+    the folder holds CIFAR-FS alone.
     """
     dataset = dataset or CIFAR_100
     labels, order = _labels_and_order()
-    pickles = {match[1]: match.string for match in matching(folder, r"(?:.*/)?(meta|train|test)", {"cifar-100-python"})}
+    found = matching(folder, r"(?:.*/)?(meta|train|test)", {"cifar-100-python"}, follow_links)
+    pickles = {match[1]: match.string for match in found}
     if "meta" in pickles or (folder / "cifar-100-python").is_dir():
         pixels, rows = _from_pickles(dataset, folder, pickles, progress)
         images = allocate((len(order), *dataset.shape), np.uint8)
         np.take(pixels, np.array(_published(rows))[order], axis=0, out=images)
         return Arrays(images, labels[order], CLASSES)
     image = r"(?:.*/)?(train|test)/([^/.][^/]*)/([^/.][^/]*)\.(?:png|webp)"
-    if found := matching(folder, image, {"cifar100", *SAMPLES}):
+    if found := matching(folder, image, {"cifar100", *SAMPLES}, follow_links):
         published = _published([(*match.groups(), match.string) for match in found])
         names = [published[place] for place in order]
         images = decode_all(dataset, folder, names, decode, progress, allocate)
         return Arrays(images, labels[order], CLASSES)
+    if matching(folder, ALONE, WITHIN, follow_links):
+        raise ViewAlone(
+            "data/CLASS/FILE does not say which images CIFAR-100 has for the test: CIFAR-FS alone can be prepared from "
+            "it (msmeta data prepare cifar-fs)"
+        )
     raise DataError(f"it does not hold CIFAR-100, which is {dataset.obtained}")
+
+
+def few_shot_alone(
+    folder: Path, progress: Progress, allocate: Allocate, dataset: Dataset, follow_links: bool = False
+) -> Arrays:
+    """CIFAR-FS as its authors give it: data/CLASS/FILE, the images of a class by file name without suffix.
+
+    Their lists of classes, splits/bertinetto/, are compared where they are there. Raises DataError if something is
+    missing or damaged or differs.
+    """
+    found = [(match[1], (match[2], match.string)) for match in matching(folder, ALONE, WITHIN, follow_links)]
+    images = grouped("data", found, len(CLASSES), sum(SAMPLES.values()))
+    _check_known("data", images)
+    published = dict(zip(PARTS, FEW_SHOT_CLASSES.values(), strict=True))
+    for match in matching(folder, rf"(?:.*/)?splits/bertinetto/({'|'.join(PARTS)})\.txt", WITHIN, follow_links):
+        with readable(match.string):
+            names = (folder / match.string).read_text("utf-8").split()
+        if sorted(names) != sorted(published[match[1]]):
+            raise DataError(f"{match.string} has other classes than CIFAR-FS")
+    classes = [label for names in FEW_SHOT_CLASSES.values() for label in names]
+    names = [name for label in classes for _, name in sorted(images[label])]
+    labels = np.repeat(np.arange(len(classes)), sum(SAMPLES.values()))
+    return Arrays(decode_all(dataset, folder, names, decode, progress, allocate), labels, classes)
 
 
 def few_shot(arrays: Arrays) -> Arrays:
@@ -100,9 +150,13 @@ def _published(rows: Iterable[tuple[str, str, str, T]]) -> list[T]:
     for part, samples in SAMPLES.items():
         of_part = ((label, (file, item)) for of, label, file, item in rows if of == part)
         parts.append(grouped(part, of_part, len(CLASSES), samples))
-        if unknown := parts[-1].keys() - CLASSES:
-            raise DataError(f"{part} has a class {min(unknown)!r}, which CIFAR-100 has not: get it again")
+        _check_known(part, parts[-1])
     return [item for label in CLASSES for of_class in parts for _, item in sorted(of_class[label])]
+
+
+def _check_known(part: str, classes: Collection[str]) -> None:
+    if unknown := set(classes) - set(CLASSES):
+        raise DataError(f"{part} has a class {min(unknown)!r}, which CIFAR-100 has not")
 
 
 def _from_pickles(
@@ -169,7 +223,7 @@ CIFAR_FS = Dataset(
     source="A. Krizhevsky, V. Nair, G. Hinton: www.cs.toronto.edu/~kriz/cifar.html; classes divided by L. Bertinetto, "
     "J. F. Henriques, P. H. S. Torr, A. Vedaldi: github.com/bertinetto/r2d2",
     citation="bertinetto2019cifarfs",
-    obtained=CIFAR_100.obtained,
+    obtained=f"{CIFAR_100.obtained}; or given as its authors have it, cifar100.zip (or the folder) with data/CLASS/",
     classes=100,
     shape=(3, SIDE, SIDE),
     splits=splits_of_classes(
@@ -178,4 +232,6 @@ CIFAR_FS = Dataset(
     build=few_shot,
     samples=sum(SAMPLES.values()),
     view_of="cifar-100",
+    build_alone=few_shot_alone,
+    archives=("cifar100", "cifar-fs"),
 )

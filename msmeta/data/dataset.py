@@ -1,15 +1,21 @@
 """What the package knows about a data set before any file of it is read."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+
+from msmeta.errors import DataError
 
 Progress = Callable[[str, int, int], None]
 """Called as `progress(what, done, total)` while a data set is downloaded or read."""
 Allocate = Callable[[tuple[int, ...], type[np.generic]], np.ndarray]
 """Makes the array of a shape and type that images are written into: `numpy.empty`, or a file larger than the memory."""
 FEW_SHOT, TRANSFER = "few-shot", "transfer"
+
+
+class ViewAlone(DataError):
+    """Raw files hold a view of a data set, and not the data set."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class Dataset:
     splits: Mapping[str, range]
     """Images of each split."""
     build: Callable[..., Arrays]
-    """`build(folder, progress, allocate, dataset)` reads the folder with the raw files, archives extracted.
+    """`build(folder, progress, allocate, dataset, follow_links)` reads a folder of raw files, archives extracted.
 
     Of generated data it is `build()`, of a view `build(arrays)`, which reorders those of the other data set.
     Raises DataError in one line, which names files as they are called in the folder.
@@ -80,6 +86,8 @@ class Dataset:
     """Whether the data are computed rather than read, so that there is nothing to prepare."""
     view_of: str | None = None
     """The data set whose images these are, in another order, so that nothing is stored twice."""
+    build_alone: Callable[..., Arrays] | None = None
+    """Of a view: a `build` for raw files that hold it alone, and not what it is a view of."""
 
     @property
     def purpose(self) -> str:
@@ -100,6 +108,10 @@ class Dataset:
     def side(self) -> int:
         """Of what a network sees."""
         return self.crop or self.shape[-1]
+
+    def alone(self) -> "Dataset":
+        """Of a view: the same with arrays of its own."""
+        return replace(self, view_of=None, build=self.build_alone)
 
     @property
     def mapped(self) -> bool:

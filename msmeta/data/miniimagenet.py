@@ -1,9 +1,6 @@
 """miniImageNet: 100 classes of ImageNet, 600 images each (Vinyals et al. 2016; split of Ravi and Larochelle 2017)."""
 
-import csv
-import io
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 
@@ -11,20 +8,33 @@ import numpy as np
 
 from msmeta.data.dataset import Allocate, Arrays, Dataset, Progress, splits_of_classes
 from msmeta.data.pickles import PickledArray, as_text, load_pickle
-from msmeta.data.raw import T, decode_all, grouped, matching, open_image, readable, resized
+from msmeta.data.raw import MAX_ARCHIVE_BYTES, decode_all, open_image, readable, resized
+from msmeta.data.trees import LIST, PARTS, T, grouped, listed, lists_of, located, matching
 from msmeta.errors import DataError
 
 CLASSES = {"train": 64, "validation": 16, "test": 20}
-PARTS = ("train", "val", "test")
-"""What files call these splits."""
-"""Of each split, as file names call it."""
 SAMPLES = 600
 SIDE = 84
-FILES = r"(?:.*/)?(?:(train|val|test)\.csv|(images|train|val|test)/((?:([^/.][^/]*)/)?[^/.][^/]*\.(?i:jpe?g|png|webp)))"
-"""Split of a CSV file; or folder of an image, its name there, and its class where that has a folder."""
+WITHIN = {"miniimagenet", "mini-imagenet", "mini_imagenet", "images", "split", "splits", *PARTS}
+"""Folders that are looked into, in small letters."""
+IMAGE = r"(?:.*/)?(images|train|val|test)/(?:([^/.][^/]*)/)?[^/.][^/]*\.(?i:jpe?g|png|webp)"
+"""Its folder, and its class where that has a folder in this."""
+PICKLES = (
+    {part: f"mini-imagenet-cache-{part}.pkl" for part in PARTS},
+    {  # train_phase_val and train_phase_test hold more images of the classes for training, which are no part of it
+        part: f"miniImageNet_category_split_{name}.pickle"
+        for part, name in zip(PARTS, ("train_phase_train", "val", "test"), strict=True)
+    },
+)
 
 
-def build(folder: Path, progress: Progress, allocate: Allocate = np.empty, dataset: Dataset | None = None) -> Arrays:
+def build(
+    folder: Path,
+    progress: Progress,
+    allocate: Allocate = np.empty,
+    dataset: Dataset | None = None,
+    follow_links: bool = False,
+) -> Arrays:
     """Reads the images, by the CSV files where there are such, or else the three pickles, in `folder`.
 
     The classes of a split are sorted by name, the images of a class in the order of the CSV file (or pickle), or by
@@ -32,19 +42,23 @@ def build(folder: Path, progress: Progress, allocate: Allocate = np.empty, datas
     become RGB. Raises DataError if a file is missing or damaged or a count is not the published one.
     """
     dataset = dataset or DATASET
-    pickles = {split: f"mini-imagenet-cache-{split}.pkl" for split in PARTS}
-    found = matching(folder, FILES, {"miniimagenet", "images", *PARTS})
-    lists = {match[1]: match.string for match in found if match[1]}
-    images = [match for match in found if match[2]]
-    if lists:
-        classes = _stored(_checked(_listed(dataset, folder, lists)), images)
-    elif in_folders := [match for match in images if match[2] in PARTS and match[4]]:
-        listed = {split: [(match[4], match.string) for match in in_folders if match[2] == split] for split in PARTS}
-        classes = _checked(listed)
-    elif any((folder / name).exists() for name in pickles.values()):
-        return _from_pickles(dataset, folder, pickles, progress, allocate)
+    images = matching(folder, IMAGE, WITHIN, follow_links)
+    lists = lists_of(matching(folder, LIST, WITHIN, follow_links))
+    in_folders = {
+        part: [(image[2], image.string) for image in images if image[1] == part and image[2]] for part in PARTS
+    }
+    if lists or (images and not any(in_folders.values())):
+        if missing := [part for part in PARTS if part not in lists]:
+            raise DataError(f"no {missing[0]}.csv: miniImageNet is {dataset.obtained}")
+        rows = listed(folder, lists)
+        _checked(rows)  # first, since lists of another data set name images that are not there
+        classes = _checked(located(rows, [image.string for image in images]))
+    elif images:
+        if missing := [part for part in PARTS if not in_folders[part]]:
+            raise DataError(f"no images {missing[0]}/CLASS/FILE: miniImageNet is {dataset.obtained}")
+        classes = _checked(in_folders)
     else:
-        raise DataError(f"it does not hold miniImageNet, which is {dataset.obtained}")
+        return _from_pickles(dataset, folder, progress, allocate, follow_links)
     names = [*chain.from_iterable(classes.values())]
     return _arrays(decode_all(dataset, folder, names, decode, progress, allocate), classes)
 
@@ -54,14 +68,14 @@ def decode(data: bytes, name: str) -> np.ndarray:
     return resized(open_image(data, name), SIDE)
 
 
-def _checked(listed: Mapping[str, Iterable[tuple[str, T]]]) -> dict[str, list[T]]:
+def _checked(found: Mapping[str, Iterable[tuple[str, T]]]) -> dict[str, list[T]]:
     """Images of each class, classes in the order of the splits, from (class, image) of each split."""
     classes: dict[str, list[T]] = {}
-    for split, expected in zip(PARTS, CLASSES.values(), strict=True):
-        found = grouped(split, listed[split], expected, SAMPLES)
-        if twice := classes.keys() & found:
-            raise DataError(f"class {min(twice)} is in two splits: get miniImageNet again")
-        classes |= found
+    for part, expected in zip(PARTS, CLASSES.values(), strict=True):
+        own = grouped(part, found[part], expected, SAMPLES)
+        if twice := classes.keys() & own:
+            raise DataError(f"class {min(twice)} is in two splits, which those of Ravi and Larochelle (2017) have not")
+        classes |= own
     return classes
 
 
@@ -69,69 +83,90 @@ def _arrays(images: np.ndarray, classes: Mapping[str, list]) -> Arrays:
     return Arrays(images, np.repeat(np.arange(len(classes)), SAMPLES), list(classes))
 
 
-def _listed(dataset: Dataset, folder: Path, lists: Mapping[str, str]) -> dict[str, list[tuple[str, str]]]:
-    """(class, image) of each split, in the order of its CSV file."""
-    listed: dict[str, list[tuple[str, str]]] = {}
-    for split in PARTS:
-        if split not in lists:
-            raise DataError(f"no {split}.csv: miniImageNet is {dataset.obtained}")
-        with readable(lists[split]):
-            text = (folder / lists[split]).read_text("utf-8-sig")
-            rows = csv.DictReader(io.StringIO(text))
-            if not {"filename", "label"} <= set(rows.fieldnames or ()):
-                raise ValueError("its columns are not filename,label")
-            listed[split] = [(row["label"], row["filename"]) for row in rows]
-            for line, row in enumerate(listed[split], 2):
-                if not all(row):
-                    raise ValueError(f"line {line} lacks a filename or a label")
-    return listed
-
-
-def _stored(classes: Mapping[str, list[str]], images: Sequence[re.Match[str]]) -> dict[str, list[str]]:
-    """Where the images that the CSV files name lie: beside each other, or in a folder for each class."""
-    # The copies in circulation keep the .jpg of the published CSV files when they store images in another format.
-    where = {match[3].rpartition(".")[0]: match.string for match in images}
-    where |= {match[3]: match.string for match in images}
-
-    def find(label: str, name: str) -> str:
-        stem = name.rpartition(".")[0]
-        for key in (name, stem, f"{label}/{name}", f"{label}/{stem}"):
-            if key in where:
-                return where[key]
-        raise DataError(f"no images/{name}, which a CSV file names: get miniImageNet again")
-
-    return {label: [find(label, name) for name in names] for label, names in classes.items()}
-
-
-def _from_pickles(
-    dataset: Dataset, folder: Path, names: Mapping[str, str], progress: Progress, allocate: Allocate
-) -> Arrays:
-    pixels, listed = {}, {}
-    for done, (split, name) in enumerate(names.items()):
+def _from_pickles(dataset: Dataset, folder: Path, progress: Progress, allocate: Allocate, follow_links: bool) -> Arrays:
+    pattern = rf"(?:.*/)?({'|'.join(name for names in PICKLES for name in names.values())})"
+    where = {match[1]: match.string for match in matching(folder, pattern, WITHIN, follow_links, MAX_ARCHIVE_BYTES)}
+    names = next((names for names in PICKLES if where.keys() & names.values()), None)
+    if names is None:
+        raise DataError(f"it does not hold miniImageNet, which is {dataset.obtained}")
+    pixels, found = {}, {}
+    for done, (part, name) in enumerate(names.items()):
         progress("read miniImageNet", done, len(names))
-        with readable(name):
-            pixels[split], rows = _cache(load_pickle(folder, name))
-        listed[split] = [(label, (split, row)) for label, row in rows]
-    classes = _checked(listed)
+        if name not in where:
+            raise DataError(f"no {name}: miniImageNet is {dataset.obtained}")
+        with readable(where[name]):
+            pixels[part], rows = _content(load_pickle(folder, where[name]))
+        found[part] = [(label, (part, row)) for label, row in rows]
+    classes = _checked(found)
     images = allocate((dataset.size, 3, SIDE, SIDE), np.uint8)
-    for place, (split, row) in enumerate(chain.from_iterable(classes.values())):
-        images[place] = pixels[split][row].transpose(2, 0, 1)
+    for place, (part, row) in enumerate(chain.from_iterable(classes.values())):
+        images[place] = pixels[part][row].transpose(2, 0, 1)
     progress("read miniImageNet", len(names), len(names))
     return _arrays(images, classes)
 
 
-def _cache(content: dict[str, object]) -> tuple[np.ndarray, list[tuple[str, int]]]:
-    """Images (N, 84, 84, 3) of a split, and (class, row) of each. Raises ValueError if they are not that."""
-    array, classes = content.get("image_data"), content.get("class_dict")
-    if not isinstance(array, PickledArray) or not isinstance(classes, dict):
-        raise ValueError("it lacks image_data or class_dict")
-    pixels = array.values
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (SIDE, SIDE, 3):
-        raise ValueError(f"image_data is {pixels.dtype} {pixels.shape} instead of uint8 (N, {SIDE}, {SIDE}, 3)")
-    for label, rows in classes.items():
-        if not isinstance(rows, list) or not all(isinstance(row, int) and 0 <= row < len(pixels) for row in rows):
-            raise ValueError(f"class {as_text(label)} is not a list of rows of image_data")
-    return pixels, [(as_text(label), row) for label, rows in classes.items() for row in rows]
+def _content(content: dict[str, object]) -> tuple[np.ndarray, list[tuple[str, int]]]:
+    """Images uint8 (N, 84, 84, 3) of a split, and (class, row) of each; or ValueError.
+
+    From `image_data` and `class_dict`, the rows of each class; from `data`, `labels` and `catname2label`; or from the
+    images of each class.
+    """
+    if "image_data" in content:
+        pixels, rows = _pixels(content["image_data"], "image_data"), _rows_of_classes(content.get("class_dict"))
+    elif "data" in content:
+        pixels, rows = _pixels(content["data"], "data"), _labelled_rows(content)
+    else:
+        of_class = {label: _pixels(images, label) for label, images in content.items()}
+        labels = [label for label, images in of_class.items() for _ in images]
+        pixels, rows = np.concatenate([*of_class.values()]), [(label, row) for row, label in enumerate(labels)]
+    for label, row in rows:
+        if not 0 <= row < len(pixels):
+            raise ValueError(f"class {label} has row {row}, of {len(pixels):,} images")
+    return pixels, rows
+
+
+def _pixels(images: object, name: str) -> np.ndarray:
+    """uint8 (N, 84, 84, 3) from an array or a list of them: numbers from 0 to 255, or fractions from 0 to 1."""
+    if isinstance(images, list) and images and all(isinstance(image, PickledArray) for image in images):
+        shapes = {image.values.shape for image in images}
+        if len(shapes) > 1:
+            raise ValueError(f"{name} has images of {len(shapes)} shapes, such as {min(shapes)} and {max(shapes)}")
+        found = np.stack([image.values for image in images])
+    elif isinstance(images, PickledArray):
+        found = images.values
+    else:
+        raise ValueError(f"{name} is neither an array nor a list of arrays")
+    if found.ndim != 4 or found.shape[1:] != (SIDE, SIDE, 3) or not len(found):
+        raise ValueError(f"{name} is {found.dtype} {found.shape} instead of (N, {SIDE}, {SIDE}, 3)")
+    if found.dtype == np.uint8:
+        return found
+    low, high = found.min(), found.max()
+    if not 0 <= low <= high <= 255:  # nor where one is NaN
+        raise ValueError(
+            f"{name} is {found.dtype} from {low:.4g} to {high:.4g}, not pixels from 0 to 255 or to 1"
+        )
+    scale = 255 if found.dtype.kind == "f" and high <= 1 else 1
+    return np.stack([np.rint(image * np.float64(scale)).astype(np.uint8) for image in found])
+
+
+def _rows_of_classes(classes: object) -> list[tuple[str, int]]:
+    if not isinstance(classes, dict):
+        raise ValueError("it lacks class_dict")
+    return [(as_text(label), row) for label, rows in classes.items() for row in _whole(rows, as_text(label))]
+
+
+def _labelled_rows(content: Mapping[str, object]) -> list[tuple[str, int]]:
+    """Where classes have no names, they have their numbers."""
+    labels, numbers = _whole(content.get("labels"), "labels"), content.get("catname2label", {})
+    names = {number: as_text(name) for name, number in numbers.items()} if isinstance(numbers, dict) else {}
+    return [(names.get(label, f"class {label:02d}"), row) for row, label in enumerate(labels)]
+
+
+def _whole(values: object, name: str) -> list[int]:
+    found = values.values.tolist() if isinstance(values, PickledArray) else values
+    if not isinstance(found, list) or not all(isinstance(value, int) for value in found):
+        raise ValueError(f"{name} is not a list of whole numbers")
+    return found
 
 
 DATASET = Dataset(
@@ -142,15 +177,16 @@ DATASET = Dataset(
     "github.com/twitter-research/meta-learning-lstm, folder data/miniImagenet; images of ImageNet (image-net.org)",
     citation="ravi2017optimization",
     obtained="given with `msmeta data prepare miniimagenet --from DIR`, where DIR holds miniimagenet.tar.gz (.tgz, "
-    ".tar, .zip, or that folder) with train.csv, val.csv, test.csv and images/ (with or without a folder for each "
-    "class), or with train/CLASS/, val/CLASS/ and test/CLASS/; or mini-imagenet-cache-train.pkl, -val.pkl and "
-    "-test.pkl",
+    ".tar, .zip, or that folder) with train.csv, val.csv, test.csv (in DIR or split/) and images/ (with or without a "
+    "folder for each class), or with train/CLASS/, val/CLASS/ and test/CLASS/; or the pickles "
+    "mini-imagenet-cache-train.pkl, -val.pkl and -test.pkl, or miniImageNet_category_split_train_phase_train.pickle, "
+    "_val.pickle and _test.pickle",
     classes=sum(CLASSES.values()),
     shape=(3, SIDE, SIDE),
     splits=splits_of_classes(
         SAMPLES, train=range(0, 64), validation=range(64, 80), test=range(80, 100), tune=range(0, 64)
     ),
     build=build,  # ImageNet's licence leaves no place to download it from
-    archives=("miniimagenet",),
+    archives=("miniimagenet", "mini-imagenet", "images"),
     samples=SAMPLES,
 )

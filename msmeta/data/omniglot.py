@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image
 
 from msmeta.data.dataset import Allocate, Arrays, Dataset, Progress, RawFile, splits_of_classes
-from msmeta.data.raw import decode_all, grouped, matching, open_image
+from msmeta.data.raw import decode_all, open_image
+from msmeta.data.trees import grouped, matching
 from msmeta.errors import DataError
 
 CHARACTERS = {"images_background": 964, "images_evaluation": 659}
@@ -14,12 +15,20 @@ DRAWINGS = 20
 RAW_SIDE = 105
 SIDE = 28
 SPLIT_SEED = 1
-DRAWING = r".*/([^/.][^/]*/character\d+)/[^/.][^/]*\.png"
-"""Its character is the group, `Alphabet/characterNN`."""
+DRAWING = r"(.*/)?([^/.][^/]*/character\d+)/[^/.][^/]*\.png"
+"""Below the folder of a part: what lies between, and the character, `Alphabet/characterNN`."""
+WITHIN = ("omniglot-py", "omniglot", "omniglot-master", "python")
+"""Folders that torchvision and the authors' repository have around those of the parts."""
 URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 
 
-def build(folder: Path, progress: Progress, allocate: Allocate = np.empty, dataset: Dataset | None = None) -> Arrays:
+def build(
+    folder: Path,
+    progress: Progress,
+    allocate: Allocate = np.empty,
+    dataset: Dataset | None = None,
+    follow_links: bool = False,
+) -> Arrays:
     """Reads the two parts in `folder`, the characters in the order of the split, the drawings of each by file name.
 
     Images are 28x28, strokes 255 on 0. MAML's script asks Pillow for Lanczos, which Pillow replaces by the nearest
@@ -29,10 +38,12 @@ def build(folder: Path, progress: Progress, allocate: Allocate = np.empty, datas
     dataset = dataset or DATASET
     characters: list[tuple[str, list[str]]] = []
     for part, expected in CHARACTERS.items():
-        found = matching(folder, DRAWING, {part})
+        found = matching(folder, f"((?:.*/)?{part}/){DRAWING}", {part, *WITHIN}, follow_links)
         if not found:
             raise DataError(f"no drawings {part}/ALPHABET/characterNN/*.png: Omniglot is {dataset.obtained}")
-        characters += grouped(part, [(match[1], match.string) for match in found], expected, DRAWINGS).items()
+        if len(copies := sorted({match[1] + (match[2] or "") for match in found})) > 1:
+            raise DataError(f"{part} is there more than once, in {copies[0]} and in {copies[1]}: leave one of them")
+        characters += grouped(part, [(match[3], match.string) for match in found], expected, DRAWINGS).items()
 
     characters = [characters[place] for place in split_order(len(characters))]
     names = [name for _, files in characters for name in files]

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from msmeta.data.dataset import Allocate, Arrays, Dataset, Progress, splits_of_images
-from msmeta.data.raw import decode_all, matching, open_image, readable, resized
+from msmeta.data.raw import decode_all, open_image, readable, resized
 from msmeta.data.splits import divide
+from msmeta.data.trees import matching
 from msmeta.errors import DataError
 
 STORED, SIDE = 256, 224
@@ -49,7 +50,13 @@ Listed = Callable[[Mapping[str, Path]], Iterable[Photograph]]
 
 
 def build(
-    lists: Sequence[str], listed: Listed, folder: Path, progress: Progress, allocate: Allocate, dataset: Dataset
+    lists: Sequence[str],
+    listed: Listed,
+    folder: Path,
+    progress: Progress,
+    allocate: Allocate,
+    dataset: Dataset,
+    follow_links: bool = False,
 ) -> Arrays:
     """The photographs that are `listed`, resized to 256x256, in the order of the splits.
 
@@ -58,7 +65,7 @@ def build(
     """
     title, counts = dataset.title, dataset.counts
     names: dict[str, str] = {}
-    for match in matching(folder, dataset.wanted, dataset.archives):
+    for match in matching(folder, dataset.wanted, {name.casefold() for name in dataset.archives}, follow_links):
         names.setdefault(match[1], match.string)
     for name in lists:
         if name not in names:

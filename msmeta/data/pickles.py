@@ -1,4 +1,4 @@
-"""Pickles that are not trusted: plain values and integer arrays are read, and nothing in them can be executed."""
+"""Pickles that are not trusted: plain values and arrays of numbers are read, and nothing in them can be executed."""
 
 import pickle
 from collections.abc import Callable
@@ -9,9 +9,12 @@ import numpy as np
 from msmeta.data.raw import reason
 from msmeta.errors import DataError
 
+NUMBERS = ("u1", "i4", "i8", "f2", "f4", "f8")
+"""Types that an array may have."""
+
 
 class PickledArray:
-    """What `load_pickle` gives for a NumPy array: the integers are in `values`."""
+    """What `load_pickle` gives for a NumPy array: the numbers are in `values`."""
 
     values = np.empty(0, np.uint8)
 
@@ -21,13 +24,12 @@ class PickledArray:
 
 
 class _PickledType:
-    """Stands for numpy.dtype: little-endian integers only."""
+    """Stands for numpy.dtype: little-endian numbers only."""
 
     def __init__(self, code: str | bytes, *_: object):
-        known = {"u1": np.dtype("u1"), "i4": np.dtype("<i4"), "i8": np.dtype("<i8")}
-        if (code := as_text(code)) not in known:
-            raise ValueError(f"it holds an array of {np.dtype(code)} where one of integers belongs")
-        self.dtype = known[code]
+        if (code := as_text(code)) not in NUMBERS:
+            raise ValueError(f"it holds an array of {np.dtype(code)} where one of numbers belongs")
+        self.dtype = np.dtype(f"<{code}")
 
     def __setstate__(self, state: tuple) -> None:
         if as_text(state[1]) not in "<|":
@@ -41,6 +43,11 @@ def _from_buffer(data: bytes, kind: _PickledType, shape: tuple[int, ...], order:
     return array
 
 
+def _scalar(kind: _PickledType, data: bytes) -> int | float:
+    """Stands for NumPy's function that makes a number of its own types."""
+    return np.frombuffer(data, kind.dtype)[0].item()
+
+
 STAND_INS: dict[tuple[str, str], Callable[..., object]] = {
     ("numpy", "ndarray"): PickledArray,
     ("numpy", "dtype"): _PickledType,
@@ -49,11 +56,12 @@ STAND_INS: dict[tuple[str, str], Callable[..., object]] = {
 }
 for _core in ("numpy.core", "numpy._core"):
     STAND_INS[f"{_core}.multiarray", "_reconstruct"] = lambda *_: PickledArray()
+    STAND_INS[f"{_core}.multiarray", "scalar"] = _scalar
     STAND_INS[f"{_core}.numeric", "_frombuffer"] = _from_buffer
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows stand-ins for what a NumPy array of integers needs, and no real function or class at all."""
+    """Knows stand-ins for what a NumPy array of numbers needs, and no real function or class at all."""
 
     def find_class(self, module: str, name: str) -> Callable[..., object]:
         if (module, name) not in STAND_INS:
@@ -62,13 +70,15 @@ class _Unpickler(pickle.Unpickler):
 
 
 def load_pickle(folder: Path, name: str) -> dict[str, object]:
-    """The dictionary of plain values and integer arrays (PickledArray) in a pickle, which can execute nothing.
+    """The dictionary of plain values and arrays (PickledArray) in a pickle, which can execute nothing.
 
     Texts of pickles from Python 2 come as bytes, but for the keys: see `as_text`. Raises DataError in one line.
     """
     try:
         with (folder / name).open("rb") as file:
             content = _Unpickler(file, encoding="bytes").load()
+        if not isinstance(content, dict) or not content:
+            raise ValueError(f"it holds no dictionary of arrays, but a {type(content).__name__}")
         return {as_text(key): value for key, value in content.items()}
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise DataError(f"cannot read {name}: {reason(error)}") from error

@@ -1,4 +1,4 @@
-"""Raw files: bounded downloads, archives extracted once, and a folder of files that are not trusted."""
+"""Raw files, which are not trusted: bounded downloads, archives extracted once, and images."""
 
 import csv
 import errno
@@ -13,12 +13,11 @@ import threading
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -46,7 +45,6 @@ DECODERS = min(4, os.cpu_count() or 1)
 DAMAGE = csv.Error, tarfile.TarError, zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError
 """What the standard library raises for damaged content."""
 Decode = Callable[[bytes, str], np.ndarray]
-T = TypeVar("T")
 
 
 def download(name: str, files: tuple[RawFile, ...], folder: Path, progress: Progress) -> None:
@@ -204,54 +202,6 @@ def _admission(archive: Path, wanted: re.Pattern[str]) -> Callable[[str, bool, i
     return admits
 
 
-def matching(folder: Path, pattern: str, within: Collection[str]) -> list[re.Match[str]]:
-    """The names of files relative to `folder` that match, sorted: those in it, and those below its folders `within`.
-
-    Files and folders in `folder` may be links; below that, links are refused. Raises DataError in one line if a file is
-    a link or a device or larger than MAX_BYTES, if there are more than MAX_FILES, or if a folder cannot be read.
-    """
-    wanted, found, waiting = re.compile(pattern), [], [folder]
-    while waiting:
-        here = waiting.pop()
-        with readable(here), os.scandir(here) as entries:
-            for entry in entries:
-                top, name = here == folder, Path(entry.path).relative_to(folder).as_posix()
-                if entry.is_dir(follow_symlinks=top):
-                    if not top or name in within:
-                        waiting.append(here / entry.name)
-                    continue
-                match = wanted.fullmatch(name)
-                if not match and not entry.is_dir():
-                    continue
-                if not entry.is_file(follow_symlinks=top):
-                    raise DataError(f"{name} is a link or a device, not a file")
-                if entry.stat().st_size > MAX_BYTES:
-                    raise DataError(f"{name} has more than the {MAX_BYTES:,} bytes allowed")
-                found.append(match)
-        if len(found) > MAX_FILES:
-            raise DataError(f"{here} holds more than the {MAX_FILES:,} files allowed")
-    return sorted(found, key=lambda match: match.string)
-
-
-def grouped(part: str, found: Iterable[tuple[str, T]], classes: int, samples: int) -> dict[str, list[T]]:
-    """The items of each class, the classes sorted, from (class, item).
-
-    Raises DataError in one line unless there are so many classes and each has so many items, all different.
-    """
-    listed: dict[str, list[T]] = {}
-    for label, item in found:
-        listed.setdefault(label, []).append(item)
-    if len(listed) != classes:
-        raise DataError(f"{part} has {len(listed):,} classes instead of {classes:,}: get it again")
-    for label, items in listed.items():
-        if not len(items) == len(set(items)) == samples:
-            raise DataError(
-                f"{part} has {len(items):,} images of class {label}, {len(set(items)):,} of them different, "
-                f"instead of {samples}: get it again"
-            )
-    return dict(sorted(listed.items()))
-
-
 def open_image(data: bytes, name: str, formats: Sequence[str] = FORMATS, mode: str = "RGB") -> Image.Image:
     """An image in one of the formats, loaded, as RGB or grey ("L") of 8 bits.
 
@@ -261,8 +211,11 @@ def open_image(data: bytes, name: str, formats: Sequence[str] = FORMATS, mode: s
         with Image.open(io.BytesIO(data), formats=formats) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width}x{image.height} pixels are too many")
-            if image.mode.startswith("I"):  # 16 bits, of which Pillow would take what exceeds 255 for white
-                image = Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
+            if image.mode[0] in "IF":  # of which Pillow would take what exceeds 255 for white
+                values = np.asarray(image)
+                if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+                    raise ValueError("its pixels are not of 8 or 16 bits")
+                image = Image.fromarray(np.round(values / 257).astype(np.uint8))
             return image.convert(mode)
     except (OSError, EOFError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         known = " or ".join(filter(None, (", ".join(formats[:-1]), formats[-1])))

@@ -7,8 +7,9 @@ import numpy as np
 from PIL import Image
 
 from msmeta.data.dataset import Allocate, Arrays, Dataset, Progress, RawFile, splits_of_images
-from msmeta.data.raw import matching, readable, resized
+from msmeta.data.raw import readable, resized
 from msmeta.data.splits import divide
+from msmeta.data.trees import matching
 from msmeta.errors import DataError
 
 CLASSES = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
@@ -20,14 +21,20 @@ BINARY = r"(?:.*/)?((?:train|test)_[Xy]\.bin)"
 """Those that are read: the 100,000 unlabelled images beside them are 2.8 GB."""
 
 
-def build(folder: Path, progress: Progress, allocate: Allocate = np.empty, dataset: Dataset | None = None) -> Arrays:
+def build(
+    folder: Path,
+    progress: Progress,
+    allocate: Allocate = np.empty,
+    dataset: Dataset | None = None,
+    follow_links: bool = False,
+) -> Arrays:
     """Reads the binary files in `folder`, the images of a class in their order there.
 
     Of the published training images, a tenth of each class is for validation. Images are resized with Pillow's
     bilinear filter, which is antialiased. Raises DataError if a file is missing or damaged or has another size.
     """
     dataset = dataset or DATASET
-    where = {match[1]: folder / match.string for match in matching(folder, BINARY, {"stl10_binary"})}
+    where = {match[1]: folder / match.string for match in matching(folder, BINARY, {"stl10_binary"}, follow_links)}
     parts = [_part(dataset, where, part) for part in PUBLISHED]
     pixels, labels = (np.concatenate(both) for both in zip(*parts, strict=True))
     by_class = np.argsort(labels, kind="stable")

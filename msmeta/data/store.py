@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from msmeta import machine
-from msmeta.data.dataset import Arrays, Dataset, Progress
+from msmeta.data.dataset import Arrays, Dataset, Progress, ViewAlone
 from msmeta.data.images import Images
 from msmeta.data.raw import download, extracted, reason
 from msmeta.data.registry import DATASETS, find
@@ -45,21 +45,29 @@ def data_root() -> Path:
 
 
 def prepare(
-    name: str, source: Path | None = None, root: Path | None = None, progress: Progress = lambda *_: None
+    name: str,
+    source: Path | None = None,
+    root: Path | None = None,
+    progress: Progress = lambda *_: None,
+    follow_links: bool = False,
 ) -> Path:
     """Turns the raw files of a data set into arrays in `root/name` and returns that folder; of a view, those it views.
 
-    `source` is the folder with the raw files, or one of these files; without it they are downloaded. Returns at once
+    `source` is the folder with the raw files, or one of these files; without it they are downloaded. Links in it are
+    followed below its first level if `follow_links` (see `trees.matching`). Returns at once
     if the data set is there and intact; a damaged one is built again. The folder appears whole or not at all.
     Raises DataError in one line if the raw files cannot be had or read or the arrays cannot be written, ConfigError if
     there is nothing to prepare.
     """
-    dataset = find(name)
+    root = Path(root or data_root())
+    dataset = _found(name, root)
     if dataset.generated:
         raise ConfigError(f"{name} needs no preparation: it is {dataset.obtained}")
     if dataset.view_of:
-        return prepare(dataset.view_of, source, root, progress)
-    root = Path(root or data_root())
+        try:
+            return prepare(dataset.view_of, source, root, progress, follow_links)
+        except ViewAlone:
+            dataset = dataset.alone()
     folder = root / name
     if _status(dataset, root, whole=True).state == "prepared":
         return folder
@@ -78,7 +86,7 @@ def prepare(
             if source is None:
                 source = Path(work, "downloaded")
                 download(name, dataset.raw_files, source, progress)
-            built = _build(dataset, source, Path(work), progress)
+            built = _build(dataset, source, Path(work), progress, follow_links)
             if folder.exists():
                 folder.rename(Path(work, "damaged"))
             built.rename(folder)
@@ -94,8 +102,9 @@ def load(name: str, device: str | torch.device = "cpu", root: Path | None = None
     would take as long as an epoch; `msmeta data verify` checks it. Raises DataError in one line that names the file
     and the way out if the data set is not prepared or is damaged, ConfigError if there is no such data set.
     """
-    dataset = find(name)
-    arrays, hashed = _read(dataset, Path(root or data_root()))
+    root = Path(root or data_root())
+    dataset = _found(name, root)
+    arrays, hashed = _read(dataset, root)
     images, labels = torch.from_numpy(arrays.images), torch.from_numpy(arrays.labels).to(device)
     if not dataset.mapped:
         images = images.to(device)
@@ -116,7 +125,8 @@ def stored_hash(name: str, root: Path | None = None) -> str:
 
     Of what is generated, and of a view, the arrays are made and hashed, once. Raises DataError as `load`.
     """
-    dataset, root = find(name), Path(root or data_root())
+    root = Path(root or data_root())
+    dataset = _found(name, root)
     noted = None if dataset.generated else _read_meta(find(dataset.view_of or name), root)["hash"]
     return _made_hash(name, root, noted) if dataset.generated or dataset.view_of else noted
 
@@ -124,12 +134,13 @@ def stored_hash(name: str, root: Path | None = None) -> str:
 @cache
 def _made_hash(name: str, root: Path, noted: str | None) -> str:
     """noted: the hash of what is viewed, so that a view of other images is hashed anew."""
-    return _read(find(name), root)[1]
+    return _read(_found(name, root), root)[1]
 
 
 def verify(name: str, root: Path | None = None) -> Status:
     """Hashes a data set again. Raises DataError in one line if it is absent or damaged."""
-    status = _status(find(name), Path(root or data_root()), whole=True)
+    root = Path(root or data_root())
+    status = _status(_found(name, root), root, whole=True)
     if status.problem:
         raise DataError(status.problem)
     return status
@@ -138,7 +149,7 @@ def verify(name: str, root: Path | None = None) -> Status:
 def status(root: Path | None = None) -> list[Status]:
     """The state of each registered data set: hashed again, but for mapped ones, whose labels alone are."""
     root = Path(root or data_root())
-    return [_status(dataset, root, whole=False) for dataset in DATASETS.values()]
+    return [_status(_found(name, root), root, whole=False) for name in DATASETS]
 
 
 def digest(arrays: Arrays) -> str:
@@ -156,15 +167,21 @@ def digest_labels(labels: np.ndarray, classes: list[str]) -> str:
     return sha.hexdigest()
 
 
-def _build(dataset: Dataset, source: Path, work: Path, progress: Progress) -> Path:
+def _found(name: str, root: Path) -> Dataset:
+    """The registry's entry; of a view that has arrays of its own here, as such."""
+    dataset = find(name)
+    return dataset.alone() if dataset.view_of and (root / name / META).exists() else dataset
+
+
+def _build(dataset: Dataset, source: Path, work: Path, progress: Progress, follow_links: bool) -> Path:
     """The arrays of a data set in a new folder in `work`, from raw files in `source`."""
     folder = work / "built"
     folder.mkdir()
     raw = extracted(source, dataset.archives, dataset.wanted, work / "raw", progress)
     try:
-        arrays = dataset.build(raw, progress, partial(_allocate, folder / IMAGES), dataset)
+        arrays = dataset.build(raw, progress, partial(_allocate, folder / IMAGES), dataset, follow_links)
     except DataError as error:  # which names files as they are called in their folder
-        raise DataError(f"{dataset.name}, {source}: {error}") from error
+        raise type(error)(f"{dataset.name}, {source}: {error}") from error
     np.save(folder / LABELS, arrays.labels)
     meta = {
         "name": dataset.name,

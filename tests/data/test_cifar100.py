@@ -14,12 +14,14 @@ from made import (
     cifar_files,
     cifar_images,
     cifar_pickles,
+    cifar_rows,
     image,
     write,
     write_tar,
+    write_zip,
 )
 
-from msmeta.data import DATASETS, load, prepare
+from msmeta.data import DATASETS, load, prepare, status, stored_hash, verify
 from msmeta.data import cifar100 as module
 from msmeta.data.dataset import splits_of_classes, splits_of_images
 
@@ -96,9 +98,8 @@ def test_validation_is_a_part_of_each_class_of_the_training_images(tmp_path):
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("layout", ["", "cifar100/data", "cifar100"])
+@pytest.mark.parametrize("layout", ["", "cifar100"])
 def test_other_layouts_are_refused_with_those_that_are_read(tmp_path, layout):
-    """Such as that of the authors of CIFAR-FS, cifar100/data/CLASS/, which does not tell test images from others."""
     for label in CLASSES if layout else ():
         write(tmp_path / layout / label, {f"{label}_s_000000.png": image(np.zeros((32, 32, 3), np.uint8))})
     refused(tmp_path, "does not hold CIFAR-100, which is downloaded .* train/CLASS/ and test/CLASS/")
@@ -112,7 +113,54 @@ def test_wrong_counts(tmp_path):
     refused(write(tmp_path / "a", missing), message)
     extra = files | {"train/sea/more.webp": files["test/sea/zebra_s_000000.webp"]}
     refused(write(tmp_path / "b", extra), "train has 4 images of class sea")
-    refused(write(tmp_path / "c", files | {"train/table/more.webp": b""}), "train has 6 classes instead of 5: get")
+    more = files | {"train/table/more.webp": b""}
+    refused(write(tmp_path / "c", more), "train has 6 classes instead of 5: leave only what was published")
+
+
+def authors_files() -> dict[str, bytes]:
+    """CIFAR-FS as its authors give it."""
+    splits = {"train": CLASSES[:2], "val": CLASSES[2:3], "test": CLASSES[3:]}
+    files = {f"splits/bertinetto/{part}.txt": "\n".join(names).encode() + b"\n" for part, names in splits.items()}
+    images = ((label, f"{part}_{stem}", pixels.transpose(1, 2, 0)) for part, label, stem, pixels in cifar_rows())
+    return files | {f"data/{label}/{stem}.png": image(pixels) for label, stem, pixels in images}
+
+
+@pytest.mark.usefixtures("small")
+def test_cifar_fs_as_its_authors_give_it(tmp_path):
+    in_zip = {f"cifar100/{name}": data for name, data in authors_files().items()}
+    for number, folder in enumerate((
+        write(tmp_path / "a/cifar100", authors_files()).parent,
+        write(tmp_path / "b", authors_files()),
+        write_zip(tmp_path / "c/cifar100.zip", in_zip).parent,
+    )):  # fmt: skip
+        root = tmp_path / f"data{number}"
+        assert prepare("cifar-fs", folder, root) == root / "cifar-fs"
+        assert prepare("cifar-fs", folder, root) == root / "cifar-fs" and not (root / "cifar-100").exists()
+        data = load("cifar-fs", root=root)
+        rows = {(label, f"{part}_{stem}"): pixels for part, label, stem, pixels in cifar_rows()}
+        expected = np.stack([[rows[key] for key in sorted(rows) if key[0] == label] for label in CLASSES])
+        for split, part in {"train": slice(2), "validation": slice(2, 3), "test": slice(3, 5)}.items():
+            assert np.array_equal(data.by_class(split).numpy(), expected[part])
+        assert data.hash == stored_hash("cifar-fs", root) == verify("cifar-fs", root).hash
+    (entry,) = (entry for entry in status(root) if entry.dataset.name == "cifar-fs")
+    assert entry.state == "prepared" and entry.bytes > 25 * 3072
+
+
+@pytest.mark.usefixtures("small")
+def test_what_cifar_fs_alone_has_not(tmp_path):
+    files = authors_files()
+    why = "does not say which images CIFAR-100 has for the test: CIFAR-FS alone can be prepared from it"
+    refused(write(tmp_path / "a/cifar100", files).parent, why)
+    for number, (changes, message) in enumerate((
+        ({"splits/bertinetto/val.txt": b"bee"}, r"splits/bertinetto/val\.txt has other classes than CIFAR-FS"),
+        ({"data/bee/more.png": b""}, "data has 6 images of class bee, .* leave only"),
+        ({"data/zoo/more.png": b""}, "data has 6 classes instead of 5: leave only"),
+    )):  # fmt: skip
+        made.refused(message, prepare, "cifar-fs", write(tmp_path / str(number), files | changes), tmp_path / "data")
+    renamed = {name.replace("data/bee/", "data/zoo/"): data for name, data in files.items()}
+    unknown = write(tmp_path / "renamed", renamed)
+    made.refused("a class 'zoo', which CIFAR-100 has not$", prepare, "cifar-fs", unknown, tmp_path / "data")
+    assert not list(tmp_path.glob("data/*"))
 
 
 @pytest.mark.usefixtures("small")

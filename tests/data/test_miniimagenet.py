@@ -142,7 +142,7 @@ def test_a_folder_for_each_class_of_each_split(tmp_path):
                 found = arrays.images[place * SAMPLES + sample].transpose(1, 2, 0)
                 assert np.array_equal(found, pixels(label, sample))
     missing = {name: data for name, data in plain.items() if not name.startswith("val")}
-    refused(write(tmp_path / "c", missing), "val has 0 classes instead of 2: get it again")
+    refused(write(tmp_path / "c", missing), "no images val/CLASS/FILE: miniImageNet is given")
 
 
 def test_images_stored_in_another_format_than_the_csv_says(tmp_path):
@@ -202,9 +202,12 @@ def test_wrong_counts(tmp_path):
     files = tree()
     refused(
         write(tmp_path / "a", change_row(files, "val.csv", b",n01", b",n77\r\nx.png,n01")),
-        "val has 3 classes instead of 2: get it again",
+        "val has 3 classes instead of 2: leave only what was published",
     )
-    refused(write(tmp_path / "b", change_row(files, "val.csv", b"n01", b"n03")), "class n03 is in two splits")
+    refused(
+        write(tmp_path / "b", change_row(files, "val.csv", b"n01", b"n03")),
+        r"class n03 is in two splits, which those of Ravi and Larochelle \(2017\) have not",
+    )
     refused(
         write(tmp_path / "c", change_row(files, "test.csv", b"n02_3.png,n02\r\n", b"")),
         "test has 3 images of class n02, 3 of them different, instead of 4: get it again",
@@ -218,7 +221,7 @@ def test_wrong_counts(tmp_path):
 @pytest.mark.parametrize("name", ["n05_9.png", "../train.csv", "/etc/passwd", "n05_9"])
 def test_csv_that_names_a_missing_file(tmp_path, name):
     files = change_row(tree(), "train.csv", b"n05_2.png", name.encode())
-    refused(write(tmp_path, files), f"no images/{name}, which a CSV file names")
+    refused(write(tmp_path, files), f"1 of 28 images that the lists name are not there, such as {name}: get the images")
 
 
 def test_damaged_image(tmp_path):
@@ -229,7 +232,7 @@ def test_damaged_image(tmp_path):
 
 def test_pickle_of_a_split_missing(tmp_path):
     (write_pickles(tmp_path) / "mini-imagenet-cache-test.pkl").unlink()
-    refused(tmp_path, r"cannot read mini-imagenet-cache-test\.pkl: .*No such file")
+    refused(tmp_path, r"no mini-imagenet-cache-test\.pkl: miniImageNet is given")
 
 
 ROWS = {"n01": [4, 5, 6, 7], "n08": [0, 1, 2, 3]}
@@ -238,14 +241,16 @@ ROWS = {"n01": [4, 5, 6, 7], "n08": [0, 1, 2, 3]}
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_data": [1, 2]}, "lacks image_data or class_dict"),
+        ({"image_data": [1, 2]}, "image_data is neither an array nor a list of arrays"),
         ({"image_data": np.zeros((8, 84, 84), np.uint8)}, r"image_data is uint8 \(8, 84, 84\) instead of"),
-        ({"image_data": np.zeros((8, 84, 84, 3), np.int64)}, "image_data is int64"),
-        ({"image_data": np.zeros((8, 84, 84, 3), np.float32)}, "an array of float32 where one of integers belongs"),
-        ({"class_dict": [1, 2]}, "lacks image_data or class_dict"),
-        ({"class_dict": ROWS | {"n01": [4, 5, 6, 8]}}, "class n01 is not a list of rows"),
-        ({"class_dict": ROWS | {"n01": [4, 5, 6, -1]}}, "class n01 is not a list of rows"),
-        ({"class_dict": ROWS | {"n01": "4567"}}, "class n01 is not a list of rows"),
+        ({"image_data": np.full((8, 84, 84, 3), 256)}, "image_data is int64 from 256 to 256, not pixels"),
+        ({"image_data": np.full((8, 84, 84, 3), -0.5)}, "image_data is float64 from -0.5 to -0.5, not pixels"),
+        ({"image_data": np.full((8, 84, 84, 3), np.nan)}, "image_data is float64 from nan to nan, not pixels"),
+        ({"image_data": [np.zeros((84, 84, 3)), np.zeros((84, 80, 3))]}, r"of 2 shapes, such as \(84, 80, 3\) and"),
+        ({"class_dict": [1, 2]}, "lacks class_dict"),
+        ({"class_dict": ROWS | {"n01": [4, 5, 6, 8]}}, "class n01 has row 8, of 8 images"),
+        ({"class_dict": ROWS | {"n01": [4, 5, 6, -1]}}, "class n01 has row -1, of 8 images"),
+        ({"class_dict": ROWS | {"n01": "4567"}}, "n01 is not a list of whole numbers"),
         ({"class_dict": ROWS | {7: [1, 2, 3, 4]}}, "int where a text belongs"),
         ({"class_dict": ROWS | {"n01": [4, 5, 6]}}, "val has 3 images of class n01"),
         ({"class_dict": {"n01": ROWS["n01"]}}, "val has 1 classes"),
@@ -253,6 +258,83 @@ ROWS = {"n01": [4, 5, 6, 7], "n08": [0, 1, 2, 3]}
 )
 def test_wrong_pickles(tmp_path, changes, message):
     refused(write_pickles(tmp_path, changes), message)
+
+
+def of_splits():
+    """For each split (classes, (class, sample) of each image in the pickles)."""
+    first = 0
+    for split, count in SMALL.items():
+        labels = CLASSES[first : first + count]
+        yield split, labels, [(label, sample) for label in reversed(labels) for sample in (2, 0, 3, 1)]
+        first += count
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64", "fractions", "int64", "list", "float list", "by class"])
+def test_pickles_of_other_kinds_of_arrays(tmp_path, kind):
+    """Floats from 0 to 255 or from 0 to 1 give the pixels that they were made of."""
+    make = {
+        "fractions": lambda data: (data / 255).astype(np.float32),
+        "list": list,
+        "float list": lambda data: [image.astype(np.float32) for image in data],
+        "by class": lambda data: data,
+    }.get(kind, lambda data: data.astype(kind))
+    for split, labels, rows in of_splits():
+        data = np.stack([pixels(*row) for row in rows])
+        places = {label: np.array([place for place, row in enumerate(rows) if row[0] == label]) for label in labels}
+        content = {"image_data": make(data), "class_dict": places}
+        if kind == "by class":
+            content = {label: list(data[own]) for label, own in places.items()}
+        write(tmp_path, {f"mini-imagenet-cache-{split}.pkl": pickle.dumps(content)})
+    assert_right(build(tmp_path))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_pickles_by_category(tmp_path, named):
+    """As Gidaris and Komodakis (2018) made them, whose phases hold more images of the classes for training."""
+    first = 0
+    for split, labels, rows in of_splits():
+        numbers = {label: first + place for place, label in enumerate(labels)}
+        content = {"data": np.stack([pixels(*row) for row in rows]), "labels": [numbers[label] for label, _ in rows]}
+        if named:
+            content |= {"catname2label": numbers, "label2catname": dict(enumerate(labels, first))}
+        name = {"train": "train_phase_train"}.get(split, split)
+        write(tmp_path / "miniImageNet", {f"miniImageNet_category_split_{name}.pickle": pickle.dumps(content, 2)})
+        first += len(labels)
+    write(tmp_path / "miniImageNet", {"miniImageNet_category_split_train_phase_val.pickle": b"not read"})
+    arrays = build(tmp_path)
+    assert arrays.classes == (CLASSES if named else [f"class {number:02d}" for number in range(7)])
+    assert_right(replace(arrays, classes=CLASSES))
+    (tmp_path / "miniImageNet/miniImageNet_category_split_val.pickle").unlink()
+    refused(tmp_path, r"no miniImageNet_category_split_val\.pickle: miniImageNet is given")
+
+
+def test_lists_in_a_folder_of_their_own_and_images_in_an_archive(tmp_path):
+    """The first as many repositories have them, the second as MAML's script wants it."""
+    files = {f"split/{name}" if name.endswith("csv") else name: data for name, data in tree().items()}
+    assert_right(build(write(tmp_path / "a", files)))
+    lists = {name: data for name, data in tree().items() if name.endswith("csv")}
+    for number, top in enumerate(("images/", "")):
+        source = write(tmp_path / f"b{number}", lists)
+        images = {top + name[7:]: data for name, data in tree().items() if name.startswith("images/")}
+        write_zip(source / "images.zip", images)
+        prepare("miniimagenet", source, source / "data")
+        assert load("miniimagenet", root=source / "data").by_class("train").shape == (3, SAMPLES, 3, 84, 84)
+
+
+def test_images_without_lists(tmp_path):
+    images = {name: data for name, data in tree().items() if name.startswith("images/")}
+    refused(write(tmp_path, images), r"no train\.csv: miniImageNet is given")
+
+
+def test_where_every_file_is_a_link(tmp_path):
+    stored = write(tmp_path / "stored", tree())
+    (tmp_path / "raw/images").mkdir(parents=True)
+    for name in tree():
+        (tmp_path / "raw" / name).symlink_to(stored / name)
+    refused(tmp_path / "raw", "is a link: --follow-links")
+    prepare("miniimagenet", tmp_path / "raw", tmp_path / "a", follow_links=True)
+    prepare("miniimagenet", stored, tmp_path / "b")
+    assert load("miniimagenet", root=tmp_path / "a").hash == load("miniimagenet", root=tmp_path / "b").hash
 
 
 def test_hostile_pickle(tmp_path):

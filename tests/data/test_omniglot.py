@@ -81,6 +81,28 @@ def test_archives_and_folders_give_the_same(tmp_path):
     assert load("omniglot", root=tmp_path / "a").by_class("train").shape == (7, DRAWINGS, 1, 28, 28)
 
 
+@pytest.mark.parametrize("around", ["omniglot-py/", "python/", "omniglot-master/python/", "images_background/"])
+def test_folders_in_folders(tmp_path, around):
+    """As torchvision and the authors' repository have them, and as archives are extracted that hold a folder of their
+    own name."""
+    doubled = around == "images_background/"
+    files = {(name.split("/")[0] + "/" if doubled else around) + name: data for name, data in tree().items()}
+    assert build(write(tmp_path / "a", files)).classes == build(write(tmp_path / "b", tree())).classes
+    refused(
+        write(tmp_path / "c", files | tree()),
+        f"images_background is there more than once, in images_background/ and in {around}images_background/: leave",
+    )
+
+
+def test_where_every_drawing_is_a_link(tmp_path):
+    stored = write(tmp_path / "stored", tree())
+    for name in tree():
+        (tmp_path / "raw" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "raw" / name).symlink_to(stored / name)
+    found = module.build(tmp_path / "raw", lambda *_: None, dataset=DATASETS["omniglot"], follow_links=True)
+    assert np.array_equal(found.images, build(stored).images)
+
+
 def test_a_part_may_be_a_link_to_a_folder_of_another_name(tmp_path):
     write(tmp_path / "shared", tree())
     (tmp_path / "raw").mkdir()
@@ -128,7 +150,7 @@ def test_damaged_trees(tmp_path):
     refused(write(tmp_path / "more", files | {f"{name[:-6]}99.png": png()}), "4 of them different, instead of 3")
     linked = write(tmp_path / "linked", missing)
     (linked / name).symlink_to(write(tmp_path / "elsewhere", {"x.png": png()}) / "x.png")
-    refused(linked, f"{name} is a link")
+    refused(linked, f"{name} is a link: --follow-links")
     fewer = {other: data for other, data in files.items() if "character02" not in other or PARTS[0] in other}
     refused(write(tmp_path / "fewer", fewer), "images_evaluation has 3 classes instead of 4: get it again")
 

@@ -58,13 +58,21 @@ def test_names_beside_the_admitted_ones_are_refused(unpickle, name):
 
 def test_damaged_pickles(unpickle):
     whole = pickle.dumps({"a": np.zeros((2, 2), np.uint8)})
-    others = [pickle.dumps(content) for content in ([], 1, {1: 2}, {"a": np.zeros(2)}, {"a": np.array([{}])})]
+    others = [pickle.dumps(content) for content in ([], 1, {1: 2}, {}, {"a": np.zeros(2, bool)}, {"a": np.array([{}])})]
     longer = pickle.dumps({"a": np.zeros((2, 2), np.uint8)}, 2).replace(b"K\x02K\x02\x86", b"K\x02K\x03\x86")
     for damaged in [whole[:end] for end in range(0, len(whole), 7)] + others + [longer]:
         refused(r"cannot read some\.pkl: ", unpickle, damaged)
 
 
-@pytest.mark.parametrize("kind", ["float32", "float64", "complex64", "bool", ">i4"])
-def test_an_array_that_is_not_of_little_endian_integers_is_refused_by_name(unpickle, kind):
+@pytest.mark.parametrize("kind", ["uint8", "int32", "int64", "float16", "float32", "float64"])
+def test_numbers(unpickle, kind):
+    values = np.arange(4).astype(kind)
+    found = unpickle(pickle.dumps({"array": values, "number": values[3]}))
+    assert found["array"].values.dtype == kind and found["array"].values.tolist() == [0, 1, 2, 3]
+    assert found["number"] == 3 and type(found["number"]) in (int, float)
+
+
+@pytest.mark.parametrize("kind", ["complex64", "bool", ">i4"])
+def test_an_array_that_is_not_of_little_endian_numbers_is_refused_by_name(unpickle, kind):
     why = "an array is not little-endian" if kind == ">i4" else f"it holds an array of {kind} where"
     refused(rf"cannot read some\.pkl: {why}", unpickle, pickle.dumps({"image_data": np.zeros(2, kind)}))

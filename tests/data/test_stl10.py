@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from made import write, write_tar, write_zip
 from PIL import Image
+from torchvision.datasets import STL10
 
 from msmeta.data import DATASETS, load, prepare, raw, verify
 from msmeta.data import stl10 as module
@@ -78,6 +79,18 @@ def test_what_is_read(tmp_path, monkeypatch):
         found = [of_label.pop(image.numpy().tobytes()) for image in data.images[split]]
         assert found == data.labels[split].tolist()
     assert not of_label
+
+
+def test_the_folder_of_torchvision(tmp_path, monkeypatch):
+    """Its own class reads the same images and labels from it."""
+    write(tmp_path / "stl10_binary", files())
+    monkeypatch.setattr(STL10, "_check_integrity", lambda self: True)  # of the published files
+    prepare("stl-10", tmp_path, tmp_path / "data")
+    data, theirs = load("stl-10", root=tmp_path / "data"), STL10(str(tmp_path), "test")
+    images = resized(theirs.data.transpose(0, 2, 3, 1))
+    order = np.argsort(theirs.labels, kind="stable")
+    assert np.array_equal(data.images["test"].numpy(), images[order])
+    assert data.labels["test"].tolist() == theirs.labels[order].tolist()
 
 
 def test_real_counts(monkeypatch):
