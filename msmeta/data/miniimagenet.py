@@ -142,9 +142,7 @@ def _pixels(images: object, name: str) -> np.ndarray:
         return found
     low, high = found.min(), found.max()
     if not 0 <= low <= high <= 255:  # nor where one is NaN
-        raise ValueError(
-            f"{name} is {found.dtype} from {low:.4g} to {high:.4g}, not pixels from 0 to 255 or to 1"
-        )
+        raise ValueError(f"{name} is {found.dtype} from {low:.4g} to {high:.4g}, not pixels from 0 to 255 or to 1")
     scale = 255 if found.dtype.kind == "f" and high <= 1 else 1
     return np.stack([np.rint(image * np.float64(scale)).astype(np.uint8) for image in found])
 
