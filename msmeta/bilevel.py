@@ -83,6 +83,7 @@ class Bilevel:
         None: one problem.
     outer_at: `outer_at(phi, theta, t)` is a scalar of the state after t = 1, ..., T - 1 steps that is added to the
         meta-objective, with its weight; None adds nothing (the multi-step loss of MAML++; Antoniou et al., 2019).
+        Estimators at a stationary point, Reptile and Binomial refuse it.
 
     The functions are given copies: of dictionaries at each call, of theta's and of init's tensors once.
     As in torch.optim, a step leaves alone what its loss does not use: value, buffers and all, without weight decay.
@@ -133,7 +134,7 @@ def begin(problem: Bilevel, theta: Params, passing: bool = False) -> tuple[Param
     if not isinstance(problem, Bilevel):
         raise ConfigError(f"the problem is a {type(problem).__name__}: it must be a Bilevel(init, inner, outer)")
     if problem.outer_at and not passing:
-        others = "use MultiStep, FiniteDifference, GaussianSmoothing or EvolutionStrategies"
+        others = "use MultiStep, LazyHessian, Truncated or FirstOrder"
         raise ConfigError(f"the problem has outer_at, and this estimator looks at the last state alone: {others}")
     if torch.is_inference_mode_enabled():
         raise ConfigError("torch.inference_mode is on: nothing can be differentiated there, so use torch.no_grad")

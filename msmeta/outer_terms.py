@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -57,3 +57,36 @@ class Passed:
     def __call__(self, t: int, state: State) -> None:
         if t and (term := outer_term(self.problem, state.phi, self.theta, t)) is not None:
             self.loss = self.loss + term
+
+
+class Carried:
+    """The sum of losses of states on the way, where the inner gradients are constants, and its derivatives.
+
+    What comes to a state's φ is carried to φ₁ as it is, `by_phi`, and to θ by what that does in the dynamics.
+    """
+
+    def __init__(self, problem: Bilevel, first: State, theta: Params) -> None:
+        self.problem, self.first, self.theta = problem, first, theta
+        self.loss: Tensor | float = 0.0
+        self.by_phi: Part = dict.fromkeys(first.phi)
+        self._direct: Part = dict.fromkeys(theta)
+        self._moved: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self, t: int, state: State) -> None:
+        if t:
+            self.add(state, lambda phi, theta: outer_term(self.problem, phi, theta, t))
+
+    def add(self, state: State, loss: Callable[[Params, Params], Tensor | None]) -> None:
+        phi = leaves(state.phi, self.first.phi)
+        if (value := loss(phi, self.theta)) is not None:
+            # Retained, since it may read what `init` made of θ.
+            by_phi, direct = gradients([(value, None)], phi, self.theta, retain_graph=True)
+            self.loss = self.loss + value.detach()
+            self.by_phi, self._direct = plus(self.by_phi, by_phi), plus(self._direct, direct)
+            moved = [(state.phi[name], w) for name, w in by_phi.items() if w is not None]
+            self._moved += [(value, w) for value, w in moved if value.requires_grad]
+
+    def parts(self) -> list[Part]:
+        """Of the meta-gradient."""
+        started = [(self.first.phi[name], w) for name, w in self.by_phi.items() if w is not None]
+        return [*gradients([*started, *self._moved], self.theta), self._direct]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -18,18 +19,18 @@ from msmeta.bilevel import (
     conclude,
     detach,
     evaluate,
-    gradients,
     leaves,
     reached,
-    require_dependence,
 )
 from msmeta.dynamics import Steps, advance, dynamics_at, inner_gradient
 from msmeta.errors import ConfigError
+from msmeta.outer_terms import Carried
 
 
 @dataclass(frozen=True)
 class FirstOrder(Steps):
-    """∂L/∂θ ≈ ∂L(φ_{T+1})/∂φ (Eq. 16), carried to θ by the derivative of φ₁(θ), the identity in MAML.
+    """∂L/∂θ ≈ ∂L(φ_{T+1})/∂φ (Eq. 16), carried to θ by the derivative of φ₁(θ), the identity in MAML; terms of
+    `outer_at` likewise.
 
     What θ does in the dynamics (a learned rate, a learned initial velocity) is differentiated exactly with the inner
     gradients g_t held constant: first-order Meta-SGD (Li et al., 2017), -Σ_t g_t · ∂L(φ_{T+1})/∂φ by the rate of plain
@@ -42,33 +43,33 @@ class FirstOrder(Steps):
     @torch.enable_grad()
     def __call__(self, problem: Bilevel, theta: Params) -> MetaGradient:
         """As `MultiStep.__call__`; raises ConfigError besides for entries of θ that act in the inner loss alone."""
-        theta, first = begin(problem, theta)
+        theta, first = begin(problem, theta, passing=True)
 
         def refuse(names: set[str]) -> None:
             for name in sorted(names):
                 inside = f"theta[{name!r}], which acts in the inner loss without starting phi (a meta-network)"
                 raise ConfigError(f"FirstOrder has no gradient for {inside}: it holds g constant; use MultiStep")
 
-        state, trail = constant_gradients(problem, first, theta, self.dynamics, self.steps, refuse)
-        phi = leaves(state.phi, first.phi)
-        outer = evaluate(problem.outer, phi, theta)
-        by_phi, direct = gradients([(outer, None)], phi, theta)
-        require_dependence(by_phi, direct)
-        ends = [(each.phi[name], w) for each in (first, state) for name, w in by_phi.items() if w is not None]
-        return conclude(theta, state, trail, outer, *gradients(ends, theta), direct)
+        carried = Carried(problem, first, theta)
+        state, trail = constant_gradients(carried, self.dynamics, self.steps, refuse)
+        carried.add(state, partial(evaluate, problem.outer))
+        return conclude(theta, state, trail, carried.loss, *carried.parts())
 
 
 def constant_gradients(
-    problem: Bilevel, first: State, theta: Params, dynamics: DynamicsLike, steps: int, tell: Callable[[set[str]], None]
+    carried: Carried, dynamics: DynamicsLike, steps: int, tell: Callable[[set[str]], None]
 ) -> tuple[State, Trail]:
-    """As `walk`; the state's graph, if any, has what θ does in the dynamics alone, from a φ₁ that is a constant.
+    """As `walk`; the states' graph, if any, has what θ does in the dynamics alone, from a φ₁ that is a constant.
 
-    tell: is told of the entries of θ that act in an inner loss and do not start φ.
+    carried: is given each step's number and first state. tell: is told of the entries of θ that act in an inner loss
+    and do not start φ.
     """
+    problem, first, theta = carried.problem, carried.first, carried.theta
     started = reached(first.phi.values(), theta)
     seen = {name: value.detach() if name in started else value for name, value in theta.items()}
     state, trail = replace(first, phi=detach(first.phi)), []
     for t in range(steps):
+        carried(t, state)
         loss, grad = inner_gradient(problem, leaves(state.phi, first.phi), seen, t, create_graph=False)
         tell(reached([loss], seen))
         trail.append((t, loss.detach(), tuple(grad)))

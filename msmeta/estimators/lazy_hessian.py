@@ -10,6 +10,7 @@ import torch
 from msmeta.bilevel import Bilevel, MetaGradient, Params, begin, conclude, evaluate, gradients, leaves, reached
 from msmeta.dynamics import Steps, advance, dynamics_at, inner_gradient, partition
 from msmeta.errors import ConfigError
+from msmeta.outer_terms import outer_term
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class LazyHessian(Steps):
     @torch.enable_grad()
     def __call__(self, problem: Bilevel, theta: Params) -> MetaGradient:
         """As `MultiStep.__call__`; raises ConfigError besides for entries of θ in other steps' losses alone."""
-        theta, state = begin(problem, theta)
-        trail = []
+        theta, state = begin(problem, theta, passing=True)
+        trail, terms = [], []
         for n in partition(self.steps, self.window):
             start = len(trail)
             loss, grad = inner_gradient(problem, state.phi, theta, start, create_graph=True)
@@ -56,5 +57,7 @@ class LazyHessian(Steps):
                     grad = {k: v + (lazy[k] - lazy[k].detach()) if k in lazy else v for k, v in grad.items()}
                 trail.append((t, loss.detach(), tuple(grad)))
                 state = advance(dynamics_at(self.dynamics, theta, t), state, grad, 1)
-        outer = evaluate(problem.outer, state.phi, theta)
+                if t + 1 < self.steps and (term := outer_term(problem, state.phi, theta, t + 1)) is not None:
+                    terms.append(term)
+        outer = sum(terms, evaluate(problem.outer, state.phi, theta))
         return conclude(theta, state, trail, outer, *gradients([(outer, None)], theta))

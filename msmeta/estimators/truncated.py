@@ -6,11 +6,24 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from msmeta.bilevel import Bilevel, MetaGradient, Params, State, begin, conclude, evaluate, gradients, leaves, reached
+from msmeta.bilevel import (
+    Bilevel,
+    MetaGradient,
+    Params,
+    State,
+    begin,
+    conclude,
+    evaluate,
+    gradients,
+    leaves,
+    plus,
+    reached,
+)
 from msmeta.dynamics import Steps, whole
 from msmeta.errors import ConfigError
 from msmeta.estimators.first_order import constant_gradients
 from msmeta.estimators.multistep import unroll
+from msmeta.outer_terms import Carried
 
 
 @dataclass(frozen=True)
@@ -38,10 +51,11 @@ class Truncated(Shortened):
 
         ∂L/∂θ ≈ ∂L(φ_{T+1})/∂φ ∏_{t > T - depth} (I - η ∂g_t/∂φ_t).
 
-    What θ does in the dynamics of the earlier steps, too, is differentiated with their gradients held constant. What it
-    does in their losses is left out: valid for a meta-network, whose gradient is the sum of the last terms, biased. An
-    entry that acts in the earlier losses alone would get a zero gradient and is refused; one with a part of its own for
-    each step gets zeros in the parts of the earlier ones.
+    A term of `outer_at` before it is carried to φ₁(θ) likewise. What θ does in the dynamics of the earlier steps, too,
+    is differentiated with their gradients held constant. What it does in their losses is left out: valid for a
+    meta-network, whose gradient is the sum of the last terms, biased. An entry that acts in the earlier losses alone
+    would get a zero gradient and is refused; one with a part of its own for each step gets zeros in the parts of the
+    earlier ones.
     Near where the inner steps converge each factor contracts, so that earlier terms are exponentially small in depth;
     but the multiplier of φ₁ would contract in the earlier steps, too, and is too long without them.
 
@@ -52,21 +66,24 @@ class Truncated(Shortened):
     @torch.enable_grad()
     def __call__(self, problem: Bilevel, theta: Params) -> MetaGradient:
         """As `MultiStep.__call__`; raises ConfigError besides for entries of θ in the earlier steps' losses alone."""
-        theta, first = begin(problem, theta)
-        lost, early = set(), self.steps - self.depth
-        middle, trail = constant_gradients(problem, first, theta, self.dynamics, early, lost.update)
+        theta, first = begin(problem, theta, passing=True)
+        lost, early, carried = set(), self.steps - self.depth, Carried(problem, first, theta)
+        middle, trail = constant_gradients(carried, self.dynamics, early, lost.update)
+        if self.depth:
+            carried(early, middle)
         buffers = {name: leaves(values) for name, values in middle.buffers.items()}
         cut = replace(middle, phi=leaves(middle.phi, first.phi), buffers=buffers)
-        last, late, _ = unroll(problem, cut, theta, self.dynamics, (1,) * self.depth, early)
+        last, late, terms = unroll(problem, cut, theta, self.dynamics, (1,) * self.depth, early)
         ends = [*last.phi.values(), *(value for values in last.buffers.values() for value in values.values())]
         for name in sorted(lost - reached(ends, theta)):
             where = f"which acts in the inner loss before the last {self.depth} steps alone"
             raise ConfigError(f"Truncated has no gradient for theta[{name!r}], {where}: raise depth or use MultiStep")
-        outer = evaluate(problem.outer, last.phi, theta)
+        outer = sum(terms, evaluate(problem.outer, last.phi, theta))
         # Retained here and below, since a loss may read what `init` made of θ, and buffers may come from there.
         groups = cut.phi, theta, *buffers.values()
         by_phi, by_theta, *parts = gradients([(outer, None)], *groups, retain_graph=True)
         multipliers = State(by_phi, dict(zip(buffers, parts, strict=True)))
         by_dynamics = middle.pull_back(multipliers, theta, retain_graph=True)
-        by_start = first.pull_back(State(by_phi), theta)
-        return conclude(theta, last, [*trail, *late], outer, by_theta, *by_dynamics, *by_start)
+        carried.by_phi = plus(by_phi, carried.by_phi)
+        parts = by_theta, *by_dynamics, *carried.parts()
+        return conclude(theta, last, [*trail, *late], outer.detach() + carried.loss, *parts)
