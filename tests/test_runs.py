@@ -64,7 +64,7 @@ def test_committed_results_are_what_their_names_say(kind, monkeypatch):
     for path in paths:
         result = json.loads(path.read_text())
         own = config(**result["config"])
-        monkeypatch.setattr(data, "stored_hash", lambda name, r=result: r["data"]["hash"])
+        monkeypatch.setattr(data, "stored_hash", lambda name, split, r=result: r["data"]["hash"])
         monkeypatch.setattr(transfer.sources, "weights_hash", lambda name, r=result: r["source"]["hash"])
         place = module.run(own, root)
         assert runs.plain(own) == place.defaults | result["config"] and result["data"]["name"] == own.dataset

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from msmeta.cli import options
-from msmeta.errors import ConfigError, DivergedError, Interrupted, UserError
+from msmeta.errors import ConfigError, DataError, DivergedError, Interrupted, UserError
 from msmeta.experiments.config import PRESETS
 
 EXPLAINED = {error.exit_status for error in (UserError, DivergedError, Interrupted)}
@@ -99,15 +99,29 @@ def data_list() -> None:
             if dataset.rotations > 1:
                 classes += f", x {dataset.rotations} rotations"
             few_shot.add_row(*described, classes, str(dataset.samples), *found)
-    Console().print(few_shot, labelled)
+    published = Table("name", "what it is", "state", "hash", title="Of the authors of L2T-ww", title_justify="left")
+    for own in data.l2t_ww.PUBLISHED.values():
+        published.add_row(own.name, own.title, *_state_of_published(own.name))
+    Console().print(few_shot, labelled, published)
     print(f"data folder: {data.data_root()}")
+
+
+def _state_of_published(name: str) -> tuple[str, str]:
+    """State and the beginning of the hash."""
+    from msmeta import data
+
+    try:
+        return "prepared", data.l2t_ww.verify(name, data.data_root())[:12]
+    except DataError:
+        there = (data.data_root() / data.l2t_ww.PUBLISHED[name].file).exists()
+        return "damaged" if there else "absent", "-"
 
 
 @data_app.command("prepare")
 def data_prepare(
-    name: Annotated[str, typer.Argument(help="Data set, as `msmeta data list` names it.")],
+    name: Annotated[str, typer.Argument(help="Data set, l2t-source or l2t-splits, as `msmeta data list` names it.")],
     source: Annotated[
-        Path | None, typer.Option("--from", help="Folder with the raw files; else download them.")
+        Path | None, typer.Option("--from", help="Folder with the raw files, or one of them; else download them.")
     ] = None,
     follow_links: Annotated[
         bool, typer.Option("--follow-links", help="Read files that are links, and folders that stay within the folder.")
@@ -132,6 +146,9 @@ def data_verify(name: Annotated[str, typer.Argument(help="Data set.")]) -> None:
     """Hash a prepared data set again."""
     from msmeta import data
 
+    if name in data.l2t_ww.PUBLISHED:
+        print(f"{name} is intact: SHA-256 {data.l2t_ww.verify(name, data.data_root())}")
+        return
     entry = data.verify(name)
     counts = f"{entry.dataset.size:,} images of {entry.dataset.classes:,} classes"
     print(f"{name} is intact: {counts}, SHA-256 {entry.hash}")

@@ -1,9 +1,11 @@
 """Data sets: what they are, how raw files become arrays, and episodes and minibatches drawn from them on a device."""
 
-from msmeta.data.dataset import FEW_SHOT, TRANSFER, Arrays, Dataset
+from msmeta.data.dataset import FEW_SHOT, L2T_WW, SEEDED, TRANSFER, Arrays, Dataset
 from msmeta.data.episodes import Episodes, EpisodeSampler
 from msmeta.data.fallback import glyphs_like, real_or_glyphs
 from msmeta.data.images import Images
+from msmeta.data.l2t_ww import LISTS as L2T_LISTS
+from msmeta.data.l2t_ww import require_split
 from msmeta.data.minibatches import MinibatchSampler, evaluation_batches
 from msmeta.data.noise import noise
 from msmeta.data.registry import DATASETS, TABLE_6, find, names
@@ -12,6 +14,9 @@ from msmeta.data.store import data_root, load, prepare, status, stored_hash, ver
 __all__ = [
     "DATASETS",
     "FEW_SHOT",
+    "L2T_LISTS",
+    "L2T_WW",
+    "SEEDED",
     "TABLE_6",
     "TRANSFER",
     "Arrays",
@@ -29,6 +34,7 @@ __all__ = [
     "noise",
     "prepare",
     "real_or_glyphs",
+    "require_split",
     "status",
     "stored_hash",
     "verify",

@@ -78,8 +78,9 @@ def build(
     if "meta" in pickles or (folder / "cifar-100-python").is_dir():
         pixels, rows = _from_pickles(dataset, folder, pickles, progress)
         images = allocate((len(order), *dataset.shape), np.uint8)
-        np.take(pixels, np.array(_published(rows))[order], axis=0, out=images)
-        return Arrays(images, labels[order], CLASSES)
+        places = np.array(_published(rows))[order]
+        np.take(pixels, places, axis=0, out=images)
+        return Arrays(images, labels[order], CLASSES, places[: dataset.splits["test"].start])
     image = r"(?:.*/)?(train|test)/([^/.][^/]*)/([^/.][^/]*)\.(?:png|webp)"
     if found := matching(folder, image, {"cifar100", *SAMPLES}, follow_links):
         published = _published([(*match.groups(), match.string) for match in found])

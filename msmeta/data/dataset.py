@@ -12,6 +12,8 @@ Progress = Callable[[str, int, int], None]
 Allocate = Callable[[tuple[int, ...], type[np.generic]], np.ndarray]
 """Makes the array of a shape and type that images are written into: `numpy.empty`, or a file larger than the memory."""
 FEW_SHOT, TRANSFER = "few-shot", "transfer"
+SEEDED, L2T_WW = "seeded", "l2t-ww"
+"""How the published training images are divided: validation images drawn at random, or as the authors of L2T-ww did."""
 
 
 class ViewAlone(DataError):
@@ -38,6 +40,9 @@ class Arrays:
     images: np.ndarray
     labels: np.ndarray
     classes: list[str]
+    order: np.ndarray | None = None
+    """For transfer, where it is known: the place of each image of `train` and `validation` among the published training
+    images, int64 (n,). It is the order of the official file or, of a file an image, that of class and file name."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,33 @@ SHRUNK_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
+class Selected:
+    """Images (n, channels, height, width) that are mapped files, in another order: none is read before it is used."""
+
+    images: Tensor
+    places: Tensor
+    """int64 (n,)"""
+
+    @property
+    def shape(self) -> torch.Size:
+        """(n, channels, height, width)"""
+        return torch.Size([len(self.places), *self.images.shape[1:]])
+
+    @property
+    def device(self) -> torch.device:
+        """Of the images."""
+        return self.images.device
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, key: Any) -> Tensor:
+        """As of a tensor, where the first index is a number, a slice or a tensor of numbers."""
+        first, *rest = key if isinstance(key, tuple) else (key,)
+        return self.images[(slice(None), *rest)][self.places[first]]
+
+
+@dataclass(frozen=True)
 class Images:
     """Images and their classes. The images of a split lie class by class; the splits are views of one tensor."""
 
@@ -25,7 +53,7 @@ class Images:
     classes: int
     side: int
     """Of what a network sees."""
-    images: Mapping[str, Tensor]
+    images: Mapping[str, Tensor | Selected]
     """For each split uint8 (n, channels, height, width), on the device or, where they are mapped files, on the CPU."""
     labels: Mapping[str, Tensor]
     """For each split int64 (n,), on the device."""

@@ -125,9 +125,9 @@ def evaluation_batches(data: Images, split: str, batch: int) -> Iterator[tuple[T
     _check(data, split, batch)
     images, labels = data.images[split], data.labels[split]
     start = (images.shape[-1] - data.side) // 2
-    middle = images[:, :, start : start + data.side, start : start + data.side]
+    middle = slice(start, start + data.side)
     parts = (slice(first, first + batch) for first in range(0, len(images), batch))
-    return ((normalised(middle[part].to(data.device)), labels[part]) for part in parts)
+    return ((normalised(images[part, :, middle, middle].to(data.device)), labels[part]) for part in parts)
 
 
 def normalised(images: Tensor) -> Tensor:

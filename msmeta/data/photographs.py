@@ -91,7 +91,8 @@ def build(
     order = divide(labels, testing, counts["validation"])
     files = [names[rows[place].file] for place in order]
     images = decode_all(dataset, folder, files, decode, progress, allocate)
-    return Arrays(images, labels[order], names_of_classes.tolist())
+    among = np.cumsum(~testing)[order] - 1  # the training images alone, as in a folder of their own
+    return Arrays(images, labels[order], names_of_classes.tolist(), among[: dataset.splits["test"].start])
 
 
 def decode(data: bytes, name: str) -> np.ndarray:

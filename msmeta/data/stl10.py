@@ -45,7 +45,7 @@ def build(
         image = Image.fromarray(np.ascontiguousarray(pixels[place].transpose(2, 1, 0)))
         images[done] = resized(image, SIDE)
     progress("resize STL-10", len(order), len(order))
-    return Arrays(images, labels[order], list(CLASSES))
+    return Arrays(images, labels[order], list(CLASSES), order[: PUBLISHED["train"]])
 
 
 def _part(dataset: Dataset, where: Mapping[str, Path], part: str) -> tuple[np.ndarray, np.ndarray]:

@@ -15,13 +15,15 @@ import numpy as np
 import torch
 
 from msmeta import machine
-from msmeta.data.dataset import Arrays, Dataset, Progress, ViewAlone
-from msmeta.data.images import Images
+from msmeta.data import l2t_ww
+from msmeta.data.dataset import SEEDED, Arrays, Dataset, Progress, ViewAlone
+from msmeta.data.images import Images, Selected
 from msmeta.data.raw import download, extracted, reason
 from msmeta.data.registry import DATASETS, find
 from msmeta.errors import ConfigError, DataError
 
-IMAGES, LABELS, META = "images.npy", "labels.npy", "meta.json"
+IMAGES, LABELS, META, ORDER = "images.npy", "labels.npy", "meta.json", "order.npy"
+FILES = {IMAGES, LABELS, META, ORDER}
 NOTED = ("classes", "hash", "labels_hash")
 
 
@@ -53,6 +55,8 @@ def prepare(
 ) -> Path:
     """Turns the raw files of a data set into arrays in `root/name` and returns that folder; of a view, those it views.
 
+    What the authors of L2T-ww published is had as `l2t_ww.prepare` says.
+
     `source` is the folder with the raw files, or one of these files; without it they are downloaded. Links in it are
     followed below its first level if `follow_links` (see `trees.matching`). Returns at once
     if the data set is there and intact; a damaged one is built again. The folder appears whole or not at all.
@@ -60,6 +64,8 @@ def prepare(
     there is nothing to prepare.
     """
     root = Path(root or data_root())
+    if name in l2t_ww.PUBLISHED:
+        return l2t_ww.prepare(name, source, root, progress)
     dataset = _found(name, root)
     if dataset.generated:
         raise ConfigError(f"{name} needs no preparation: it is {dataset.obtained}")
@@ -79,7 +85,7 @@ def prepare(
     elif not dataset.raw_files:
         raise DataError(f"{name} cannot be downloaded: it is {dataset.obtained}")
     try:
-        if folder.exists() and (others := sorted({path.name for path in folder.iterdir()} - {IMAGES, LABELS, META})):
+        if folder.exists() and (others := sorted({path.name for path in folder.iterdir()} - FILES)):
             raise DataError(f"{folder} holds something else ({others[0]}): move it, the folder will be replaced")
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=root, ignore_cleanup_errors=True) as work:
@@ -95,40 +101,80 @@ def prepare(
     return folder
 
 
-def load(name: str, device: str | torch.device = "cpu", root: Path | None = None) -> Images:
-    """The images of a data set on `device`.
+def load(name: str, device: str | torch.device = "cpu", root: Path | None = None, split: str = SEEDED) -> Images:
+    """The images of a data set on `device`, those for training divided by SEEDED or by L2T_WW.
 
     Images stored as 256x256 are left on disk: of these only size, shape and type are checked, not the hash, which
     would take as long as an epoch; `msmeta data verify` checks it. Raises DataError in one line that names the file
-    and the way out if the data set is not prepared or is damaged, ConfigError if there is no such data set.
+    and the way out if the data set or its split is not prepared or is damaged, ConfigError if there is no such one.
     """
     root = Path(root or data_root())
     dataset = _found(name, root)
+    own = _divided(dataset, root, split)
     arrays, hashed = _read(dataset, root)
     images, labels = torch.from_numpy(arrays.images), torch.from_numpy(arrays.labels).to(device)
     if not dataset.mapped:
         images = images.to(device)
+
+    def of(split: str, tensor: torch.Tensor) -> torch.Tensor | Selected:
+        if split not in own:
+            return tensor[dataset.splits[split].start : dataset.splits[split].stop]
+        places = torch.from_numpy(own[split])
+        return Selected(tensor, places) if tensor is images and dataset.mapped else tensor[places.to(tensor.device)]
+
     return Images(
         name=dataset.name,
         title=dataset.title,
         classes=dataset.classes,
         side=dataset.side,
-        images={split: images[part.start : part.stop] for split, part in dataset.splits.items()},
-        labels={split: labels[part.start : part.stop] for split, part in dataset.splits.items()},
-        hash=hashed,
+        images={split: of(split, images) for split in dataset.splits},
+        labels={split: of(split, labels) for split in dataset.splits},
+        hash=_hash_of_split(hashed, own),
         rotations=dataset.rotations,
     )
 
 
-def stored_hash(name: str, root: Path | None = None) -> str:
+def stored_hash(name: str, root: Path | None = None, split: str = SEEDED) -> str:
     """The hash of a data set that is here, as `load` gives it, but as it was noted: no image is read.
 
     Of what is generated, and of a view, the arrays are made and hashed, once. Raises DataError as `load`.
     """
     root = Path(root or data_root())
     dataset = _found(name, root)
-    noted = None if dataset.generated else _read_meta(find(dataset.view_of or name), root)["hash"]
-    return _made_hash(name, root, noted) if dataset.generated or dataset.view_of else noted
+    hashed = None if dataset.generated else _read_meta(find(dataset.view_of or name), root)["hash"]
+    if dataset.generated or dataset.view_of:
+        hashed = _made_hash(name, root, hashed)
+    return _hash_of_split(hashed, _divided(dataset, root, split))
+
+
+def _divided(dataset: Dataset, root: Path, split: str) -> dict[str, np.ndarray]:
+    """Where the images of the splits are that lie otherwise than SEEDED has them: none, or `train` and `validation`."""
+    l2t_ww.require_split(dataset.name, split)
+    if split == SEEDED:
+        return {}
+    _read_meta(dataset, root)
+    file = root / dataset.name / ORDER
+    if not file.exists():
+        raise DataError(
+            f"{dataset.name} was prepared from a copy, or by a version, that does not tell the order of its published "
+            f"files: move {file.parent} away and run `msmeta data prepare {dataset.name}` with the official files, or "
+            f"use split {SEEDED!r}"
+        )
+    with _intact(dataset, file):
+        order = np.array(_mapped(file, (dataset.splits["test"].start,), np.int64))
+        if not np.array_equal(np.sort(order), np.arange(len(order))):
+            raise ValueError("it is no order")
+    return l2t_ww.divide(dataset, root, order)
+
+
+def _hash_of_split(hashed: str, own: dict[str, np.ndarray]) -> str:
+    """The hash of images that are divided otherwise than SEEDED has them."""
+    if not own:
+        return hashed
+    sha = hashlib.sha256(hashed.encode())
+    for split, places in own.items():
+        sha.update(f"{split} {len(places)}".encode() + places.astype("<i8").tobytes())
+    return sha.hexdigest()
 
 
 @cache
@@ -183,6 +229,8 @@ def _build(dataset: Dataset, source: Path, work: Path, progress: Progress, follo
     except DataError as error:  # which names files as they are called in their folder
         raise type(error)(f"{dataset.name}, {source}: {error}") from error
     np.save(folder / LABELS, arrays.labels)
+    if arrays.order is not None:
+        np.save(folder / ORDER, arrays.order.astype(np.int64))
     meta = {
         "name": dataset.name,
         "hash": digest(arrays),

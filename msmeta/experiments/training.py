@@ -110,13 +110,15 @@ class Experiment(Protocol):
         """The parameters that `metrics` tells the accuracy of, to be kept."""
 
 
-def place(kind: str, name: str, config: Any, root: Path | None, source: str | None = None) -> runs.Run:
+def place(
+    kind: str, name: str, config: Any, root: Path | None, source: str | None = None, split: str = data.SEEDED
+) -> runs.Run:
     """Where this config's result and checkpoint lie. name: for readers. source: hash of a source network's weights.
 
     Raises DataError where the data set is not here: a run is known by its config and by the hash of its data.
     """
     kind = kind if config.evaluate_on == "test" else f"{kind}-tuning"
-    found = data.stored_hash(config.dataset)
+    found = data.stored_hash(config.dataset, split=split)
     defaults = {f.name: f.default for f in fields(config) if f.default is not MISSING}
     whole = runs.plain(config)
     return runs.Run(kind, name, config.preset, whole, root or runs.results_root(), found, source, defaults)

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from msmeta import data, runs
-from msmeta.errors import ConfigError
+from msmeta.errors import ConfigError, DataError
 from msmeta.experiments.transfer import sources
 from msmeta.report.frame import TRANSFER, Experiment, Values, frame
 
@@ -65,9 +65,9 @@ def _choose_data(experiment: Experiment, preset: str, dataset: str) -> tuple[str
         name, why = dataset, f"These runs used {title}."
     elif preset == "smoke":
         name, why = data.glyphs_like(dataset), f"{glyphs} the smoke preset always does."
-    elif source and not sources.available(source):
+    elif source and (problem := _cannot_be_had(source)):
         name = data.glyphs_like(dataset)
-        why = f"{glyphs} the weights of the source network {source} are not in the data folder."
+        why = f"{glyphs} the source network {source} could not be had: {problem}"
     else:
         name, why = data.real_or_glyphs(dataset)
     if source := _source(experiment, preset, name):
@@ -79,6 +79,15 @@ def _choose_data(experiment: Experiment, preset: str, dataset: str) -> tuple[str
 def _source(experiment: Experiment, preset: str, dataset: str) -> str | None:
     """The network that meta-transfer learns from."""
     return experiment.module.preset_config(preset, dataset, "scratch").source if experiment is TRANSFER else None
+
+
+def _cannot_be_had(source: str) -> str | None:
+    """Why not, if the weights of a source network are not here and cannot be downloaded now."""
+    try:
+        sources.weights_hash(source)
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def data_in_words(name: str) -> str:

@@ -125,6 +125,7 @@ def presets(optimizer: str) -> str:
                 "training images": f"{images:,}",
                 "validation images, for the choice of the epoch": f"{counts['validation']:,}",
                 "test images": f"{counts['test']:,}",
+                "split": own.split,
                 "source network": own.source,
                 "target network": _network(own),
                 "images of a minibatch": own.batch,
@@ -202,6 +203,7 @@ def _of_transfer(template: str) -> Column:
 
 _CONDITIONS: Columns = {
     "images for training / validation / test": "{images[train]:,} / {images[validation]:,} / {images[test]:,}",
+    "split": "{split}",
     "source": _of_transfer("{source}"),
     "target": of_config(_network),
     "T / N": of_config(steps_text),

@@ -67,6 +67,18 @@ def test_both_layouts_give_the_same(tmp_path):
 
 
 @pytest.mark.usefixtures("small")
+def test_the_order_of_the_official_file_is_kept(tmp_path):
+    prepare("cifar-100", write(tmp_path / "raw", cifar_pickles()), tmp_path / "a")
+    data, rows = load("cifar-100", root=tmp_path / "a"), pickle.loads(cifar_pickles()["train"])["data"]
+    order = np.load(tmp_path / "a/cifar-100/order.npy")
+    assert np.array_equal(
+        np.concatenate([data.images[s] for s in ("train", "validation")]).reshape(15, -1), rows[order]
+    )
+    prepare("cifar-100", write(tmp_path / "files", cifar_files()), tmp_path / "b")  # of which nobody can tell it
+    assert not (tmp_path / "b/cifar-100/order.npy").exists()
+
+
+@pytest.mark.usefixtures("small")
 def test_cifar_fs_has_the_classes_in_the_order_of_its_splits_and_the_published_images(tmp_path):
     prepare("cifar-fs", write(tmp_path / "raw", cifar_pickles()), tmp_path)
     data, expected = load("cifar-fs", root=tmp_path), cifar_images(CLASSES)

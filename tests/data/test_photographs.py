@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import made
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from made import image, mat_file, write, write_tar, write_zip
 from PIL import Image
 from scipy.io import loadmat
+from torchvision.datasets import ImageFolder
 
 from msmeta.data import DATASETS, load, photographs, prepare, verify
 from msmeta.data.dataset import splits_of_images
@@ -123,6 +125,17 @@ def expected(name: str, file: str) -> np.ndarray:
 def refused(name, folder, match):
     made.refused(match, prepare, name, folder, folder.parent / "data")
     assert not list(folder.parent.glob("data/*")) and not list(folder.parent.glob("data/.*"))
+
+
+@pytest.mark.parametrize("name", ["bird", "dog"])
+def test_the_order_is_that_of_torchvisions_folder_of_training_images(tmp_path, name):
+    """For which the authors of L2T-ww wrote their lists."""
+    train = {f"{label}/{file}": image(pixels(name, file)) for label, file, testing in rows(name) if not testing}
+    listed = [path for path, _ in ImageFolder(write(tmp_path / "train", train)).samples]
+    prepare(name, folders(name, tmp_path / "raw")[0], tmp_path)
+    data, order = load(name, root=tmp_path), np.load(tmp_path / name / "order.npy")
+    stored = np.concatenate([data.images[split] for split in ("train", "validation")])
+    assert np.array_equal(stored, [expected(name, Path(listed[place]).name) for place in order])
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -71,6 +71,8 @@ def test_what_is_read(tmp_path, monkeypatch):
     assert np.array_equal(data.images["test"].numpy(), resized(images[order]))
     assert data.labels["test"].tolist() == (labels[order] - 1).tolist()
     images, labels = made("train")
+    stored = np.concatenate([data.images[split] for split in ("train", "validation")])
+    assert np.array_equal(stored, resized(images)[np.load(tmp_path / "prepared/a/stl-10/order.npy")])
     assert (
         data.labels["validation"].tolist() == list(range(10)) and data.labels["train"].bincount().tolist() == [3] * 10
     )

@@ -148,7 +148,7 @@ def test_conditions_name_all_that_moves_accuracy():
     scratch, baseline = table.splitlines()[2:]
     own = result()["config"]
     values = (
-        "0, 1", "2,500 / 5,000 / 10,000", "tinyimagenet-resnet32", "vgg9, channels x", "2 / 1",
+        "0, 1", "2,500 / 5,000 / 10,000", "seeded", "tinyimagenet-resnet32", "vgg9, channels x", "2 / 1",
         f"{own['lr']:g} / 0.9 / 0.0001", f"{own['meta_lr']:g} |", "42.00 ±12.71", "41.00 ±12.71", "40.00 ±12.71",
         "a processor, 2 threads |", "torch 2, abc |",
     )  # fmt: skip
@@ -163,6 +163,7 @@ def test_presets_stand_side_by_side_with_the_papers_protocol():
     cpu = transfer.preset_config("cpu", "cifar-100", "multistep", "adam")
     assert cell(table, "iterations", "`paper`") == f"{200 * (45000 // 128):,}"
     assert cell(table, "iterations", "`cpu`") == f"{cpu.epochs * (cpu.train_images // cpu.batch):,}"
+    assert [cell(table, "split", f"`{preset}`") for preset in ("paper", "cpu")] == ["l2t-ww", "seeded"]
     assert cell(table, "first rate of φ, annealed by Eq. 55", "`paper`") == "0.001, weight decay 0.0001"
 
 

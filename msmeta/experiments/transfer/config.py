@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from msmeta.data import TRANSFER, names
+from msmeta.data import L2T_WW, SEEDED, TRANSFER, names, require_split
 from msmeta.dynamics import SGD
 from msmeta.errors import ConfigError
 from msmeta.experiments.config import OPTIMIZERS, Config, Count, NotNegative, Positive, checked, number
@@ -45,18 +45,28 @@ class TransferConfig(Config):
     width: Annotated[
         float, Field(gt=0, le=1000, description="Factor on the channels of vgg9."), BeforeValidator(number)
     ] = 1.0
+    split: Annotated[
+        Literal[SEEDED, L2T_WW],
+        Field(
+            description="How the published training images are divided for training and validation: validation "
+            "images drawn at random, or the lists of the authors of L2T-ww (`msmeta data prepare l2t-splits`)."
+        ),
+    ] = SEEDED
     train_images: Annotated[Count | None, Field(description="Training images, as many of each class; else all.")] = None
     epochs: Annotated[Count, Field(description="Epochs.")]
     batch: Annotated[Count, Field(description="Images of a minibatch.")]
     beta: Annotated[NotNegative, Field(description="Weight of the transfer loss.")] = 0.5
     meta_weight_decay: Annotated[NotNegative, Field(description="Of the meta-parameters.")] = 1e-4
 
-    UNTIMED = Config.UNTIMED | {"transfer_rate", "rollback", "train_images", "epochs", "beta", "meta_weight_decay"}
+    UNTIMED = Config.UNTIMED | {
+        "transfer_rate", "rollback", "split", "train_images", "epochs", "beta", "meta_weight_decay",
+    }  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.width != 1 and self.target != "vgg9":
             raise ConfigError(f"width={self.width} has no meaning for {self.target}: leave it at 1")
+        require_split(self.dataset, self.split)
         if not self.steps and self.window != 1:
             raise ConfigError(f"window={self.window} has no meaning without transfer steps: leave it at 1")
         transfer_windows(self.steps, self.window)

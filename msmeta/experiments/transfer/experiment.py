@@ -45,7 +45,7 @@ def run(config: TransferConfig, root: Path | None = None) -> runs.Run:
         f"{config.preset}-s{config.seed}"
     )
     weights = None if config.estimator == "scratch" else sources.weights_hash(config.source)
-    return training.place("transfer", name, config, root, weights)
+    return training.place("transfer", name, config, root, weights, config.split)
 
 
 class Transfer:
@@ -70,9 +70,9 @@ class Transfer:
     ) -> None:
         if world.size > config.batch:
             raise ConfigError(f"{world.size} processes for a batch of {config.batch} images: each needs at least one")
-        images, side = images or data.load(config.dataset, device), SOURCES[config.source].side
+        images = images or data.load(config.dataset, device, split=config.split)
         self.images = images if config.train_images is None else images.subset(config.train_images)
-        if images.side != side:
+        if images.side != (side := SOURCES[config.source].side):
             raise ConfigError(
                 f"{config.source} takes {side}x{side} images, {images.title} has {images.side}x{images.side}"
             )

@@ -5,21 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from msmeta import data
 from msmeta.bilevel import Params
-from msmeta.data import data_root
-from msmeta.data.raw import STALL_SECONDS, reach, socket_timeout
+from msmeta.data import data_root, fetch, l2t_ww
 from msmeta.errors import DataError
 from msmeta.models.resnet import ResNet, split_state
 from msmeta.models.resnet_cifar import ResNet32, load_source
 
-FOLDER = "weights"
-"""Of the data folder."""
 IMAGENET_URL = "https://download.pytorch.org/models/resnet34-b627a593.pth"
 """torchvision's ResNet34_Weights.IMAGENET1K_V1; the end of the name is that of the file's SHA-256."""
 IMAGENET_CLASSES = 1000
@@ -45,7 +42,7 @@ class Source:
 class _Entry:
     """How a source is loaded from its file of weights, if it has one, and for images of which side.
 
-    obtain: what to do where the file is not there; raises DataError.
+    file: below the data folder. obtain: gets it, or raises DataError.
     """
 
     load: Callable[[Path | None], Loaded]
@@ -57,7 +54,7 @@ class _Entry:
 def load(name: str, device: str | torch.device = "cpu") -> Source:
     """A source network on `device`, by its key in SOURCES.
 
-    Raises DataError in one line if its weights are not in the data folder and cannot be had.
+    Weights that are not in the data folder are downloaded. Raises DataError in one line if they cannot be had.
     """
     channels, features, params = SOURCES[name].load(_weights(name))
     params = {key: value.to(device) for key, value in params.items()}
@@ -78,29 +75,17 @@ def weights_hash(name: str) -> str | None:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def available(name: str) -> bool:
-    """Whether the weights are in the data folder, or none are needed."""
-    path = _path(name)
-    return path is None or path.is_file()
-
-
-def _path(name: str) -> Path | None:
-    file = SOURCES[name].file
-    return file and data_root() / FOLDER / file
-
-
 def _weights(name: str) -> Path | None:
     """The file of weights, which is there."""
-    if not available(name):
-        SOURCES[name].obtain(_path(name))
-    return _path(name)
+    file, obtain = SOURCES[name].file, SOURCES[name].obtain
+    path = file and data_root() / file
+    if path and not path.is_file():
+        obtain(path)
+    return path
 
 
-def _missing(path: Path) -> None:
-    raise DataError(
-        f"the source model is not in {path.parent}: put {path.name} there, the ResNet-32 that the authors of L2T-ww "
-        "trained on TinyImageNet"
-    )
+def _published(path: Path) -> None:
+    data.prepare(l2t_ww.SOURCE.name)
 
 
 def _resnet32(network: ResNet32, params: Params) -> Loaded:
@@ -123,25 +108,15 @@ def _resnet34(params: Params, statistics: Params) -> Loaded:
 
 
 def _download(path: Path) -> None:
-    try:
-        reach(IMAGENET_URL)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with socket_timeout(STALL_SECONDS):
-            torch.hub.download_url_to_file(IMAGENET_URL, str(path), IMAGENET_HASH, progress=False)
-    except (OSError, RuntimeError, HTTPException, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(
-            f"the source model could not be downloaded from {IMAGENET_URL} ({reason}): get {path.name} elsewhere and "
-            f"put it into {path.parent}"
-        ) from error
+    way_out = f"get {path.name} elsewhere and put it into {path.parent}"
+    fetch.store(fetch.fetch(IMAGENET_URL, IMAGENET_HASH, way_out), path)
 
 
-TINYIMAGENET_FILE = "tinyimagenet-resnet32.pth.tar"
 IMAGENET_FILE = IMAGENET_URL.rpartition("/")[2]
 IMAGENET_HASH = IMAGENET_FILE.removesuffix(".pth").rpartition("-")[2]
 SOURCES = {
-    "tinyimagenet-resnet32": _Entry(lambda path: _resnet32(*load_source(path)), 32, TINYIMAGENET_FILE, _missing),
-    "imagenet-resnet34": _Entry(_imagenet, 224, IMAGENET_FILE, _download),
+    "tinyimagenet-resnet32": _Entry(lambda path: _resnet32(*load_source(path)), 32, l2t_ww.SOURCE.file, _published),
+    "imagenet-resnet34": _Entry(_imagenet, 224, f"weights/{IMAGENET_FILE}", _download),
     "random-resnet32": _Entry(lambda path: _resnet32(ResNet32(way=10), ResNet32(way=10).init(seed=0)), 32),
     "random-resnet34": _Entry(lambda path: _resnet34(*ResNet(34, IMAGENET_CLASSES).init(seed=0)), 224),
 }

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from msmeta import SGD, Adam, ConfigError, DataError, DivergedError, cli, data, runs
+from msmeta.data import l2t_ww
 from msmeta.experiments import transfer
 from msmeta.experiments.transfer import sources
 
 SHARED = Path(__file__).parents[4] / "shared/data"
-WEIGHTS = Path(os.environ.get("MSMETA_SOURCE_WEIGHTS", SHARED / "weights" / sources.TINYIMAGENET_FILE))
+WEIGHTS = Path(os.environ.get("MSMETA_SOURCE_WEIGHTS", SHARED / l2t_ww.SOURCE.file))
 
 
 WHOLE = {"batch": 64, "train_images": None}  # of the smoke preset
@@ -126,9 +127,10 @@ def test_divergence_is_one_line_and_leaves_no_checkpoint(train, tmp_path):
 
 def test_missing_weights_are_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("MSMETA_DATA", str(tmp_path))
-    with pytest.raises(DataError, match="tinyimagenet-resnet32.pth.tar"):
+    monkeypatch.setattr(l2t_ww, "REPOSITORY", "http://127.0.0.1:9")
+    with pytest.raises(DataError, match="could not download .*`msmeta data prepare l2t-source --from PATH`"):
         sources.load("tinyimagenet-resnet32")
-    assert not sources.available("tinyimagenet-resnet32") and sources.available("random-resnet32")
+    assert sources.weights_hash("random-resnet32") is None and not list(tmp_path.iterdir())
     monkeypatch.setattr(sources, "IMAGENET_URL", "http://127.0.0.1:9/resnet34-b627a593.pth")
     with pytest.raises(DataError, match="put it into"):
         sources.load("imagenet-resnet34")
@@ -142,7 +144,7 @@ def test_missing_weights_are_one_line(tmp_path, monkeypatch):
 def test_the_published_source_is_loaded_and_hashed(tmp_path, monkeypatch):
     monkeypatch.setenv("MSMETA_DATA", str(tmp_path))
     (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / sources.TINYIMAGENET_FILE).symlink_to(WEIGHTS)
+    (tmp_path / l2t_ww.SOURCE.file).symlink_to(WEIGHTS)
     source = sources.load("tinyimagenet-resnet32")
     assert [tuple(f.shape) for f in source.features(torch.zeros(2, 3, 32, 32))] == [
         (2, 16, 32, 32), (2, 32, 16, 16), (2, 64, 8, 8)
