@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NOTEBOOKS := $(sort $(notdir $(basename $(wildcard notebooks/*.ipynb))))
+# `NAME="folder"` for a shell, relative to here: kernels run in other folders.
+absolute = $(if $($(1)),$(1)="$(if $(filter /% ~%,$($(1))),,$(CURDIR)/)$($(1))")
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore
 export PIP_NO_INPUT = 1
@@ -46,7 +48,7 @@ lint: $(STAMP) ## check style with ruff
 	$(BIN)/ruff format --check .
 
 lab: $(STAMP) ## open JupyterLab on the notebooks
-	$(BIN)/jupyter lab --notebook-dir=notebooks
+	$(call absolute,MSMETA_DATA) $(call absolute,MSMETA_RESULTS) $(BIN)/jupyter lab --notebook-dir=notebooks
 
 lock: ## pin requirements.lock anew from pyproject.toml (needs uv)
 	@command -v $(UV) >/dev/null || { echo "make: UV=$(UV) is not there: pip install uv" >&2; exit 2; }

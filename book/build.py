@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 import nbformat
 import papermill
 import yaml
+from jupyter_client import AsyncKernelManager
 from myst_nb.core.read import read_myst_markdown_notebook
 from papermill.exceptions import PapermillExecutionError
 
@@ -33,6 +34,8 @@ ROOT = Path(__file__).resolve().parent.parent
 KERNEL = "msmeta-build"
 KERNEL_LOG = "kernel.log"
 CELL = "```{code-cell}"
+ROOTS = ("MSMETA_DATA", "MSMETA_RESULTS")
+"""Variables that name folders."""
 
 
 class BuildError(Exception):
@@ -88,18 +91,50 @@ def run_notebook(notebook: Path, target: Path, parameters: dict[str, Any], root:
         raise BuildError(f"{notebook.name} has no parameter {', '.join(unknown)}: it has {', '.join(known)}")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".run-", dir=target.parent) as folder, _kernel(Path(folder)):
-        temporary = Path(folder, target.name)
+        temporary, ended = Path(folder, target.name), []
         try:
             papermill.execute_notebook(
-                str(notebook), str(temporary), parameters, kernel_name=KERNEL, cwd=str(root), progress_bar=False
-            )
+                str(notebook), str(temporary), parameters, kernel_name=KERNEL, cwd=str(root), progress_bar=False,
+                kernel_manager_class=_manager(ended),
+            )  # fmt: skip
         except PapermillExecutionError as error:
             reason = " ".join(f"{error.ename}: {error.evalue}".split())
             raise BuildError(f"{notebook.name} failed in cell {error.cell_index}: {reason}") from error
         except RuntimeError as error:  # the kernel did not start, or it died
-            last = (Path(folder, KERNEL_LOG).read_text().strip().splitlines() or ["no word of why"])[-1]
-            raise BuildError(f"{notebook.name} lost its kernel: {last}") from error
+            cell, log = _last_cell(temporary), Path(folder, KERNEL_LOG).read_text().strip().splitlines()
+            where = "" if cell is None else f" in cell {cell}"
+            why = _end_in_words(ended[-1] if ended else None, (log or ["no word of why"])[-1])
+            raise BuildError(f"{notebook.name}: its kernel died{where}: {why}") from error
         temporary.replace(target)
+
+
+def _manager(ended: list[int]) -> type[AsyncKernelManager]:
+    """A kernel manager that adds the exit status of its kernel, once there is one, to `ended`."""
+
+    class Manager(AsyncKernelManager):
+        async def is_alive(self) -> bool:
+            if self.has_kernel and (status := await self.provisioner.poll()) is not None:
+                ended.append(status)
+            return await self._async_is_alive()
+
+    return Manager
+
+
+def _last_cell(notebook: Path) -> int | None:
+    """The number of the last cell that papermill began to run, by what it wrote."""
+    if not notebook.exists():
+        return None
+    states = [cell.metadata.get("papermill", {}).get("status") for cell in nbformat.read(notebook, 4).cells]
+    return max((number for number, state in enumerate(states) if state not in (None, "pending")), default=None)
+
+
+def _end_in_words(status: int | None, last: str) -> str:
+    """Why a kernel died. status: its exit status, if known. last: the last line that it wrote."""
+    if status is None or status >= 0:
+        return last if status is None else f"it ended with status {status} ({last})"
+    name = signal.Signals(-status).name
+    memory = ", as the system does where memory runs out: close other programs, or take a smaller preset"
+    return f"killed by signal {-status}, {name}" + (memory if name == "SIGKILL" else "")
 
 
 @contextmanager
@@ -194,10 +229,15 @@ def _swap(new: Path, place: Path) -> None:
 
 
 def _value(name: str, text: str) -> Any:
+    """As YAML; a value of a kind that notebooks have no use for, such as a date, stays the text that it is."""
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise BuildError(f"-p {name} {text}: the value is no YAML, such as 20, quick or [1, 8]") from None
+        value = yaml.safe_load(text)
+        json.dumps(value)
+    except (yaml.YAMLError, RecursionError):
+        raise BuildError(f"-p {name} {text[:80]}: the value is no YAML, such as 20, quick or [1, 8]") from None
+    except (TypeError, ValueError):
+        return text
+    return value
 
 
 def _interrupt(number: int, frame: Any) -> NoReturn:
@@ -218,6 +258,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
             signal.signal(number, _interrupt)
+    for variable in ROOTS:  # a kernel runs in another folder than this command
+        if chosen := os.environ.get(variable):
+            os.environ[variable] = os.path.abspath(os.path.expanduser(chosen))
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what goes wrong is said once, by this program
     start, book, notebooks = time.monotonic(), ROOT / "book", ROOT / "notebooks"
     try:
         if options.notebook is None:

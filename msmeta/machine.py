@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import platform
 import re
+import reprlib
 import resource
 import statistics
 import sys
@@ -27,6 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from msmeta.errors import ConfigError, UserError
+from msmeta.paths import user_path
 
 
 def repository() -> Path | None:
@@ -38,7 +40,7 @@ def repository() -> Path | None:
 def root(variable: str, folder: str) -> Path:
     """Where data or results lie: `$variable`, else `folder` of the checkout, else `folder` here."""
     if chosen := os.environ.get(variable):
-        return Path(chosen).expanduser().absolute()
+        return user_path(chosen, variable)
     return (repository() or Path.cwd()) / folder
 
 
@@ -50,7 +52,7 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {name!r} is not available here: use cpu, or auto") from error
+        raise ConfigError(f"device {reprlib.repr(name)} is not available here: use cpu, or auto") from error
     return device
 
 

@@ -17,6 +17,7 @@ import yaml
 from myst_nb.core.read import read_myst_markdown_notebook
 
 import msmeta
+from msmeta import paths
 from msmeta.experiments import few_shot
 
 ROOT = Path(__file__).parent.parent
@@ -227,7 +228,10 @@ def test_one_notebook_with_parameters(tmp_path):
     with pytest.raises(build.BuildError, match="stub.ipynb has no parameter wya: it has preset, way"):
         build.run_notebook(notebook, target, {"wya": 20}, tmp_path)
     write_notebook(notebook, "import os, sys; print('why', file=sys.__stderr__, flush=True); os._exit(1)")
-    with pytest.raises(build.BuildError, match="stub.ipynb lost its kernel: why"):
+    with pytest.raises(build.BuildError, match="stub.ipynb: its kernel died in cell 1: it ended with status 1 .why."):
+        build.run_notebook(notebook, target, {}, tmp_path)
+    write_notebook(notebook, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(build.BuildError, match="its kernel died in cell 1: killed by signal 9, SIGKILL, .* memory"):
         build.run_notebook(notebook, target, {}, tmp_path)
     write_notebook(notebook, "1 / 0")
     with pytest.raises(build.BuildError, match="ZeroDivisionError"):
@@ -241,6 +245,7 @@ def test_one_notebook_with_parameters(tmp_path):
         (["--notebook", "tabel_4"], "there is no notebook tabel_4: choose from explore_n, figure_1, figure_2"),
         (["--notebook", "table_4", "-p", "wya", "20"], "table_4.ipynb has no parameter wya: it has preset, ways"),
         (["--notebook", "table_4", "-p", "ways", "[20"], "-p ways [20: the value is no YAML"),
+        (["--notebook", "table_4", "-p", "ways", "[" * 3000], "...: the value is no YAML"),
         (["-p", "way", "20"], "name it with --notebook"),
     ],
 )
@@ -249,6 +254,37 @@ def test_mistakes_on_the_command_line_end_in_one_line(arguments, message, capsys
     assert build.main(arguments) == 1
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("build: ") and message in err and err.count("\n") == 1
+
+
+def test_values_of_kinds_that_no_notebook_has_stay_text():
+    for text in ("2020-01-01", "!!set {a}", "!!binary aGk=", "[2020-01-01]", "{1: {2020-01-01: 2}}", "&a [*a]"):
+        assert build._value("seed", text) == text
+    assert build._value("ways", "[1, 4]") == [1, 4] and build._value("force", "False") is False
+
+
+def test_the_folders_of_data_and_results_are_those_of_the_command(tmp_path, monkeypatch):
+    """Kernels run in the checkout."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    found = []
+    monkeypatch.setattr(build, "run_notebook", lambda *_: found.extend(os.environ[name] for name in build.ROOTS))
+    monkeypatch.setenv("MSMETA_DATA", "mine")
+    monkeypatch.setenv("MSMETA_RESULTS", "~/results")
+    build.main(["--notebook", "table_4"])
+    assert found == [str(tmp_path / "mine"), os.path.expanduser("~/results")] and paths.ROOTS == build.ROOTS
+
+
+def test_the_text_alone_is_not_rendered(tmp_path):
+    """As by `jupyter-book build book`, into the folder of the last good book."""
+    book, kept = tmp_path / "book", tmp_path / "book/_build/html/index.html"
+    shutil.copytree(ROOT / "book", book, ignore=shutil.ignore_patterns("_build", "_run", "__pycache__"))
+    kept.parent.mkdir(parents=True)
+    kept.write_text("the last good book")
+    done = subprocess.run(
+        [Path(sys.executable).with_name("jupyter-book"), "build", book], capture_output=True, text=True
+    )
+    assert done.returncode and "run `make book`" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    assert kept.read_text() == "the last good book" and list(kept.parent.iterdir()) == [kept]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from msmeta import machine, paths
 from msmeta.cli import options
 from msmeta.errors import ConfigError, DataError, DivergedError, Interrupted, UserError
 from msmeta.experiments.config import PRESETS
@@ -51,6 +52,7 @@ def main() -> NoReturn:
 
         plan.add_to(app)
     try:
+        paths.fix_roots()
         status = app(standalone_mode=False)
     except UserError as error:
         if os.environ.get("RANK", "0") != "0" and not isinstance(error, DivergedError):
@@ -121,7 +123,8 @@ def _state_of_published(name: str) -> tuple[str, str]:
 def data_prepare(
     name: Annotated[str, typer.Argument(help="Data set, l2t-source or l2t-splits, as `msmeta data list` names it.")],
     source: Annotated[
-        Path | None, typer.Option("--from", help="Folder with the raw files, or one of them; else download them.")
+        str | None,
+        typer.Option("--from", metavar="PATH", help="Folder with the raw files, or one of them; else download them."),
     ] = None,
     follow_links: Annotated[
         bool, typer.Option("--follow-links", help="Read files that are links, and folders that stay within the folder.")
@@ -186,7 +189,10 @@ def sweep_command(
 
 
 def _show_plan(parts: dict[str, list[Any]], command: str) -> None:
-    from msmeta.report import campaign
+    try:
+        from msmeta.report import campaign
+    except ModuleNotFoundError as error:
+        raise UserError(f"--plan needs {error.name}: pip install 'msmeta[book]'") from error
 
     members = campaign.plan(parts)
     print("\n".join([*campaign.lines(members), "", f"in all: {campaign.summary(members)}"]))
@@ -206,12 +212,10 @@ def bench(
     if name == "--help":  # which is a script's own after its name
         print(context.get_help())
         return
-    from msmeta import machine
-
-    folder = (machine.repository() or Path()) / "benchmarks"
-    scripts = {path.stem: path for path in sorted(folder.glob("*.py"))}
-    if not scripts:
-        raise ConfigError("there are no benchmarks here: they are in the checkout, not in the installed package")
+    checkout = machine.repository()
+    if checkout is None:
+        raise ConfigError("the benchmarks are not in the installed package: run this in a clone of the repository")
+    scripts = {path.stem: path for path in sorted((checkout / "benchmarks").glob("*.py"))}
     if name is None or listed:
         table = Table("name", "minutes", "what it measures")
         for stem, path in scripts.items():

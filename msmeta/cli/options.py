@@ -64,4 +64,6 @@ def _bounds(field: dict[str, Any]) -> str:
 
 def bar(text: str) -> Progress:
     """A progress bar on standard error, which vanishes at its end. text: beside it, by rich's format."""
-    return Progress(BarColumn(), TextColumn(text), TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    parts = BarColumn(), TextColumn(text), TimeRemainingColumn()
+    return Progress(*parts, console=console, transient=True, disable=not console.is_terminal)

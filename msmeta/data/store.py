@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from msmeta import machine
+from msmeta import machine, paths
 from msmeta.data import l2t_ww
 from msmeta.data.dataset import SEEDED, Arrays, Dataset, Progress, ViewAlone
 from msmeta.data.images import Images, Selected
@@ -48,7 +48,7 @@ def data_root() -> Path:
 
 def prepare(
     name: str,
-    source: Path | None = None,
+    source: Path | str | None = None,
     root: Path | None = None,
     progress: Progress = lambda *_: None,
     follow_links: bool = False,
@@ -64,6 +64,8 @@ def prepare(
     there is nothing to prepare.
     """
     root = Path(root or data_root())
+    if source is not None:
+        source = paths.user_path(source, "--from")
     if name in l2t_ww.PUBLISHED:
         return l2t_ww.prepare(name, source, root, progress)
     dataset = _found(name, root)
@@ -78,7 +80,6 @@ def prepare(
     if _status(dataset, root, whole=True).state == "prepared":
         return folder
     if source is not None:
-        source = Path(source).expanduser()
         source = source.parent if source.is_file() else source
         if not source.is_dir():
             raise DataError(f"{name}: there is no folder {source} to read raw files from")

@@ -33,26 +33,28 @@ OPTIMIZERS: dict[str, Callable[[float, float, float], SGD | Adam]] = {
 
 
 def number(value: Any) -> Any:
-    """A number as YAML, NumPy or a command line gives it: to YAML `1e-3` is a text, and `true` is no count."""
+    """A number as YAML, NumPy or a command line gives it: to YAML `1e-3` is a text, and `true` is no number."""
     if isinstance(value, (bool, np.bool_)):
         raise ValueError
-    if isinstance(value, str):
-        try:
-            return int(value)
-        except ValueError:
-            return float(value)
     if isinstance(value, numbers.Integral):
         return int(value)
-    return float(value) if isinstance(value, numbers.Real) else value
+    return float(value) if isinstance(value, (str, numbers.Real)) else value
 
 
-Count = Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(number)]
-Long = Annotated[int, Field(ge=1, le=1_000_000_000), BeforeValidator(number)]
+def whole(value: Any) -> int:
+    """A whole number likewise; `2.0` is none."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (numbers.Integral, str)):
+        raise ValueError
+    return int(value)
+
+
+Count = Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(whole)]
+Long = Annotated[int, Field(ge=1, le=1_000_000_000), BeforeValidator(whole)]
 """A number of iterations, which may be many."""
 Positive = Annotated[float, Field(gt=0), BeforeValidator(number)]
 NotNegative = Annotated[float, Field(ge=0), BeforeValidator(number)]
 Fraction = Annotated[float, Field(ge=0, lt=1), BeforeValidator(number)]
-Seed = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(number)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(whole)]
 _COUNT = TypeAdapter(Count)
 
 
@@ -96,7 +98,7 @@ class Config:
     preset: Annotated[Literal[PRESETS], Field(description="Where the values that are not given come from.")]
     dataset: str
     estimator: str
-    steps: Annotated[int, Field(ge=0, le=10_000, description="Inner steps T."), BeforeValidator(number)]
+    steps: Annotated[int, Field(ge=0, le=10_000, description="Inner steps T."), BeforeValidator(whole)]
     window: Annotated[
         Window, Field(description="Steps N that share one gradient: 4, or a partition of them such as 1,1,2,4.")
     ] = 1
@@ -138,7 +140,7 @@ def resolve(kind: type[T], rules: Sequence[Rule], given: dict[str, Any]) -> T:
 
     Raises ConfigError in one line for an unknown field, a value of the wrong kind, or an impossible combination.
     """
-    given = {name: _value(kind, name, value) for name, value in given.items()}
+    given = {name: field_value(kind, name, value) for name, value in given.items()}
     facts = {field.name: field.default for field in fields(kind)} | given
     values: dict[str, Any] = {}
     for match, own, _ in rules:
@@ -150,8 +152,8 @@ def resolve(kind: type[T], rules: Sequence[Rule], given: dict[str, Any]) -> T:
     return kind(**values | given)
 
 
-def _value(kind: type, name: str, value: Any) -> Any:
-    """A value for one field, of the field's type. Raises ConfigError."""
+def field_value(kind: type, name: str, value: Any) -> Any:
+    """A value for one field, of the field's type. Raises ConfigError in one line that names the field."""
     if name not in (types := _types(kind)):
         raise ConfigError(f"there is no field {name!r}: {_choose(name, sorted(types))}")
     try:

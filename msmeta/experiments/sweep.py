@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import yaml
 
-from msmeta import runs
+from msmeta import paths, runs
 from msmeta.errors import ConfigError, UserError
 from msmeta.experiments import few_shot, transfer
 from msmeta.experiments.config import resolve
@@ -38,8 +38,8 @@ EXPERIMENTS: dict[str, tuple[type[Config], ModuleType]] = {
 EXECUTORS = ("local", "slurm")
 POLL_SECONDS = 0.5
 DEFAULT_MINUTES = 24 * 60
-MOST_RUNS = 10_000
-"""Of one entry of a spec: more are a slip."""
+MOST_RUNS, MOST_BYTES = 10_000, 2**20
+"""Of a spec: more are a slip."""
 
 
 def read_spec(path: Path, preset: str | None = None) -> list[Config]:
@@ -80,6 +80,7 @@ def _read_runs(spec: Any, where: str, preset: str | None) -> list[Config]:
         raise ConfigError(f"{where}: experiment {experiment!r} is unknown: choose from {', '.join(EXPERIMENTS)}")
     kind, module = EXPERIMENTS[experiment]
     configs: dict[Config, None] = {}
+    total = 0
     for number, entry in enumerate(spec["runs"], 1):
         if not isinstance(entry, dict):
             raise ConfigError(f"{where}, run {number}: {entry!r} is not a mapping of fields to values")
@@ -87,8 +88,9 @@ def _read_runs(spec: Any, where: str, preset: str | None) -> list[Config]:
         columns = [value if isinstance(value, list) else [value] for value in entry.values()]
         if [] in columns:
             raise ConfigError(f"{where}, run {number}: {list(entry)[columns.index([])]} is an empty list")
-        if (count := math.prod(map(len, columns))) > MOST_RUNS:
-            raise ConfigError(f"{where}, run {number}: it asks for {count:,} runs, more than {MOST_RUNS:,}")
+        total += math.prod(map(len, columns))
+        if total > MOST_RUNS:
+            raise ConfigError(f"{where}, run {number}: it asks for {total:,} runs, more than {MOST_RUNS:,}")
         for values in itertools.product(*columns):
             try:
                 configs[resolve(kind, module.presets.RULES, dict(zip(entry, values, strict=True)))] = None
@@ -98,7 +100,12 @@ def _read_runs(spec: Any, where: str, preset: str | None) -> list[Config]:
 
 
 def _load_yaml(path: Path) -> Any:
+    path = paths.user_path(path, "sweep")
     try:
+        if not path.is_file():
+            raise ConfigError(f"cannot read {path}: it is no file")
+        if path.stat().st_size > MOST_BYTES:
+            raise ConfigError(f"{path} has more than the {MOST_BYTES:,} bytes that a sweep needs")
         return yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error

@@ -14,7 +14,7 @@ import pytest
 import torch
 from made import refused, write
 
-from msmeta import ConfigError, cli, data
+from msmeta import ConfigError, cli
 from msmeta.data import DATASETS, Arrays, MinibatchSampler, evaluation_batches, l2t_ww, load, prepare, raw, stored_hash
 from msmeta.data.dataset import splits_of_images
 
@@ -42,7 +42,7 @@ def lists() -> dict[str, bytes]:
 def small(monkeypatch):
     """The data sets of three classes, whose published order is a shuffled one, and the network."""
 
-    def build(folder, progress, allocate, dataset):
+    def build(folder, progress, allocate, dataset, follow_links):
         images = allocate((18, *dataset.shape), np.uint8)
         images[:] = np.arange(18)[:, None, None, None]
         return Arrays(images, np.arange(18) // 6, list("abc"), np.random.default_rng(1).permutation(12))
@@ -221,16 +221,17 @@ def test_what_cannot_be_divided_so_is_one_line(root, monkeypatch):
     refused("could not .*`msmeta data prepare l2t-splits --from", load, "cifar-100", "cpu", root, "l2t-ww")
 
 
-def test_command_line(command_line, root, tmp_path, monkeypatch):
-    monkeypatch.setenv("MSMETA_DATA", str(root))
+def test_command_line(command_line, tmp_path, monkeypatch):
+    monkeypatch.setenv("MSMETA_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(cli.Console, "width", 200)
-    source = write(tmp_path / "own", {PATH: NETWORK})
-    status, out, _ = command_line("prepare", "l2t-source", "--from", str(source))
-    assert status == 0 and out == f"l2t-source is ready in {data.data_root() / l2t_ww.SOURCE.file}\n"
-    (root / l2t_ww.SPLITS.file).write_text("{}")
-    status, out, _ = command_line("list")
+    clone, path = write(tmp_path / "clone", {PATH: NETWORK, **lists()}), tmp_path / "data" / l2t_ww.SOURCE.file
+    assert command_line("prepare", "l2t-source", "--from", str(clone)) == (0, f"l2t-source is ready in {path}\n", "")
+    assert command_line("prepare", "l2t-splits", "--from", str(clone))[0] == 0
+    (tmp_path / "data" / l2t_ww.SPLITS.file).write_text("{}")
+    out = command_line("list")[1]
     states = {row.split("│")[1].strip(): row.split("│")[3].strip() for row in out.splitlines() if "l2t-s" in row}
     assert states == {"l2t-source": "prepared", "l2t-splits": "damaged"}
     assert command_line("verify", "l2t-source")[1].endswith(f"SHA-256 {hashlib.sha256(NETWORK).hexdigest()}\n")
-    status, _, err = command_line("verify", "l2t-splits")
-    assert status == 2 and err.startswith("msmeta: ") and err.count("\n") == 1
+    for mistake in (("verify", "l2t-splits"), ("prepare", "l2t-source", "--from", ""), ("prepare", "l2t-sorce")):
+        status, _, err = command_line(*mistake)
+        assert status == 2 and err.startswith("msmeta: ") and err.count("\n") == 1

@@ -50,9 +50,6 @@ def test_a_spec_is_a_grid_in_its_order(spec):
     assert [config.preset for config in sweep.read_spec(spec, "quick")] == ["quick"] * 3
     spec.write_text(SPEC.replace("0.2", "2e-1"))  # a text by YAML's rules
     assert sweep.read_spec(spec) == configs
-    spec.write_text(SPEC + "tasks: 3.0\niterations: 1e3\n")
-    assert {(config.tasks, config.iterations) for config in sweep.read_spec(spec)} == {(3, 1000)}
-    assert {type(config.tasks) for config in sweep.read_spec(spec)} == {int}
 
 
 def test_a_spec_may_have_parts_of_either_experiment(spec):
@@ -114,6 +111,8 @@ def test_the_transfer_sweep_holds_each_run_once():
         (SPEC.replace("0.2", ".nan"), "run 2: lr=nan: it must be finite"),
         (SPEC.replace("0.2", "{a: 1}"), "run 2: lr={'a': 1}: it must be a number"),
         (SPEC.replace("0.2", "[]"), "run 2: lr is an empty list"),
+        (SPEC + "tasks: [2, 3.0]", "run 1: tasks=3.0: it must be a whole number"),
+        (SPEC + "iterations: 1e3", "run 1: iterations='1e3': it must be a whole number"),
         (SPEC + "tasks: [2, true]", "run 1: tasks=True: it must be a whole number"),
         (SPEC + "tasks: [[2, 3]]", "run 1: tasks=[2, 3]: it must be a whole number"),
         (SPEC + "5: 3", "run 1: there is no field 5"),
@@ -128,6 +127,7 @@ def test_the_transfer_sweep_holds_each_run_once():
         ("parts: [{runs: []}]", "part 1: it must be a mapping with a `name`"),
         ("parts: [{name: a, runs: []}]", "part a has no list `runs`"),
         ("way: 5\nparts: [{name: a, runs: [{preset: smoke}]}]", "part a, run 1: dataset is missing"),
+        (SPEC + "#" * 2**20, "has more than the 1,048,576 bytes"),
         (None, "cannot read"),
     ],
 )

@@ -5,6 +5,7 @@ from scipy import stats
 from stored_runs import cell, committed, line, of, result
 
 from msmeta import ConfigError, data, runs
+from msmeta.data import l2t_ww
 from msmeta.experiments import transfer
 from msmeta.report import live, paper, style, transfer_figures, transfer_time
 from msmeta.report import transfer as report
@@ -35,6 +36,7 @@ def test_a_real_run_has_every_field_that_the_pages_show(tmp_path, monkeypatch, s
 
 def test_live_runs_say_why_they_use_glyphs(tmp_path, monkeypatch):
     monkeypatch.setenv("MSMETA_DATA", str(tmp_path))
+    monkeypatch.setattr(l2t_ww, "REPOSITORY", "http://127.0.0.1:9")
     trained = []
     monkeypatch.setattr(transfer, "train", lambda config, *_, **__: trained.append(config) or result(preset="quick"))
 
@@ -44,10 +46,15 @@ def test_live_runs_say_why_they_use_glyphs(tmp_path, monkeypatch):
         return report.train(preset, "cifar-100", methods, "cpu", False, lambda _: None, **values)[1]
 
     why = train("quick", "adam", "1-step, 2·lr", 3, 1)
-    assert "not CIFAR-100, because the weights of the source network tinyimagenet-resnet32 are not" in why
+    assert "not CIFAR-100, because the source network tinyimagenet-resnet32 could not be had: could not download" in why
     (config,) = trained
     assert (config.dataset, config.source, config.optimizer) == ("glyphs-rgb", "random-resnet32", "adam")
     assert (config.steps, config.transfer_rate, config.seed, config.epochs) == (1, 2.0, 3, 1)
+    monkeypatch.setattr(transfer.sources, "weights_hash", lambda name: "049f")
+    monkeypatch.setattr(data, "real_or_glyphs", lambda name: (name, "These runs used CIFAR-100."))
+    why = train("quick", "adam", "1-step", 3, 1)
+    assert why == "These runs used CIFAR-100. The source network is tinyimagenet-resnet32."
+    assert trained[-1].dataset == "cifar-100"
     why = train("cpu", "sgd", "Scratch", 0, None)
     assert why.startswith("These runs used CIFAR-100") and trained[-1].dataset == "cifar-100"
     with pytest.raises(ConfigError, match="unknown method 'Base': choose from Scratch; Baseline"):

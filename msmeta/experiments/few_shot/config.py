@@ -25,7 +25,7 @@ from msmeta.estimators import (
     Reptile,
     Truncated,
 )
-from msmeta.experiments.config import OPTIMIZERS, Config, Count, Long, NotNegative, Positive, checked, number
+from msmeta.experiments.config import OPTIMIZERS, Config, Count, Long, NotNegative, Positive, checked, whole
 from msmeta.optimisers import Adam
 
 Estimator = Callable[[Bilevel, Params], MetaGradient]
@@ -115,7 +115,7 @@ class FewShotConfig(Config):
     depth: Annotated[
         int,
         Field(ge=0, le=10_000, description="Last steps of `truncated`; second derivatives in a term of `binomial`."),
-        BeforeValidator(number),
+        BeforeValidator(whole),
     ] = 1
     proximal: Annotated[Positive, Field(description="Proximal weight of `implicit` and `perturbed`.")] = 2.0
     damping: Annotated[
