@@ -81,7 +81,7 @@ def test_data_commands(msmeta):
     assert status == 0 and data.load("glyphs").hash in out
     for arguments in (["verify", "omniglot"], ["prepare", "glyphs"], ["prepare", "omniglot", "--from", "nowhere"]):
         status, _, err = msmeta("data", *arguments)
-        assert status == 2 and len([line for line in err.splitlines() if line.strip()]) == 1
+        assert status == 2 and len(err.splitlines()) == 1
 
 
 def test_benchmarks_are_listed_and_given_their_options(msmeta, monkeypatch):
@@ -98,6 +98,30 @@ def test_benchmarks_are_listed_and_given_their_options(msmeta, monkeypatch):
     assert status == 2 and "invalid choice: '64x64'" in err.splitlines()[-1]
     status, _, err = msmeta("bench", "speed")
     assert status == 2 and "benchmark 'speed' is unknown" in err and len(err.splitlines()) == 1
+
+
+def test_what_an_installed_package_lacks_is_said(msmeta, tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "repository", lambda: None)
+    monkeypatch.setitem(sys.modules, "msmeta.report", None)  # as where pandas is not installed
+    (tmp_path / "s.yaml").write_text("preset: smoke\nruns: [{dataset: glyphs, way: 5, shot: 1, estimator: multistep}]")
+    for words, message in (
+        (["bench"], "a clone of the repository"),
+        (["sweep", tmp_path / "s.yaml", "--plan"], "[book]"),
+    ):
+        status, _, err = msmeta(*words)
+        assert status == 2 and message in err and len(err.splitlines()) == 1
+
+
+def test_folders_and_files_that_can_be_none_are_one_line(msmeta, monkeypatch):
+    long = "é" * 5000
+    given = [["data", "prepare", "omniglot", "--from", text] for text in ("~nobody-of-this-name", long, "")]
+    given += [["sweep", text] for text in ("~nobody-of-this-name", long, "", "/dev/zero")]
+    for words in given:
+        status, _, err = msmeta(*words)
+        assert status == 2 and err.startswith("msmeta: ") and len(err.splitlines()) == 1 and len(err) < 300
+    monkeypatch.setenv("MSMETA_DATA", "~nobody-of-this-name")
+    status, _, err = msmeta("data", "list")
+    assert status == 2 and err.startswith("msmeta: MSMETA_DATA '~nobody-of-this-name' is no path: ")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

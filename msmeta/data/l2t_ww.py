@@ -99,7 +99,7 @@ def verify(name: str, root: Path) -> str:
             _places(content)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is not what its authors published ({error}): {again}") from error
     return hashlib.sha256(content).hexdigest()
 
@@ -128,8 +128,10 @@ def divide(dataset: Dataset, root: Path, order: np.ndarray) -> dict[str, np.ndar
 
 def _given(own: Published, file: str, source: Path) -> bytes:
     """The content of one file of the repository, from what the user has."""
-    name = file.rpartition("/")[2]
-    tried = [source] if source.is_file() else [source / file, source / name, source / Path(own.file).name]
+    name, folder = file.rpartition("/")[2], source.parent if source.is_file() else source
+    tried = [folder / file, folder / name, folder / Path(own.file).name]
+    if source.is_file() and len(own.files) == 1:  # else it is one of several, the others beside it
+        tried = [source]
     with readable(source):
         path = next((path for path in tried if path.is_file()), None)
         if path is None:

@@ -110,7 +110,8 @@ def test_the_network_is_downloaded_or_taken_from_a_copy(tmp_path, server):
 
 def test_the_lists_are_downloaded_or_taken_from_a_copy(tmp_path, server):
     clone = write(tmp_path / "clone", lists())
-    found = [prepare("l2t-splits", own, tmp_path / str(n)) for n, own in enumerate((None, clone, clone / "split"))]
+    given = (None, clone, clone / "split", clone / "split/dog-test")
+    found = [prepare("l2t-splits", own, tmp_path / str(number)) for number, own in enumerate(given)]
     assert len({path.read_bytes() for path in found}) == 1 and found[0].parent == tmp_path / "0/l2t-splits"
 
 
