@@ -14,7 +14,7 @@ export PIP_ROOT_USER_ACTION = ignore
 export PIP_NO_INPUT = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint lab lock picture clean $(NOTEBOOKS)
+.PHONY: help setup book pdf test lint lab lock picture clean $(NOTEBOOKS)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,9 @@ $(BIN)/pip:
 
 book: $(STAMP) ## run the notebooks (PRESET=quick) and build book/_build/html
 	$(BIN)/python book/build.py --preset $(PRESET)
+
+pdf: $(STAMP) ## print the built book as one file, book/_build/book.pdf (needs Chromium)
+	$(BIN)/python book/pdf.py
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest $(ARGS)

@@ -52,7 +52,9 @@ def build_book(book: Path, notebooks: Path, preset: str, root: Path) -> Path:
     output.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".staging-", dir=output) as folder:
         staging = Path(folder, "book")
-        shutil.copytree(book, staging, ignore=shutil.ignore_patterns("_build", "_run", "build.py", "__pycache__"))
+        shutil.copytree(
+            book, staging, ignore=shutil.ignore_patterns("_build", "_run", "build.py", "pdf.py", "__pycache__")
+        )
         for notebook in sorted(notebooks.glob("*.ipynb")):
             start = time.monotonic()
             print(f"{notebook.stem}: running, preset {preset}", flush=True)

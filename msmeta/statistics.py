@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from scipy import special  # stats would take most of a second to import, in every process
 
@@ -24,6 +25,31 @@ def half_width(deviation: float, count: int) -> float:
     """Of the 95 % confidence interval of the mean of `count` independent values, two or more, with this standard
     deviation."""
     return float(special.stdtrit(count - 1, 0.975)) * deviation / count**0.5
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean, the half-width of its 95 % confidence interval, None where it has none, and of how many values it is."""
+
+    value: float
+    half: float | None
+    count: int
+
+
+def apart(ours: Mean, theirs: Mean) -> tuple[float, float | None]:
+    """Ours less theirs, which nothing pairs, and the half-width of its 95 % confidence interval (Welch, 1947).
+
+    None where one of them has no interval.
+    """
+    difference = ours.value - theirs.value
+    if ours.half is None or theirs.half is None:
+        return difference, None
+    variances = [(mean.half / float(special.stdtrit(mean.count - 1, 0.975))) ** 2 for mean in (ours, theirs)]
+    if not any(variances):
+        return difference, 0.0
+    parts = (v**2 / (mean.count - 1) for v, mean in zip(variances, (ours, theirs), strict=True))
+    freedom = sum(variances) ** 2 / sum(parts)
+    return difference, float(special.stdtrit(freedom, 0.975)) * math.sqrt(sum(variances))
 
 
 def plus_minus(mean: float, half: float | None, form: str = ".2f") -> str:
@@ -45,11 +71,24 @@ class Bounds:
         """Whether they lie on both sides."""
         return self.high < math.inf
 
+    def beyond(self, mean: float) -> float:
+        """How far a mean lies outside; less than 0 inside."""
+        return max(self.low - mean, mean - self.high)
+
     def __contains__(self, mean: float) -> bool:
         return self.low < mean < self.high
 
     def __str__(self) -> str:
         return f"{self.low:g} to {self.high:g}" if self.equality else f"> {self.low:g}"
+
+
+class Verdict(StrEnum):
+    """On a claim."""
+
+    HELD = "held"
+    FAILED = "did not hold"
+    UNDECIDED = "undecided"
+    NOT_RUN = "not run"
 
 
 @dataclass(frozen=True)
@@ -78,9 +117,11 @@ class Difference:
             return max(self._tail(bounds.low), self._tail(bounds.high))
         return 2 * self._tail(bounds.high if self.mean >= bounds.high else bounds.low)
 
-    def verdict(self, bounds: Bounds, p: float) -> str:
-        """`holds`, `does not hold` or `undecided`. p: as above, corrected for other claims where there are any."""
-        return "undecided" if p >= LEVEL else "holds" if self.mean in bounds else "does not hold"
+    def verdict(self, bounds: Bounds, p: float | None) -> Verdict:
+        """p: as above, corrected for other claims where there are any; None leaves the claim undecided."""
+        if p is None or p >= LEVEL:
+            return Verdict.UNDECIDED
+        return Verdict.HELD if self.mean in bounds else Verdict.FAILED
 
     def _tail(self, bound: float) -> float:
         """Of Student's t with the seeds' degrees of freedom, beyond the mean's distance from the bound."""

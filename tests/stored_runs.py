@@ -62,3 +62,9 @@ def cell(table, row, column):
 def line(table, *parts):
     (found,) = [line for line in table.splitlines() if all(part in line for part in parts)]
     return [part.strip() for part in found.strip("|").split("|")]
+
+
+def row_of(table, group, row):
+    """The cells of a row of `report.html.Rows` by the heads of their columns."""
+    (found,) = [own for title, rows in table.groups if group in title for own in rows if own[0] == row]
+    return dict(zip(table.heads, found, strict=True))

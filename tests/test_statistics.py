@@ -40,7 +40,7 @@ def test_several_seeds_are_tested_with_the_degrees_of_freedom_of_the_seeds():
     assert (found.mean, found.half) == (2.0, pytest.approx(4.303 / 3**0.5, rel=1e-4))
     assert (found.count, found.deviation) == (3, 1.0)
     assert found.p(Bounds(-1)) == pytest.approx(stats.ttest_1samp([1.0, 2.0, 3.0], -1).pvalue)
-    assert [judged(found, Bounds(low)) for low in (-1, 1, 9)] == ["holds", "undecided", "does not hold"]
+    assert [judged(found, Bounds(low)) for low in (-1, 1, 9)] == ["held", "undecided", "did not hold"]
     assert found.verdict(Bounds(-1), p=0.05) == "undecided"  # as a correction may have it
 
 
@@ -51,18 +51,18 @@ def test_an_equality_takes_two_one_sided_tests():
         stats.ttest_1samp(means, -0.4, alternative="greater").pvalue,
         stats.ttest_1samp(means, 0.4, alternative="less").pvalue,
     ]
-    assert found.p(margin) == pytest.approx(max(both)) and judged(found, margin) == "holds"
+    assert found.p(margin) == pytest.approx(max(both)) and judged(found, margin) == "held"
     assert judged(of_means(0.1, 0.9, -0.6), margin) == "undecided"  # no difference was shown, nor its absence
     for sign in (1, -1):
         beyond = of_means(*(sign * mean for mean in (1.0, 1.1, 1.2)))
         assert beyond.p(margin) == pytest.approx(stats.ttest_1samp([1.0, 1.1, 1.2], 0.4).pvalue)
-        assert judged(beyond, margin) == "does not hold"
+        assert judged(beyond, margin) == "did not hold"
     assert [str(bounds) for bounds in (margin, Bounds(5))] == ["-0.4 to 0.4", "> 5"]
 
 
 def test_seeds_without_spread_are_beyond_doubt():
     same = of_means(1.0, 1.0)
-    assert (same.p(Bounds(0)), judged(same, Bounds(0))) == (0.0, "holds")
+    assert (same.p(Bounds(0)), judged(same, Bounds(0))) == (0.0, "held")
     assert (same.p(Bounds(1)), judged(same, Bounds(1))) == (1.0, "undecided")
 
 

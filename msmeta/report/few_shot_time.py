@@ -56,17 +56,17 @@ def less(ours: dict[int, list[float]], theirs: dict[int, list[float]]) -> Differ
 
 
 def equal_iterations(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[Difference | None, str]:
-    """`tables.Test` of the last points after equally many iterations, which it says."""
+    """`claims.Test` of the last points after equally many iterations, which it says."""
     own, other = of_seeds(ours), of_seeds(theirs)
     if not own or not other:
         return None, ""
     if not (common := own.keys() & other.keys()):
-        return None, ": no point in common"
-    return less(own[max(common)], other[max(common)]), f" (at {max(common):,})"
+        return None, "no point in common"
+    return less(own[max(common)], other[max(common)]), f"at {max(common):,}"
 
 
 def equal_time(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[Difference | None, str]:
-    """`tables.Test` of two points nearest in time, of those near the end of the run that ends first; it says which.
+    """`claims.Test` of two points nearest in time, of those near the end of the run that ends first; it says which.
 
     No accuracy is interpolated, so the times differ a little, by how much is said as well.
     """
@@ -75,7 +75,7 @@ def equal_time(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[Difference | N
         return None, ""
     seconds = [seconds_per_iteration(side["config"].iloc[0]) for side in (ours, theirs)]
     if None in seconds:
-        return None, ": seconds of an iteration were not measured"
+        return None, "seconds of an iteration were not measured"
     end = min(max(own) * seconds[0], max(other) * seconds[1])
     pairs = [
         (abs(math.log(a * seconds[0] / (b * seconds[1]))), -a, b)
@@ -85,9 +85,9 @@ def equal_time(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[Difference | N
     ]
     far, at, base = min(pairs)
     if far > math.log(SPACING):
-        return None, ": no points near in time"
+        return None, "no points near in time"
     share = -at * seconds[0] / (base * seconds[1])
-    return less(own[-at], other[base]), f" (at {-at:,} and {base:,}, {100 * share:.0f} % of the time)"
+    return less(own[-at], other[base]), f"at {-at:,} and {base:,}, {100 * share:.0f} % of the time"
 
 
 def comparison(found: pd.DataFrame) -> str:
@@ -100,7 +100,7 @@ def comparison(found: pd.DataFrame) -> str:
         run = seeds.iloc[0]
         maml = where(found, **EXACT, setting=run["setting"]).drop(seeds.index, errors="ignore")
         tests = [test(seeds, maml) for test in (equal_iterations, equal_time)]
-        texts = [difference_text(less) + said for less, said in tests]
+        texts = [f"{difference_text(less)}{said and f' ({said})'}" for less, said in tests]
         seconds = seconds_per_iteration(run["config"])
         rows.append([
             run["setting"], run["label"], listed(seeds["seed"]), listed(seeds["iterations"]), accuracy_text(seeds),

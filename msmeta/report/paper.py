@@ -1,4 +1,4 @@
-"""The paper's own numbers, as data (Kim, Park and Choi: Tables 1-5 and the figures given in the text)."""
+"""The paper's own numbers, as data (Kim, Park and Choi: Tables 1-6 and the figures given in the text)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ from typing import Any
 
 from msmeta.errors import ConfigError
 from msmeta.report.style import markdown
+from msmeta.statistics import Mean, half_width
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table with what the table's caption says ± means; `spread` is None where it gives none."""
+    """One number of a table with what the table's caption says ± means; `spread` is None where it gives none.
+
+    mean: the same with the 95 % interval of the mean that follows from ±. quoted: from another paper.
+    """
 
     value: float
     spread: float | None
+    mean: Mean
+    quoted: bool
 
     def __str__(self) -> str:
         return f"{self.value:g}" + ("" if self.spread is None else f" ±{self.spread:g}")
@@ -28,6 +34,7 @@ class Cell:
 class PaperTable:
     """A table as it is printed: `cells[method][column]`, None where the paper leaves the cell empty, in its order."""
 
+    caption: str
     columns: tuple[str, ...]
     cells: dict[str, dict[str, Cell | None]]
 
@@ -38,27 +45,40 @@ class PaperTable:
 
 
 def table(number: int | str) -> PaperTable:
-    """Table 1-5 of the paper, or `text`: what the text alone gives, on Bird. Raises ConfigError for another."""
+    """Table 1-6 of the paper, or `text`: what the text alone gives, on Bird. Raises ConfigError for another."""
     raw = _results().get(str(number))
     if raw is None:
-        raise ConfigError(f"the paper has no table {number} of results: choose 1 to 5")
+        raise ConfigError(f"the paper has no table {number}: choose 1 to 6")
     columns = tuple(column["title"] for column in raw["columns"])
-    values = {row["method"]: [value and Cell(*value) for value in row["values"]] for row in raw["rows"]}
+    values = {row["method"]: [value and _cell(raw, row, value) for value in row["values"]] for row in raw["rows"]}
     cells = {method: dict(zip(columns, own, strict=True)) for method, own in values.items()}
-    return PaperTable(columns, cells)
+    return PaperTable(raw["caption"], columns, cells)
+
+
+def cells(number: int, config: Mapping[str, Any]) -> list[Cell]:
+    """The numbers of Table 2-5 that belong to a config, given as a dictionary: the paper's own measurement where it has
+    one, then the one that it quotes."""
+    raw = _results()[str(number)]
+    found = [
+        _cell(raw, row, value)
+        for row in raw["rows"]
+        for column, value in zip(raw["columns"], row["values"], strict=True)
+        if value and (row["config"] | column["config"]).items() <= config.items()
+    ]
+    return sorted(found, key=lambda cell: cell.quoted)
 
 
 def cell(number: int, config: Mapping[str, Any]) -> Cell | None:
-    """The number of Table 2-5 that belongs to a config, given as a dictionary; None where the paper has none.
+    """The first of these; None where the paper has none."""
+    return next(iter(cells(number, config)), None)
 
-    The paper's own measurement where it has one, else the one that it quotes.
-    """
-    raw = _results()[str(number)]
-    for row in sorted(raw["rows"], key=lambda row: row.get("quoted", False)):
-        for column, value in zip(raw["columns"], row["values"], strict=True):
-            if value and (row["config"] | column["config"]).items() <= config.items():
-                return Cell(*value)
-    return None
+
+def _cell(raw: Mapping[str, Any], row: Mapping[str, Any], value: tuple[float, float | None]) -> Cell:
+    """± is a deviation of so many models, or the half-width of an interval over so many test episodes."""
+    mean, spread = value
+    count = raw.get("models") or raw["episodes"]
+    half = half_width(spread, count) if spread is not None and "models" in raw else spread
+    return Cell(mean, spread, Mean(mean, half, count), row.get("quoted", False))
 
 
 @cache

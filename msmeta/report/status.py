@@ -1,4 +1,4 @@
-"""The status of the reproduction: each cell of Tables 2 to 5, with what was run for it, or the command that would."""
+"""The status of the reproduction: how many cells of Tables 2 to 5 were run, and what that took."""
 
 from __future__ import annotations
 
@@ -6,36 +6,46 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from msmeta import data
+from msmeta import runs
 from msmeta.report import few_shot, paper, tables, transfer
 from msmeta.report.frame import FEW_SHOT, TRANSFER, Experiment, Values
 from msmeta.report.style import markdown
-from msmeta.report.tables import accuracy_text, listed
-
-
-def cells(number: int) -> str:
-    """The cells of Table 2, 3, 4 or 5 of the paper, in Markdown: a row each, and the commands that those take which
-    were not run."""
-    experiment, found, places = _table(number)
-    rows = [_row(experiment, number, found, place, method) for place, method in places]
-    heads = ["Cell", "Paper (%)", "Ours (%)", "preset", "seeds", "iterations", "hours of training"]
-    missing: dict[str, list[Values]] = {"cpu": [], "paper": []}
-    for place, method in places:
-        if _seeds(experiment, found, place, method).empty:
-            missing["paper" if data.DATASETS[place["dataset"]].side == 224 else "cpu"].append(place | method)
-    commands = [tables.commands(experiment, preset, found, values, [0]) for preset, values in missing.items()]
-    return "\n\n".join([markdown(heads, rows) + tables.PLUS_MINUS, *filter(None, commands)])
+from msmeta.report.tables import listed
 
 
 def summary() -> str:
-    """How many cells of each table were run, by how many seeds at the least and at the most, in Markdown."""
+    """How many cells of each table were run, by how many seeds at the least and at the most, and the hours of training
+    of all its runs, in Markdown."""
     rows = []
     for number in (2, 3, 4, 5):
         experiment, found, places = _table(number)
-        ran = [len(own) for place, method in places if len(own := _seeds(experiment, found, place, method))]
-        seeds = listed([min(ran), max(ran)]).replace(", ", " to ") if ran else "-"
-        rows.append([number, len(places), len(ran), seeds])
-    return markdown(["Table", "cells of the paper", "run", "seeds of each"], rows)
+        ran = [own for place, method in places if len(own := _seeds(experiment, found, place, method))]
+        seeds = listed([min(map(len, ran)), max(map(len, ran))]).replace(", ", " to ") if ran else "-"
+        presets = listed(own["preset"].iloc[0] for own in ran) or "-"
+        hours = sum(own["train_seconds"].sum() for own in ran) / 3600
+        rows.append([f"{{numref}}`table-{number}`", len(places), len(ran), seeds, presets, f"{hours:.1f}"])
+    return markdown(["Table", "cells of the paper", "run", "seeds of each", "preset", "hours of training"], rows)
+
+
+CORE_WATTS = 10
+"""Of one busy core of a server with its share of memory: an assumption, for no meter was read."""
+_KINDS = {
+    "few-shot": "few-shot learning", "transfer": "meta-transfer learning",
+    "few-shot-tuning": "choosing settings, few-shot", "transfer-tuning": "choosing settings, meta-transfer",
+}  # fmt: skip
+
+
+def cost() -> str:
+    """Hours of training of all committed runs, and an estimate of their energy, in Markdown."""
+    rows, total = [], 0.0
+    for kind, name in _KINDS.items():
+        found = [result["provenance"] for result in runs.read_results(kind)]
+        hours = sum(own["train_seconds"] * own["threads"] for own in found) / 3600
+        total += hours
+        rows.append([name, len(found), f"{hours:.1f}", f"{hours * CORE_WATTS / 1000:.2f}"])
+    rows.append(["all", sum(row[1] for row in rows), f"{total:.1f}", f"{total * CORE_WATTS / 1000:.2f}"])
+    table = markdown(["Committed runs", "runs", "hours of one core", f"kWh at {CORE_WATTS} W a core"], rows)
+    return f"{table}\n\nEnergy is an estimate: no meter was read. Evaluation, and runs not kept, are not in it."
 
 
 def _table(number: int) -> tuple[Experiment, pd.DataFrame, list[tuple[Values, Values]]]:
@@ -59,14 +69,3 @@ def _printed(experiment: Experiment, number: int, places: list[Values], methods:
 
 def _seeds(experiment: Experiment, found: pd.DataFrame, place: Values, method: Values) -> pd.DataFrame:
     return tables.of_best_preset(experiment, found, place, [method])[0]
-
-
-def _row(experiment: Experiment, number: int, found: pd.DataFrame, place: Values, method: Values) -> list[object]:
-    config, own = experiment.module.preset_config("paper", **place, **method), _seeds(experiment, found, place, method)
-    name = f"{data.DATASETS[config.dataset].title}, {experiment.module.setting(config)}, {experiment.row(config)}"
-    reported = paper.cell(number, vars(config))
-    if own.empty:
-        return [name, reported, "not run", *["-"] * 4]
-    hours = own["train_seconds"].sum() / 3600
-    counts = listed(own["seed"]), listed(own["iterations"]), f"{hours:.2f}"
-    return [name, reported, accuracy_text(own), own["preset"].iloc[0], *counts]

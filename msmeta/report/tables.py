@@ -1,9 +1,9 @@
-"""What the tables of few-shot learning and of meta-transfer have in common: cells, columns, claims and commands."""
+"""What the tables of few-shot learning and of meta-transfer have in common: cells, columns and commands."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -12,18 +12,14 @@ import pandas as pd
 from msmeta import data, runs
 from msmeta.report import paper
 from msmeta.report.frame import Experiment, Values, commit_in_words, where
+from msmeta.report.html import Rows, interval, lines, quiet
 from msmeta.report.style import markdown
-from msmeta.statistics import Bounds, Difference, detectable, holm, mean_ci, paired, plus_minus
+from msmeta.statistics import Bounds, Difference, Mean, apart, mean_ci, paired, plus_minus
 
 Column = str | Callable[[pd.DataFrame], Any]
 """Of the runs of a row: a template of what they have in common, such as `{optimizer} {lr:g}`, or a function."""
 Columns = dict[str, Column]
 """What stands in each column, by its head."""
-
-PLUS_MINUS = (
-    "\n\n± is a 95 % confidence interval of the mean (Student's t): over seeds where there are several; where there is "
-    "one, over its test episodes, which say nothing of other seeds."
-)
 
 
 def table(groups: Iterable[pd.DataFrame], columns: Columns) -> str:
@@ -78,22 +74,63 @@ def accuracy_text(seeds: pd.DataFrame, name: str = "accuracy") -> str:
     return plus_minus(seeds[name].iloc[0], seeds[f"{name}_ci95"].iloc[0])
 
 
-def measured_table(
-    experiment: Experiment, number: int, found: pd.DataFrame, methods: Iterable[Values], places: Sequence[Values]
-) -> str:
-    """Our Table `number`, in Markdown: each cell is the `paper` preset's mean over seeds, else the `cpu` preset's, or
-    "not run". methods, places: of the rows and of the columns."""
-    rows = []
-    for method in methods:
-        name = experiment.row(experiment.module.preset_config("paper", **places[0], **method))
-        rows.append([name, *(_measured(*of_best_preset(experiment, found, place, [method])) for place in places)])
-    return markdown(["Method", *paper.table(number).columns], rows) + PLUS_MINUS
+def side_by_side(
+    experiment: Experiment,
+    number: int,
+    found: pd.DataFrame,
+    methods: Sequence[Values],
+    places: Sequence[Values],
+    of: str = "",
+) -> Rows:
+    """Table `number` of the paper beside ours: a group of rows for each of the places, which are its columns.
+
+    Ours is the `paper` preset's mean over seeds, else the `cpu` preset's, or "not run"; the difference is ours less the
+    paper's. The paper's highest and our highest mean of a place are bold.
+    of: title of a data set that the paper's table is not of: there is no number of the paper's then.
+    """
+    groups = []
+    for title, place in zip(paper.table(number).columns, places, strict=True):
+        configs = [experiment.module.preset_config("paper", **place, **method) for method in methods]
+        own = [of_best_preset(experiment, found, place, [method])[0] for method in methods]
+        reported = [[] if of else paper.cells(number, vars(config)) for config in configs]
+        highest = max((seeds["accuracy"].mean() for seeds in own if len(seeds)), default=None)
+        top = max((cell.value for cells in reported for cell in cells if not cell.quoted), default=None)
+        names = map(experiment.row, configs)
+        rows = [_beside(*each, highest, top) for each in zip(names, own, reported, strict=True)]
+        groups.append((f"{of}, {title}" if of else title, rows))
+    heads = ["Method", "Paper (%)", "Measured (%)", "Difference", "Preset", "Seeds", "Iterations"]
+    caption = f"{of}, which the paper does not have." if of else f"{paper.table(number).caption} † quoted by the paper."
+    return Rows(f"{caption} {_MEASURED}", heads, groups, [*heads[1:4], heads[-1]], "" if of else f"table-{number}")
 
 
-def _measured(seeds: pd.DataFrame) -> str:
-    if seeds.empty:
-        return "not run"
-    return f"{accuracy_text(seeds)} ({seeds['preset'].iloc[0]}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''})"
+_MEASURED = (
+    "Measured: ± is the 95 % interval of the mean (Student's t), over seeds where there are several, else over test "
+    "episodes, which say nothing of other seeds. Difference: measured less the paper's, with Welch's 95 % interval."
+)
+
+
+def _beside(
+    name: str, seeds: pd.DataFrame, reported: Sequence[paper.Cell], highest: float | None, top: float | None
+) -> list[str]:
+    """The row of a method."""
+    printed = lines(
+        *(interval(cell.value, cell.spread, best=cell.value == top) for cell in reported if not cell.quoted),
+        *(quiet(f"{cell} †") for cell in reported if cell.quoted),
+    )
+    ours = measured_mean(seeds)
+    if ours is None:
+        return [name, printed, quiet("not run"), *[quiet("–")] * 4]
+    less = interval(*apart(ours, reported[0].mean), "+.2f") if reported else quiet("–")
+    best = interval(ours.value, ours.half, best=ours.value == highest)
+    return [name, printed, best, less, seeds["preset"].iloc[0], str(len(seeds)), listed(seeds["iterations"])]
+
+
+def measured_mean(seeds: pd.DataFrame) -> Mean | None:
+    """Mean accuracy (%) of runs of one config over their seeds; of a single run over its test episodes."""
+    if len(seeds) == 1:
+        accuracies = seeds["accuracies"].iloc[0]
+        return Mean(seeds["accuracy"].iloc[0], mean_ci(accuracies)[1], len(accuracies))
+    return Mean(*mean_ci(list(seeds["accuracy"])), len(seeds)) if len(seeds) else None
 
 
 def difference(ours: pd.DataFrame, theirs: pd.DataFrame) -> Difference | None:
@@ -102,7 +139,7 @@ def difference(ours: pd.DataFrame, theirs: pd.DataFrame) -> Difference | None:
 
 
 def at_the_end(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[Difference | None, str]:
-    """`Test` of the final accuracies."""
+    """`claims.Test` of the final accuracies."""
     return difference(ours, theirs), ""
 
 
@@ -111,96 +148,11 @@ def difference_text(found: Difference | None) -> str:
     if found is None:
         return "-"
     p = found.p(Bounds(0))
-    return plus_minus(found.mean, found.half, "+.2f") + ("" if p is None else f", {_p_text(p)}")
+    return plus_minus(found.mean, found.half, "+.2f") + ("" if p is None else f", {p_text(p)}")
 
 
-def _tested_text(found: Difference | None, bounds: Bounds, p: float | None) -> str:
-    """A difference, what its interval is over and, over several seeds, the verdict on the claim. p: corrected."""
-    if found is None:
-        return "not run"
-    text = plus_minus(found.mean, found.half, "+.2f")
-    if p is None:
-        return text if found.half is None else f"{text} over {found.count} episodes"
-    return f"{text}, n = {found.count}, {_p_text(p)}: {found.verdict(bounds, p)}"
-
-
-def _p_text(p: float) -> str:
+def p_text(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-@dataclass(frozen=True)
-class Claim:
-    """In `where`, `method` less `base` lies within `bounds`; each of them fields of a config.
-
-    printed: whether the paper says so; else it is ours.
-    """
-
-    words: str
-    method: Values
-    base: Values
-    where: Values
-    bounds: Bounds
-    printed: bool = True
-
-
-Test = Callable[[pd.DataFrame, pd.DataFrame], tuple[Difference | None, str]]
-"""The difference of the runs of a method and those of its base, and what is said beside it."""
-
-
-def claims_table(
-    experiment: Experiment,
-    number: int,
-    found: pd.DataFrame,
-    claims: Sequence[Claim],
-    place: Callable[[Any], str],
-    tests: dict[str, Test],
-    shown: Callable[[Claim], bool] = lambda claim: True,
-) -> str:
-    """Claims on Table `number`, in Markdown: all of a page's, of which some may be shown on another.
-
-    Both sides are runs of one preset, `paper` where it has run both. place: `where` in words, of a config. tests: by
-    the heads of their columns, whose p-values are corrected for the number of claims that are tested, shown or not.
-    """
-    sides = [of_best_preset(experiment, found, claim.where, (claim.method, claim.base)) for claim in claims]
-    tested = [[test(*own) for own in sides] for test in tests.values()]
-    columns = [_verdicts(claims, column) for column in tested]
-    columns.append([
-        _power_text(claim.bounds, [less for less, _ in own])
-        for claim, *own in zip(claims, *tested, strict=True)
-    ])  # fmt: skip
-    rows = []
-    for claim, *own in (row for row in zip(claims, *columns, strict=True) if shown(row[0])):
-        methods = claim.method, claim.base
-        configs = [experiment.module.preset_config("paper", **claim.where, **method) for method in methods]
-        reported = [paper.cell(number, vars(config)) if claim.printed else None for config in configs]
-        rows.append(
-            [
-                claim.words,
-                f"{' less '.join(map(experiment.row, configs))}, {place(configs[0])}",
-                claim.bounds,
-                f"{reported[0].value - reported[1].value:+.2f}" if all(reported) else "-",
-                *own,
-            ]
-        )
-    heads = ["The paper's words", "Difference (points)", "Claim", "Paper", *tests, "3 / 5 seeds would show (points)"]
-    return markdown(heads, rows)
-
-
-def _verdicts(claims: Sequence[Claim], tested: Sequence[tuple[Difference | None, str]]) -> list[str]:
-    """What is found of each claim, corrected for their number."""
-    corrected = holm([less and less.p(claim.bounds) for claim, (less, _) in zip(claims, tested, strict=True)])
-    return [
-        _tested_text(less, claim.bounds, p) + said
-        for claim, (less, said), p in zip(claims, tested, corrected, strict=True)
-    ]
-
-
-def _power_text(bounds: Bounds, found: Iterable[Difference | None]) -> str:
-    """What 3 and 5 seeds would show (`statistics.detectable`), by the first deviation over seeds that is known."""
-    deviation = next((less.deviation for less in found if less and less.deviation), None)
-    if deviation is None:
-        return "-"
-    return " / ".join(f"{detectable(deviation, seeds, bounds.equality):.2f}" for seeds in (3, 5))
 
 
 def listed(values: Iterable[Any]) -> str:

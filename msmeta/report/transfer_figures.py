@@ -75,7 +75,7 @@ def change_table(found: pd.DataFrame) -> str:
     """Means over parts of the training, and the learning rate there, in Markdown."""
     rows = []
     for setting, own in found.groupby("setting", sort=False):
-        title, config, tenths = f"{own['title'].iloc[0]}, {setting}", own["config"].iloc[0], _tenths(own)
+        title, config, tenths = f"{own['title'].iloc[0]}, {setting}", own["config"].iloc[0], change_by_tenth(own)
         rows.append([title, len(own), *(mean_text(tenths.loc[i], 3) if i in tenths.index else "-" for i in _TENTHS)])
         rates = [config.dynamics(int(config.epochs * (i - 0.5) / 10)).lr / config.dynamics(0).lr for i in _TENTHS]
         rows.append([f"{title}: η / η₀ (Eq. 55)", "", *(f"{rate:.3f}" for rate in rates)])
@@ -86,7 +86,7 @@ def change_words(found: pd.DataFrame) -> str:
     """The last tenth of the training beside the first, and the largest, in words: one line an inner optimiser."""
     lines = []
     for setting, own in found.groupby("setting", sort=False):
-        title, tenths = f"- {own['title'].iloc[0]}, {setting}", _tenths(own)
+        title, tenths = f"- {own['title'].iloc[0]}, {setting}", change_by_tenth(own)
         if not {1, 10} <= set(tenths.index):
             lines.append(f"{title}: too few points to compare the first tenth of the training with the last.")
             continue
@@ -101,7 +101,7 @@ def change_words(found: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _tenths(found: pd.DataFrame) -> pd.DataFrame:
+def change_by_tenth(found: pd.DataFrame) -> pd.DataFrame:
     """The mean of the logged changes that end in each tenth of the iterations, one column a run; tenths in which a run
     has none are left out."""
     means = []

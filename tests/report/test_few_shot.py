@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 from scipy import stats
-from stored_runs import cell
+from stored_runs import cell, row_of
 
 from msmeta import ConfigError, runs
 from msmeta.experiments import few_shot
@@ -66,18 +66,36 @@ def test_a_config_finds_the_papers_own_number_before_the_one_it_quotes():
 
 def test_measured_table_prefers_the_full_protocol_and_labels_the_rest(store):
     store(result(), result(("multistep", 1)), result(("multistep", 1), "paper", accuracy=99.0))
-    table = report.measured_table(4, "omniglot")
-    assert cell(table, "Multi-step (4)", "5-way 1-shot") == "95.00 ±6.62 (cpu, 1 seed)"
-    assert cell(table, "MAML", "5-way 1-shot") == "99.00 ±6.62 (paper, 1 seed)"
-    assert cell(table, "FO-MAML", "5-way 1-shot") == cell(table, "MAML", "20-way 5-shot") == "not run"
+    table = report.side_by_side(4, "omniglot")
+    assert row_of(table, "5-way 1-shot", "Multi-step (4)")["Measured (%)"] == "95.00 ±6.62"
+    assert row_of(table, "5-way 1-shot", "Multi-step (4)")["Preset"] == "cpu"
+    maml = row_of(table, "5-way 1-shot", "MAML")
+    assert maml["Measured (%)"] == "99.00 ±6.62" and maml["Preset"] == "paper" and maml["Seeds"] == "1"
+    assert "<strong>" in maml["Measured (%)"].html
+    assert row_of(table, "5-way 1-shot", "FO-MAML")["Measured (%)"] == "not run"
+    assert row_of(table, "20-way 5-shot", "MAML")["Measured (%)"] == "not run"
+
+
+def test_the_papers_own_number_and_the_one_that_it_quotes_stand_beside_ours(store):
+    """Their difference has Welch's interval, of 3 episodes here and of 600 there."""
+    store(result(("multistep", 1)))
+    row = row_of(report.side_by_side(4, "omniglot"), "5-way 1-shot", "MAML")
+    assert row["Paper (%)"] == "99.10 ±0.77; 98.7 ±0.4 †"
+    errors = [6.6243 / stats.t.ppf(0.975, 2), 0.77 / stats.t.ppf(0.975, 599)]
+    variances = [error**2 for error in errors]
+    freedom = sum(variances) ** 2 / (variances[0] ** 2 / 2 + variances[1] ** 2 / 599)
+    half = stats.t.ppf(0.975, freedom) * sum(variances) ** 0.5
+    assert row["Difference"] == f"-4.10 ±{half:.2f}"
+    of_other_data = report.side_by_side(5, "cifar-fs")
+    assert of_other_data.name == "" and report.side_by_side(5, "miniimagenet").name == "table-5"
+    assert row_of(of_other_data, "CIFAR-FS, 5-way 1-shot", "MAML")["Paper (%)"] == "–"
 
 
 def test_several_seeds_have_the_interval_of_their_mean(store):
     """94 and 96: standard error 1, and t = 12.706 with one degree of freedom."""
     store(result(seed=0, accuracy=94.0), result(seed=1, accuracy=96.0))
-    table = report.measured_table(4, "omniglot")
-    assert cell(table, "Multi-step (4)", "5-way 1-shot") == "95.00 ±12.71 (cpu, 2 seeds)"
-    assert table.endswith("over its test episodes, which say nothing of other seeds.")
+    row = row_of(report.side_by_side(4, "omniglot"), "5-way 1-shot", "Multi-step (4)")
+    assert row["Measured (%)"] == "95.00 ±12.71" and row["Seeds"] == "2"
     (row,) = report.conditions(report.committed(dataset="omniglot")).splitlines()[2:]
     assert "| 0, 1 |" in row and "| 95.00 ±12.71 |" in row
 
@@ -90,14 +108,14 @@ def test_a_single_episode_has_no_interval():
 
 def test_other_data_and_other_settings_never_stand_in_the_table(store):
     store(result(dataset="glyphs"), result(filters=8), result(preset="quick"), result(evaluate_on="validation"))
-    assert cell(report.measured_table(4, "omniglot"), "Multi-step (4)", "5-way 1-shot") == "not run"
+    assert row_of(report.side_by_side(4, "omniglot"), "5-way 1-shot", "Multi-step (4)")["Measured (%)"] == "not run"
 
 
 def test_results_from_before_a_field_was_added_still_count(store):
     entry = result()
     del entry["config"]["image_size"], entry["config"]["precision"]
     store(entry)
-    assert cell(report.measured_table(4, "omniglot"), "Multi-step (4)", "5-way 1-shot") == "95.00 ±6.62 (cpu, 1 seed)"
+    assert row_of(report.side_by_side(4, "omniglot"), "5-way 1-shot", "Multi-step (4)")["Measured (%)"] == "95.00 ±6.62"
     assert "| 32 | 8 |" in report.conditions(report.committed(dataset="omniglot"))
 
 
@@ -143,8 +161,8 @@ def test_conditions_name_all_that_moves_accuracy():
 
 def claim(table, difference):
     """(paper, ours at equal iterations, ours at equal time, what 3 and 5 seeds would show) of one line."""
-    (row,) = [line.strip("| ").split(" | ") for line in table.splitlines() if difference in line]
-    return row[3:]
+    (row,) = [row for _, rows in table.groups for row in rows if row[0].startswith(difference)]
+    return row[1:]
 
 
 @pytest.fixture(autouse=True)
@@ -153,7 +171,7 @@ def one_second(monkeypatch):
     monkeypatch.setattr(few_shot_time, "seconds_per_iteration", lambda config: 1.0)
 
 
-AT_THE_END = " (at 1,000)", " (at 1,000 and 1,000, 100 % of the time)"
+AT_THE_END = ", at 1,000", ", at 1,000 and 1,000, 100 % of the time"
 
 
 def with_answers(method_window, answers, **changes):
@@ -170,22 +188,21 @@ EXACT = [264, 265, 268, 269]  # -4, -3, -4, -3: -1.17 points
 def test_one_seed_gives_a_difference_over_episodes_and_no_verdict():
     """20-way 1-shot, N = 4: the paper claims more than 5 points over FO-MAML, and 0.4 at the most less than MAML."""
     windows, maml = with_answers(("multistep", 4), WINDOWS), with_answers(("multistep", 1), EXACT)
-    table = report.claims(4, of(windows, with_answers(("first-order", 1), FIRST_ORDER), maml))
+    table = report.claims_table(4, of(windows, with_answers(("first-order", 1), FIRST_ORDER), maml))
     paper_figure, _, ours, power = claim(table, "Multi-step (4) less FO-MAML, Omniglot, 20-way 1-shot")
     error = 3.1824 * statistics.stdev([10, 32 / 3, 29 / 3, 11]) / 2  # t with 3 degrees of freedom
-    assert paper_figure == "+5.22" and ours == f"+10.33 ±{error:.2f} over 4 episodes{AT_THE_END[1]}" and power == "-"
+    assert paper_figure == "+5.22" and ours == f"+10.33 ±{error:.2f}, over 4 episodes{AT_THE_END[1]}" and power == "–"
     paper_figure, later, ours, _ = claim(table, "Multi-step (4) less MAML, Omniglot, 20-way 1-shot")
     assert paper_figure == "-0.05" and ours.startswith("-1.17 ±")
     assert later == ours.replace(AT_THE_END[1], AT_THE_END[0])
-    assert "p =" not in table and "p <" not in table and "holds" not in table and "undecided" not in table
-    assert claim(table, "Multi-step (8) less MAML, Omniglot, 20-way 1-shot")[1:] == ["not run", "not run", "-"]
+    assert not any(word in str(table) for word in ("p =", "p <", "held", "undecided"))
+    assert claim(table, "Multi-step (8) less MAML, Omniglot, 20-way 1-shot")[1:] == ["not run", "not run", "–"]
     short = {**maml, "curve": {name: [] for name in maml["curve"]}}
     short["metrics"] = maml["metrics"] | {"iterations": 900}
-    table = report.claims(4, of(windows, short))
+    table = report.claims_table(4, of(windows, short))
     assert claim(table, "Multi-step (4) less MAML, Omniglot, 20-way 1-shot")[1] == "not run: no point in common"
     only = (report.multi_step(4), report.MAML, (20, 1))
-    assert len(report.claims(4, of(windows, maml), only).splitlines()) == 3
-    assert report.claims(4, of(), only=("no", "such", "claim")) == "No run yet."
+    assert [len(rows) for _, rows in report.claims_table(4, of(windows, maml), only).groups] == [1]
 
 
 def test_several_seeds_are_tested_against_the_bound_on_both_sides():
@@ -195,24 +212,22 @@ def test_several_seeds_are_tested_against_the_bound_on_both_sides():
         return [with_answers(method, [a + spread * seed for a in answers], seed=seed) for seed in range(3)]
 
     windows, maml = seeds(("multistep", 4), WINDOWS), seeds(("multistep", 1), EXACT, spread=0)
-    table = report.claims(4, of(*windows, *seeds(("first-order", 1), FIRST_ORDER, spread=0), *maml))
+    table = report.claims_table(4, of(*windows, *seeds(("first-order", 1), FIRST_ORDER, spread=0), *maml))
     half = 4.3027 / 3 / 3**0.5
     ours = claim(table, "Multi-step (4) less FO-MAML, Omniglot, 20-way 1-shot")[2]  # 10.33, 10.67, 11: t = 29.4
-    assert ours == f"+10.67 ±{half:.2f}, n = 3, p = 0.002: holds{AT_THE_END[1]}"  # twice, as two claims were tested
+    assert ours == f"+10.67 ±{half:.2f}, held, n = 3, p = 0.002{AT_THE_END[1]}"  # twice, as two claims were tested
     assert claim(table, "Multi-step (4) less FO-MAML, Omniglot, 20-way 1-shot")[3] == "1.09 / 0.56"
     ours = claim(table, "Multi-step (4) less MAML, Omniglot, 20-way 1-shot")[2]  # -1.17, -0.83, -0.5: t = 2.25
-    assert ours == f"-0.83 ±{half:.2f}, n = 3, p = 0.153: undecided{AT_THE_END[1]}"
+    assert ours == f"-0.83 ±{half:.2f}, undecided, n = 3, p = 0.153{AT_THE_END[1]}"
     margins = [detectable(1 / 3, count, equality=True) for count in (3, 5)]
     shown = " / ".join(f"{margin:.2f}" for margin in margins)
     assert claim(table, "Multi-step (4) less MAML, Omniglot, 20-way 1-shot")[3] == shown
     only = (report.multi_step(4), report.FO_MAML, (20, 1))
-    (row,) = report.claims(
-        4, of(*windows, *seeds(("first-order", 1), FIRST_ORDER, spread=0), *maml), only
-    ).splitlines()[2:]
-    assert "p = 0.002: holds" in row  # corrected as on the page that shows both claims
+    table = report.claims_table(4, of(*windows, *seeds(("first-order", 1), FIRST_ORDER, spread=0), *maml), only)
+    assert "held, n = 3, p = 0.002" in str(table)  # corrected as on the page that shows both claims
     worse = seeds(("multistep", 4), [a - 60 for a in WINDOWS])
-    ours = claim(report.claims(4, of(*worse, *maml)), "Multi-step (4) less MAML, Omniglot, 20-way 1-shot")[2]
-    assert ours.endswith(f"p < 0.001: does not hold{AT_THE_END[1]}")
+    ours = claim(report.claims_table(4, of(*worse, *maml)), "Multi-step (4) less MAML, Omniglot, 20-way 1-shot")[2]
+    assert ours.endswith(f"did not hold, n = 3, p < 0.001{AT_THE_END[1]}")
 
 
 def test_a_claim_compares_runs_of_one_preset_only():
@@ -220,10 +235,10 @@ def test_a_claim_compares_runs_of_one_preset_only():
     short, base = with_answers(("multistep", 4), WINDOWS), with_answers(("multistep", 1), EXACT)
     full = with_answers(("multistep", 4), [300] * 4, preset="paper")
     name = "Multi-step (4) less MAML, Omniglot, 20-way 1-shot"
-    assert claim(report.claims(4, of(short, full, base)), name)[2].startswith("-1.17 ±")
-    assert claim(report.claims(4, of(full, base)), name)[1:] == ["not run", "not run", "-"]
+    assert claim(report.claims_table(4, of(short, full, base)), name)[2].startswith("-1.17 ±")
+    assert claim(report.claims_table(4, of(full, base)), name)[1:] == ["not run", "not run", "–"]
     both = of(short, full, base, with_answers(("multistep", 1), [297] * 4, preset="paper"))
-    assert claim(report.claims(4, both), name)[2].startswith("+1.00 ±0.00 over 4 episodes")
+    assert claim(report.claims_table(4, both), name)[2].startswith("+1.00 ±0.00, over 4 episodes")
 
 
 def test_all_claims_of_a_page_are_corrected_together():
@@ -244,7 +259,11 @@ def test_all_claims_of_a_page_are_corrected_together():
             for method, answers in ((("multistep", 4), 60), (("first-order", 1), 57))
             for seed in range(3)
         ]
-        rows = [line for line in report.claims(5, of(*made)).splitlines() if "outperforms" in line and " n = 3" in line]
+        rows = [
+            line
+            for line in str(report.claims_table(5, of(*made))).splitlines()
+            if "outperforming" in line and " n = 3" in line
+        ]
         return [float(row.partition("p = ")[2][:5]) for row in rows]
 
     p = 2 * stats.t.sf(4 * 3**0.5, 2)  # 4, 16/3 and 20/3 points: mean 16/3, deviation 4/3

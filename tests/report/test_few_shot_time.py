@@ -47,7 +47,7 @@ def test_equal_iterations_are_the_last_that_both_have_on_the_episodes_that_both_
     """The end of one is a point of the other's curve: its first two episodes count."""
     maml = of(result(MAML, lambda at: 240, 225, curve=CURVE[:2]))
     less, said = report.equal_iterations(of(result(WINDOWS, lambda at: 246)), maml)
-    assert (less.mean, less.half, less.count, said) == (2.0, 0.0, 2, " (at 225)")
+    assert (less.mean, less.half, less.count, said) == (2.0, 0.0, 2, "at 225")
     less, said = report.equal_iterations(of(result(WINDOWS, lambda at: 246)), of(result(MAML, lambda at: 240)))
     assert (less.count, said) == (3, " (at 300)")
     assert report.equal_iterations(of(), maml) == (None, "")
@@ -57,19 +57,19 @@ def test_equal_time_takes_the_points_nearest_in_time_and_says_how_near():
     """Multi-step ends after 300 s, and MAML's first point is at 400 s; or after 900 s, where MAML has a point."""
     windows, maml = of(result(WINDOWS, lambda at: at)), of(result(MAML, lambda at: at // 2))
     less, said = report.equal_time(windows, maml)
-    assert said == " (at 300 and 100, 75 % of the time)" and less.mean == pytest.approx((300 - 50) / 3)
+    assert said == "at 300 and 100, 75 % of the time" and less.mean == pytest.approx((300 - 50) / 3)
     long = of(result(WINDOWS, lambda at: at // 4, 900, curve=(100, 150, 225, 337, 506, 759)))
     less, said = report.equal_time(long, maml)
     assert said == " (at 900 and 225, 100 % of the time)" and less.mean == pytest.approx((225 - 112) / 3)
     assert report.equal_time(long, of())[0] is None
     late = of(result(MAML, lambda at: at, curve=()))
-    assert report.equal_time(windows, late) == (None, ": no points near in time")
+    assert report.equal_time(windows, late) == (None, "no points near in time")
 
 
 def test_what_was_not_measured_in_seconds_is_not_compared_in_time(monkeypatch):
     monkeypatch.delitem(SECONDS, "MAML")
     runs = of(result(WINDOWS, lambda at: at), result(MAML, lambda at: at))
-    assert report.equal_time(*(runs.iloc[[i]] for i in (0, 1)))[1] == ": seconds of an iteration were not measured"
+    assert report.equal_time(*(runs.iloc[[i]] for i in (0, 1)))[1] == "seconds of an iteration were not measured"
     assert line(report.in_equal_time(runs), "| MAML |")[3] == "seconds of an iteration were not measured"
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 from scipy import stats
-from stored_runs import cell, committed, line, of, result
+from stored_runs import cell, committed, line, of, result, row_of
 
 from msmeta import ConfigError, data, runs
 from msmeta.data import l2t_ww
@@ -77,35 +77,38 @@ def test_papers_tables_are_the_papers():
             config = transfer.preset_config("quick", "cifar-100", optimizer=optimizer, seed=5, **report.MULTI_STEP)
             own = paper.cell(number, vars(config) | {"dataset": dataset})
             assert str(own) == cell(paper.table(number).markdown(), "Multi-step", title)
-    assert cell(transfer_time.paper_table(), "Multi-step", "Seconds an epoch") == "248.7 ±14.2"
+    assert row_of(transfer_time.side_by_side(), "", "Multi-step")["Elapse (s)"] == "248.7 ±14.2"
     assert cell(paper.table("text").markdown(), "T = 0, Adam", "Accuracy (%)") == "48.91 ±0.83"
     assert cell(paper.table("text").markdown(), "First-order", "Accuracy (%)") == "41.46 ±2.34"
 
 
 def test_table_has_mean_and_interval_of_the_seeds_and_prefers_the_full_protocol(store):
     store(*committed(), result("Scratch", 33.0, epochs=24), result("Multi-step", 70.0, preset="paper"))
-    table = report.measured_table(2)
-    assert cell(table, "Baseline", "CIFAR-100") == "41.00 ±2.48 (cpu, 3 seeds)"
-    assert cell(table, "Multi-step", "CIFAR-100") == "70.00 (paper, 1 seed)"
-    assert cell(table, "Scratch, 24 epochs", "CIFAR-100") == "33.00 (cpu, 1 seed)"
-    assert cell(table, "Baseline", "Bird") == "not run"
-    assert [row.split(" | ")[0] for row in table.splitlines()[2:-2]] == [
-        "| Scratch", "| Scratch, 24 epochs", "| Baseline", "| Multi-step"
-    ]  # fmt: skip
+    table = report.side_by_side(2)
+    baseline = row_of(table, "CIFAR-100", "Baseline")
+    assert [*baseline.values()][1:3] == ["70.96 ±0.61", "41.00 ±2.48"] and baseline["Seeds"] == "3"
+    variances = [1 / 3, 0.61**2 / 3]  # deviations 1 and 0.61, of three each
+    half = stats.t.ppf(0.975, sum(variances) ** 2 / sum(v**2 / 2 for v in variances)) * sum(variances) ** 0.5
+    assert baseline["Difference"] == f"-29.96 ±{half:.2f}"
+    multi_step = row_of(table, "CIFAR-100", "Multi-step")
+    assert multi_step["Measured (%)"] == "70.00 (no interval)" and multi_step["Preset"] == "paper"
+    assert row_of(table, "CIFAR-100", "Scratch, 24 epochs")["Measured (%)"] == "33.00 (no interval)"
+    assert row_of(table, "Bird", "Baseline")["Measured (%)"] == "not run"
+    names = ["Scratch", "Scratch, 24 epochs", "Baseline", "Multi-step"]
+    assert [row[0] for row in table.groups[0][1]] == names and len(table.groups) == 6
 
 
 def test_other_settings_never_stand_in_the_table(store):
     store(result(width=0.5), result(lr=0.05), result(rollback=False), result(preset="quick"), result(optimizer="adam"))
     store(result(evaluate_on="validation"), result(dataset="glyphs-rgb", train_images=None))
-    table = report.measured_table(2)
-    assert table.count("not run") == 3 * 6
+    assert str(report.side_by_side(2)).count("not run") == 3 * 6
 
 
 def test_results_from_before_a_field_was_added_still_count(store):
     entry = result()
     del entry["config"]["rollback"]
     store(entry)
-    assert cell(report.measured_table(2), "Baseline", "CIFAR-100") == "40.00 (cpu, 1 seed)"
+    assert row_of(report.side_by_side(2), "CIFAR-100", "Baseline")["Seeds"] == "1"
 
 
 def test_what_was_not_run_comes_with_its_command(store):
@@ -133,21 +136,27 @@ def test_claims_are_tested_over_paired_seeds():
     """
     results = [*committed(), *(result("Scratch", a, s, epochs=24) for s, a in enumerate((40.9, 40.0, 42.0)))]
     results += [result("Multi-step", a, s, epochs=12) for s, a in enumerate((41.0, 42.1, 43.0))]
-    table = report.claims(2, of(*results))
-    own = line(table, "Multi-step less Baseline, CIFAR-100")
-    assert own[:4] == ["competitive with the Baseline", "Multi-step less Baseline, CIFAR-100", "-1 to 1", "+0.01"]
+    table = report.claims_table(2, of(*results))
+    assert [title.partition("”")[0] for title, _ in table.groups] == [
+        f"“{report.COMPETITIVE}",
+        f"“{report.BOOSTS}",
+        "not in the paper",
+    ]
+    table = str(table)
+    own = line(table, "”: -1 to 1 points: Multi-step less Baseline, CIFAR-100")
+    assert own[1] == "+0.01"
     p = 3 * stats.ttest_1samp([-0.1, 0.0, -0.2], -1, alternative="greater").pvalue
-    assert own[4] == f"-0.10 ±{4.3027 * 0.1 / 3**0.5:.2f}, n = 3, p = {p:.3f}: holds" and own[5] == "0.28 / 0.16"
+    assert own[2:] == [f"-0.10 ±{4.3027 * 0.1 / 3**0.5:.2f}, held, n = 3, p = {p:.3f}", "0.28 / 0.16"]
     boost = line(table, "Baseline less Scratch, CIFAR-100")
-    assert boost[2:5] == ["> 0", "+3.27", "+10.00 ±0.00, n = 3, p < 0.001: holds"]
+    assert boost[1:3] == ["+3.27", "+10.00 ±0.00, held, n = 3, p < 0.001"]
     longer = line(table, "Baseline less Scratch, 24 epochs")
-    assert longer[0] == "not in the paper" and longer[3] == "-" and longer[4].endswith("undecided")
+    assert longer[1] == "–" and "undecided" in longer[2]
     equal = line(table, "Multi-step, 12 epochs less Baseline")
-    assert equal[2:4] == ["> 0", "-"] and equal[4].startswith("+1.03 ±0.14, n = 3") and equal[4].endswith("holds")
-    single = report.claims(2, of(result("Scratch", 50), result()))
-    assert line(single, "Baseline less Scratch")[4] == "-10.00 (no interval)"
-    assert line(single, "Multi-step less Baseline")[4] == "not run"
-    assert report.claims(2, of()) == "No run yet."
+    assert equal[1] == "–" and equal[2].startswith("+1.03 ±0.14, held, n = 3")
+    single = str(report.claims_table(2, of(result("Scratch", 50), result())))
+    assert line(single, "Baseline less Scratch")[2] == "-10.00 (no interval)"
+    assert line(single, "Multi-step less Baseline")[2] == "not run"
+    assert str(report.claims_table(2, of())).count("not run") == 3
 
 
 def test_conditions_name_all_that_moves_accuracy():

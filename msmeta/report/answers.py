@@ -1,0 +1,137 @@
+"""The answer of each page to its question, in a sentence made from the committed results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msmeta import data
+from msmeta.report import gradients, transfer, transfer_time, verdicts
+from msmeta.report import scaling as growth
+from msmeta.report.claims import Finding, Summary
+from msmeta.report.data_sets import counts
+from msmeta.report.style import find_benchmark
+from msmeta.report.verdicts import Line
+from msmeta.statistics import Verdict
+
+_WORDS = {
+    Verdict.HELD: "The claim “{}” held",
+    Verdict.FAILED: "The claim “{}” did not hold",
+    Verdict.UNDECIDED: "What was run leaves the claim “{}” undecided",
+    Verdict.NOT_RUN: "Nothing was run for the claim “{}”",
+}
+
+
+def table(number: int) -> str:
+    """Of Table 1 to 5, in Markdown."""
+    if number == 1:
+        return answer(_line_in_words(verdicts.transfer_saving()))
+    if number in transfer.OPTIMIZERS:
+        return answer(_competitive(number))
+    return answer(_of_findings(verdicts.few_shot_findings(number)))
+
+
+def figure(number: int) -> str:
+    """Of Figure 1 to 5, in Markdown."""
+    if number in (3, 4):
+        return answer(" ".join([_saved_with_adam(), *([_competitive(3)] if number == 4 else [])]))
+    lines = {1: verdicts.change, 2: verdicts.few_shot_time, 5: verdicts.few_shot_memory}
+    return answer(_line_in_words(lines[number]()))
+
+
+def summary() -> str:
+    """Of the summary and of the front page: how many of the claims have which verdict."""
+    found = [line.verdict for line in verdicts.lines()]
+    counts = ", ".join(f"{found.count(kind)} {kind}" for kind in Verdict if kind in found)
+    return answer(f"Of {len(found)} claims that measurements can test: {counts}.")
+
+
+def answer(sentence: str) -> str:
+    """As every page shows it."""
+    return f"**Answer.** {sentence}"
+
+
+def _line_in_words(line: Line) -> str:
+    said = _WORDS[line.verdict].format(line.words)
+    if line.verdict is Verdict.NOT_RUN:
+        return f"{said}."
+    reported = f", where the paper has {line.reported}" if line.reported else ""
+    return f"{said}: measured {line.measured} ({line.over}){reported}."
+
+
+def _competitive(number: int) -> str:
+    found = transfer.findings(number, transfer.committed(optimizer=transfer.OPTIMIZERS[number]))
+    own = [each for each in found if each.claim.words == transfer.COMPETITIVE]
+    return _line_in_words(verdicts.of_findings("", own))
+
+
+def _saved_with_adam() -> str:
+    shares = [verdicts.transfer_saving(side, "adam") for side in transfer_time.SIZES]
+    measured = ", ".join(
+        f"{share.measured} on {side}x{side} images" for side, share in zip(transfer_time.SIZES, shares, strict=True)
+    )
+    return f"With Adam a window of two saves of the time of an iteration: {measured}."
+
+
+def _of_findings(found: Sequence[Finding]) -> str:
+    """How many of a table's claims held, and what is farthest from its claim."""
+    line = verdicts.of_findings("", found)
+    said = f"Of {len(found)} comparisons that the paper's claims on this table are made of: {Summary(found).counts}."
+    if line.verdict is Verdict.NOT_RUN:
+        return said
+    reported = f", where the paper has {line.reported}" if line.reported else ""
+    return f"{said} Farthest from what is claimed: {line.over}, {line.measured} points{reported}."
+
+
+def data_sets() -> str:
+    """Of Table 6: for how many of the data sets here the counts are the paper's."""
+    counted = {name: counts(name) for name in data.TABLE_6}
+    here = {name: own for name, own in counted.items() if own}
+    same = sum(own == data.TABLE_6[name] for name, own in here.items())
+    return answer(
+        f"Of the {len(counted)} data sets {len(here)} are prepared on the machine that built this page, and {same} of "
+        "these have the paper's counts."
+    )
+
+
+def estimators() -> str:
+    """Of the page on related estimators: cosines with the exact meta-gradient, in one of the places measured."""
+    result = gradients.measured().get("omniglot")
+    if result is None:
+        return answer("Not run: `msmeta bench meta_gradients`.")
+    last = max(row["iterations"] for row in result["metrics"])
+    place = {"iterations": last, "momentum": 0.9, "trained_window": 1}
+    found = [row for row in result["metrics"] if place.items() <= row.items()]
+    windows = {row["window"][0]: row["cosine"] for row in found if row["window"] and len(set(row["window"])) == 1}
+    others = {row["estimator"]: row["cosine"] for row in found if row["estimator"] == "first-order"}
+    said = [f"windows of {n} have {windows[n]:.2f}" for n in (2, 4, 8) if n in windows]
+    said += [f"{name} has {cosine:.2f}" for name, cosine in others.items()]
+    return answer(
+        f"On Omniglot with momentum, after {last} meta-iterations of exact training, by the cosine with the exact "
+        f"meta-gradient: {', '.join(said)}. It depends on the rate, the momentum and the stage of training."
+    )
+
+
+def speed() -> str:
+    """Of the page on speed: this package beside the plain loop, and its windows beside its exact MAML."""
+    result = find_benchmark("benchmarks/few_shot_step")
+    if result is None:
+        return answer("Not run: `msmeta bench few_shot_step`.")
+    seconds = {name: row["seconds"] for name, row in result["metrics"].items()}
+    exact = seconds["msmeta 1"]
+    shares = ", ".join(f"windows of {n} take {seconds[f'msmeta {n}'] / exact:.2f}" for n in (2, 4, 8))
+    return answer(
+        f"Exact MAML takes {exact:.2f} s here, {exact / seconds['plain 1']:.2f} of the plain loop's time. Of that exact "
+        f"time {shares}, and first-order MAML {seconds['msmeta first-order'] / exact:.2f}."
+    )
+
+
+def scaling() -> str:
+    """Of the page on scaling: how time and memory grow with the steps."""
+    result = growth.stored()
+    if result is None:
+        return answer("Not run: `msmeta bench scaling`.")
+    powers = []
+    for line in (line for line in growth.lines(result, "steps") if len(line.values) > 1):
+        time, memory = (round(growth.slope(line.values, line.measured[name])[0], 1) + 0.0 for name in growth.TARGETS)
+        powers.append(f"{line.label} as powers {time} and {memory}")
+    return answer(f"With the number T of steps time and memory grow, fitted over all measured T: {'; '.join(powers)}.")

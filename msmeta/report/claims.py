@@ -1,0 +1,167 @@
+"""The paper's claims on differences of accuracy: what is found of each, and whether it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from msmeta.report import paper
+from msmeta.report.frame import Experiment, Values
+from msmeta.report.html import MARKS, Cell, Rows, interval, quiet, verdict
+from msmeta.report.tables import of_best_preset, p_text
+from msmeta.statistics import Bounds, Difference, Verdict, detectable, holm
+
+
+@dataclass(frozen=True)
+class Claim:
+    """In `where`, `method` less `base` lies within `bounds`; each of them fields of a config.
+
+    words: the paper's. printed: whether the paper says so; else it is ours.
+    """
+
+    words: str
+    method: Values
+    base: Values
+    where: Values
+    bounds: Bounds
+    printed: bool = True
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is found of a claim.
+
+    p: corrected for the other claims of the page. said: at which points of the runs, or why there is no difference.
+    seeds: that both sides have. name, place: methods and `where` in words. reported: the paper's own difference.
+    """
+
+    claim: Claim
+    difference: Difference | None
+    p: float | None
+    said: str
+    seeds: int
+    name: str
+    place: str
+    reported: float | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """A verdict on a method needs several seeds."""
+        return Verdict.NOT_RUN if self.difference is None else self.difference.verdict(self.claim.bounds, self.p)
+
+    @property
+    def over(self) -> str:
+        """What the interval is over, and the p-value."""
+        if self.difference is None or self.difference.half is None:
+            return ""
+        if self.p is None:
+            return f"over {self.difference.count} episodes"
+        return f"n = {self.difference.count}, {p_text(self.p)}"
+
+    @property
+    def cell(self) -> Cell:
+        """Difference, verdict where there is one, and what both are over."""
+        if self.difference is None:
+            return quiet(f"{Verdict.NOT_RUN}{self.said and f': {self.said}'}")
+        number, over = (
+            interval(self.difference.mean, self.difference.half, "+.2f"),
+            ", ".join(filter(None, [self.over, self.said])),
+        )
+        found = None if self.p is None else verdict(self.verdict)
+        text = ", ".join(filter(None, [number, found, over]))
+        return Cell(text, f"{number.html} {found.html if found else ''}<br>{quiet(over).html}")
+
+
+Test = Callable[[pd.DataFrame, pd.DataFrame], tuple[Difference | None, str]]
+"""The difference of the runs of a method and those of its base, and at which points of them."""
+
+
+def find(
+    experiment: Experiment,
+    number: int,
+    found: pd.DataFrame,
+    claims: Sequence[Claim],
+    place: Callable[[Any], str],
+    test: Test,
+) -> list[Finding]:
+    """What is found of all claims of a page on Table `number`, whose p-values are corrected for their number.
+
+    Both sides are runs of one preset, `paper` where it has run both. place: `where` in words, of a config.
+    """
+    sides = [of_best_preset(experiment, found, claim.where, (claim.method, claim.base)) for claim in claims]
+    tested = [test(*own) if all(map(len, own)) else (None, "") for own in sides]
+    corrected = holm([less and less.p(claim.bounds) for claim, (less, _) in zip(claims, tested, strict=True)])
+    made = []
+    for claim, own, (less, said), p in zip(claims, sides, tested, corrected, strict=True):
+        methods = claim.method, claim.base
+        configs = [experiment.module.preset_config("paper", **claim.where, **method) for method in methods]
+        cells = [paper.cell(number, vars(config)) if claim.printed else None for config in configs]
+        reported = cells[0].value - cells[1].value if all(cells) else None
+        seeds = len(set.intersection(*(set(side.get("seed", ())) for side in own)))
+        name = " less ".join(map(experiment.row, configs))
+        made.append(Finding(claim, less, p, said, seeds, name, place(configs[0]), reported))
+    return made
+
+
+def table(tests: dict[str, list[Finding]], caption: str, shown: Callable[[Claim], bool] = lambda claim: True) -> Rows:
+    """Claims in groups of the paper's words: of each its difference and ours.
+
+    tests: findings by the heads of their columns. shown: some of a page's claims may be shown on another page.
+    """
+    groups: dict[str, list[list[str]]] = {}
+    for first, *others in zip(*tests.values(), strict=True):
+        if shown(first.claim):
+            own = [first, *others]
+            reported = quiet("–") if first.reported is None else Cell(f"{first.reported:+.2f}")
+            row = [
+                f"{first.name}, {first.place}",
+                reported,
+                *(each.cell for each in own),
+                _power(first.claim.bounds, own),
+            ]
+            groups.setdefault(
+                f"“{first.claim.words}”: {first.claim.bounds} points" if first.claim.printed else first.claim.words, []
+            ).append(row)
+    heads = ["Difference (points)", "Paper", *tests, "3 / 5 seeds would show"]
+    return Rows(caption, heads, list(groups.items()), [heads[1]])
+
+
+def _power(bounds: Bounds, found: Iterable[Finding]) -> str:
+    """What 3 and 5 seeds would show (`statistics.detectable`), by the first deviation over seeds that is known."""
+    deviations = (each.difference.deviation for each in found if each.difference)
+    deviation = next(filter(None, deviations), None)
+    if deviation is None:
+        return quiet("–")
+    return " / ".join(f"{detectable(deviation, seeds, bounds.equality):.2f}" for seeds in (3, 5))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Of several findings on one claim: the verdict on all of them, and the one that is farthest from it."""
+
+    findings: Sequence[Finding]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Held where all were run and held; a single one that did not hold is enough for that."""
+        found = {each.verdict for each in self.findings}
+        if Verdict.FAILED in found:
+            return Verdict.FAILED
+        if found <= {Verdict.NOT_RUN}:
+            return Verdict.NOT_RUN
+        return Verdict.HELD if found == {Verdict.HELD} else Verdict.UNDECIDED
+
+    @property
+    def worst(self) -> Finding:
+        """That which lies farthest outside of its bounds, or nearest to them."""
+        run = [each for each in self.findings if each.difference]
+        return max(run, key=lambda each: each.claim.bounds.beyond(each.difference.mean)) if run else self.findings[0]
+
+    @property
+    def counts(self) -> str:
+        """How many of the findings have which verdict, in words."""
+        found = [each.verdict for each in self.findings]
+        return ", ".join(f"{found.count(kind)} {kind}" for kind in MARKS if kind in found)

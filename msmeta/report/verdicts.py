@@ -1,0 +1,170 @@
+"""The verdict on each claim of the paper, from all committed results: the front page's table, and pages' answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from msmeta.report import few_shot, transfer, transfer_figures, transfer_time
+from msmeta.report.claims import Finding, Summary
+from msmeta.report.html import Cell, Rows, interval, link, quiet, verdict
+from msmeta.report.style import Result, find_benchmark
+from msmeta.report.tables import p_text
+from msmeta.statistics import Bounds, Difference, Verdict, paired
+
+LAYOUT = ("Claim", "Paper", "Measured", "Verdict")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A claim in the paper's words, where a page tests it.
+
+    reported, measured: in words, with the unit. over: what the measured value is of, and of how many seeds or rounds.
+    said: beside the verdict.
+    """
+
+    words: str
+    page: str
+    reported: str
+    measured: Cell
+    over: str
+    verdict: Verdict
+    said: str = ""
+
+
+def lines() -> list[Line]:
+    """All claims that are tested by measurements, in the paper's order: Section 3, then 5.1, then 5.2."""
+    first, second = (transfer.findings(number, transfer.committed(optimizer=name)) for number, name in _TRANSFER)
+    tables = {number: few_shot_findings(number) for number in few_shot.PAPER_DATA}
+    return [
+        change(),
+        transfer_saving(),
+        few_shot_time(),
+        few_shot_memory(),
+        of_findings("table_2", [each for each in (*first, *second) if each.claim.words == transfer.COMPETITIVE]),
+        of_findings("table_2", [each for each in (*first, *second) if each.claim.words == transfer.BOOSTS]),
+        *(
+            of_findings(f"table_{number}", own)
+            for number, found in tables.items()
+            for own in _by_words(found)
+        ),
+    ]  # fmt: skip
+
+
+_TRANSFER = tuple(transfer.OPTIMIZERS.items())
+
+
+def few_shot_findings(number: int) -> list[Finding]:
+    """At equal iterations, as the paper compares; of the paper's data set alone, corrected as on the table's page."""
+    found = few_shot.committed()
+    pages = {4: ["omniglot"], 5: ["miniimagenet", "cifar-fs"]}
+    of_page = found[found["dataset"].isin(pages[number])]
+    own = next(iter(few_shot.findings(number, of_page).values()))
+    return [each for each in own if each.claim.where["dataset"] == few_shot.PAPER_DATA[number]]
+
+
+def _by_words(found: Sequence[Finding]) -> list[list[Finding]]:
+    groups: dict[str, list[Finding]] = {}
+    for each in found:
+        groups.setdefault(each.claim.words, []).append(each)
+    return list(groups.values())
+
+
+def of_findings(page: str, found: Sequence[Finding]) -> Line:
+    """The finding farthest from the claim, and the verdict on all of them."""
+    summary, worst = Summary(found), Summary(found).worst
+    reported = "" if worst.reported is None else f"{worst.reported:+.2f} points"
+    place = f"{worst.name}, {worst.place}"
+    over = f"{place}{f', farthest of {len(found)}' if len(found) > 1 else ''}"
+    said = summary.counts if len({each.verdict for each in found}) > 1 else ""
+    if worst.difference is None:
+        return Line(worst.claim.words, page, reported, quiet("not run"), over, summary.verdict, said)
+    measured = interval(worst.difference.mean, worst.difference.half, "+.2f")
+    seeds = f"{worst.seeds} seed{'s' if worst.seeds != 1 else ''}"
+    return Line(worst.claim.words, page, reported, measured, f"{over}; {seeds}", summary.verdict, said)
+
+
+def _share(
+    words: str, page: str, reported: str, over: str, found: Difference | None, bounds: Bounds, unit: str
+) -> Line:
+    """A claim on a share in percent."""
+    if found is None:
+        return Line(words, page, reported, quiet("not run"), over, Verdict.NOT_RUN)
+    p, number = found.p(bounds), interval(found.mean, found.half, ".0f")
+    said = f"{over}; {found.count} {unit}{'s' if found.count > 1 else ''}"
+    shown = Cell(f"{found.mean:.0f} %" if found.half is None else f"{number} %", f"{number.html} %")
+    return Line(words, page, reported, shown, said, found.verdict(bounds, p), "" if p is None else p_text(p))
+
+
+def saved(base: Sequence[float], ours: Sequence[float]) -> Difference | None:
+    """Share of the base's time or memory that ours saves, in percent: a value each for rounds of a measurement."""
+    shares = {i: [100 * (1 - b / a)] for i, (a, b) in enumerate(zip(base, ours, strict=True))}
+    return paired(shares, {i: [0.0] for i in shares})
+
+
+def transfer_saving(side: int = 224, optimizer: str = "sgd") -> Line:
+    """The claim on time of meta-transfer learning: the paper's is on images of 224 pixels, with SGD."""
+    result = transfer_time.measured()
+    pair = result and transfer_time.exact_and_window(result, side, optimizer)
+    found = saved(*(row["seconds_all"] for row in pair)) if pair else None
+    words = "reduce the training time for meta-transfer learning by 35%"
+    return _share(words, "table_1", "35 %", f"time of an epoch, {side}x{side}", found, Bounds(35), "round")
+
+
+_WINDOWS = "Multi-step (4) against MAML, 5-way 1-shot"
+
+
+def few_shot_time() -> Line:
+    """The claim on time of few-shot learning."""
+    result = find_benchmark("benchmarks/few_shot_step")
+    found = result and saved(*(result["metrics"][f"msmeta {window}"]["seconds_all"] for window in (1, 4)))
+    return _share("for few-shot learning by up to 50%", "speed", "50 %", _WINDOWS, found, Bounds(50), "round")
+
+
+def few_shot_memory() -> Line:
+    """The claim on memory, of which the paper prints no number."""
+    result = find_benchmark("benchmarks/few_shot_costs")
+    found = result and saved(*([_bytes(result, window)] for window in (1, 4)))
+    words = "significantly reducing memory footprints"
+    return _share(words, "figure_2", "", _WINDOWS, found, Bounds(0), "measurement")
+
+
+def _bytes(result: Result, window: int) -> float:
+    wanted = {"estimator": "multistep", "window": window, "way": 5, "shot": 1, "steps": 8}
+    return next(row["bytes"] for row in result["metrics"] if wanted.items() <= row.items())
+
+
+def change() -> Line:
+    """The claim that the gradient stops changing, read as: its change falls by nine tenths, from the first tenth of the
+    training to the last. Of the inner optimiser that is farther from it."""
+    runs = transfer_figures.change_runs(transfer.committed(dataset="cifar-100"))
+    found = {name: _fallen(own) for name, own in runs.groupby("setting", sort=False)}
+    words, reported = "the difference diminishes to zero quickly in the early stage", ""
+    known = {name: each for name, each in found.items() if each}
+    if not known:
+        return _share(words, "figure_1", reported, "fall of the gradient's change", None, Bounds(90), "seed")
+    name = min(known, key=lambda name: known[name].mean)
+    over = f"fall of the gradient's change, CIFAR-100, {name}"
+    return _share(words, "figure_1", reported, over, known[name], Bounds(90), "seed")
+
+
+def _fallen(runs: pd.DataFrame) -> Difference | None:
+    tenths = transfer_figures.change_by_tenth(runs)
+    return saved(list(tenths.loc[1]), list(tenths.loc[10])) if {1, 10} <= set(tenths.index) else None
+
+
+def table(shown: Callable[[Line], bool] = lambda line: True) -> Rows:
+    """The verdicts, each with a link to the page that tests the claim."""
+    rows = [
+        [
+            link(f"“{line.words}”", line.page),
+            line.reported,
+            Cell(f"{line.measured}, {line.over}", f'<span title="{line.over}">{line.measured.html}</span>'),
+            verdict(line.verdict, line.said),
+        ]
+        for line in lines()
+        if shown(line)
+    ]
+    return Rows("", LAYOUT, [("", rows)], LAYOUT[1:3])

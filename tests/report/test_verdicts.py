@@ -1,0 +1,46 @@
+"""Verdicts on the paper's claims, and the pages' answers, from made results."""
+
+import pytest
+from stored_runs import committed, result
+
+from msmeta.report import answers, transfer, verdicts
+from msmeta.statistics import Verdict
+
+
+def verdict_of(words):
+    (line,) = [line for line in verdicts.lines() if line.words == words]
+    return line
+
+
+def test_without_results_every_claim_is_not_run(store):
+    store()
+    assert {line.verdict for line in verdicts.lines()} == {Verdict.NOT_RUN}
+    assert all("not run" in row[3] for _, rows in verdicts.table().groups for row in rows)
+    sentences = [answers.table(number) for number in range(1, 6)] + [answers.figure(number) for number in range(1, 6)]
+    assert all(sentence.startswith("**Answer.** ") for sentence in sentences)
+    assert "Nothing was run for the claim" in sentences[1] and "19 not run" in sentences[3]
+
+
+def test_a_claim_on_several_comparisons_holds_where_all_do(store):
+    """Multi-step less Baseline: -0.1, 0, -0.2 with SGD; with Adam, not run, then as with SGD, then far behind."""
+    runs = [{"kind": "transfer", **entry} for entry in committed()]
+    store(*runs)
+    assert verdict_of(transfer.COMPETITIVE).verdict is Verdict.UNDECIDED
+    assert verdict_of(transfer.COMPETITIVE).said == "1 held, 1 not run"
+    store(*({"kind": "transfer", **entry} for entry in committed(optimizer="adam")))
+    line = verdict_of(transfer.COMPETITIVE)
+    assert (line.verdict, line.measured, line.said) == (Verdict.HELD, "-0.10 ±0.25", "")
+    assert line.over.endswith("farthest of 2; 3 seeds")
+    for seed in range(3):
+        store({"kind": "transfer", **result("Multi-step", 20.0 + seed, seed, optimizer="adam")})
+    line = verdict_of(transfer.COMPETITIVE)
+    assert line.verdict is Verdict.FAILED and line.measured.startswith("-20.00") and line.reported == "+0.77 points"
+    assert "did not hold: measured -20.00 ±0.00" in answers.table(3)
+
+
+@pytest.mark.parametrize(
+    ("base", "ours", "mean", "count"), [([2.0, 4.0], [1.0, 1.0], 62.5, 2), ([10.0], [7.0], pytest.approx(30.0), 1)]
+)
+def test_a_share_is_saved_round_by_round(base, ours, mean, count):
+    found = verdicts.saved(base, ours)
+    assert found.mean == mean and found.count == count and (found.half is None) == (count == 1)
