@@ -120,8 +120,8 @@ def speed() -> str:
     exact = seconds["msmeta 1"]
     shares = ", ".join(f"windows of {n} take {seconds[f'msmeta {n}'] / exact:.2f}" for n in (2, 4, 8))
     return answer(
-        f"Exact MAML takes {exact:.2f} s here, {exact / seconds['plain 1']:.2f} of the plain loop's time. Of that exact "
-        f"time {shares}, and first-order MAML {seconds['msmeta first-order'] / exact:.2f}."
+        f"Exact MAML takes {exact:.2f} s here, {exact / seconds['plain 1']:.2f} of the plain loop's time. Of that "
+        f"exact time {shares}, and first-order MAML {seconds['msmeta first-order'] / exact:.2f}."
     )
 
 

@@ -58,7 +58,7 @@ class Finding:
         if self.difference is None or self.difference.half is None:
             return ""
         if self.p is None:
-            return f"over {self.difference.count} episodes"
+            return f"{self.difference.count} episodes"
         return f"n = {self.difference.count}, {p_text(self.p)}"
 
     @property

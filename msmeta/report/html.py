@@ -26,7 +26,7 @@ class Cell(str):
 
 def interval(mean: float, half: float | None, form: str = ".2f", best: bool = False) -> Cell:
     """A mean and its interval, aligned with those above and below; bold where it is the best."""
-    value, margin = f"{mean:{form}}", "" if half is None else f" ±{half:{form.lstrip('+')}}"
+    value, margin = f"{mean:{form}}", "" if half is None else f"±{half:{form.lstrip('+')}}"
     shown = f"<strong>{value}</strong>" if best else value
     return Cell(plus_minus(mean, half, form), f'{shown}<span class="margin">{margin}</span>')
 
@@ -45,7 +45,7 @@ def verdict(found: Verdict, said: str = "") -> Cell:
     """A verdict with its mark, which colour-blind readers can tell apart. said: beside it."""
     text = f"{found}{said and f', {said}'}"
     html = f'<span class="verdict {_CLASSES[found]}"><span aria-hidden="true">{MARKS[found]}</span> {found}</span>'
-    return Cell(text, html + (f' <span class="quiet">{escape(said)}</span>' if said else ""))
+    return Cell(text, html + (f'<br><span class="quiet">{escape(said)}</span>' if said else ""))
 
 
 def link(text: str, page: str) -> Cell:

@@ -84,6 +84,8 @@ def side_by_side(
 ) -> Rows:
     """Table `number` of the paper beside ours: a group of rows for each of the places, which are its columns.
 
+    A row that the paper lacks, as one with other epochs than the preset's, is there where it was run.
+
     Ours is the `paper` preset's mean over seeds, else the `cpu` preset's, or "not run"; the difference is ours less the
     paper's. The paper's highest and our highest mean of a place are bold.
     of: title of a data set that the paper's table is not of: there is no number of the paper's then.
@@ -92,11 +94,18 @@ def side_by_side(
     for title, place in zip(paper.table(number).columns, places, strict=True):
         configs = [experiment.module.preset_config("paper", **place, **method) for method in methods]
         own = [of_best_preset(experiment, found, place, [method])[0] for method in methods]
-        reported = [[] if of else paper.cells(number, vars(config)) for config in configs]
+        theirs = [not of and not experiment.other_epochs(config) for config in configs]
+        reported = [
+            paper.cells(number, vars(config)) if own else [] for config, own in zip(configs, theirs, strict=True)
+        ]
         highest = max((seeds["accuracy"].mean() for seeds in own if len(seeds)), default=None)
         top = max((cell.value for cells in reported for cell in cells if not cell.quoted), default=None)
         names = map(experiment.row, configs)
-        rows = [_beside(*each, highest, top) for each in zip(names, own, reported, strict=True)]
+        rows = [
+            _beside(name, seeds, cells, highest, top)
+            for name, seeds, cells in zip(names, own, reported, strict=True)
+            if len(seeds) or cells or of
+        ]
         groups.append((f"{of}, {title}" if of else title, rows))
     heads = ["Method", "Paper (%)", "Measured (%)", "Difference", "Preset", "Seeds", "Iterations"]
     caption = f"{of}, which the paper does not have." if of else f"{paper.table(number).caption} † quoted by the paper."

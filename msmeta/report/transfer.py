@@ -86,8 +86,8 @@ def longer(found: pd.DataFrame, method: Values) -> list[Values]:
     return [method | {"epochs": count} for count in sorted(epochs)]
 
 
-COMPETITIVE = "Multi-step estimation gives competitive results compared with Baseline on both optimizers"
-BOOSTS = "meta-learning greatly boosts the performance of transfer learning"
+COMPETITIVE = "competitive results compared with Baseline"
+BOOSTS = "greatly boosts the performance of transfer learning"
 
 
 def findings(number: int, found: pd.DataFrame) -> list[Finding]:

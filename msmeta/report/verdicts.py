@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -14,15 +14,13 @@ from msmeta.report.style import Result, find_benchmark
 from msmeta.report.tables import p_text
 from msmeta.statistics import Bounds, Difference, Verdict, paired
 
-LAYOUT = ("Claim", "Paper", "Measured", "Verdict")
-
 
 @dataclass(frozen=True)
 class Line:
     """A claim in the paper's words, where a page tests it.
 
-    reported, measured: in words, with the unit. over: what the measured value is of, and of how many seeds or rounds.
-    said: beside the verdict.
+    reported, measured: percent, or a difference in points. over: what the measured value is of, and how many seeds or
+    rounds. said: beside the verdict.
     """
 
     words: str
@@ -75,7 +73,7 @@ def _by_words(found: Sequence[Finding]) -> list[list[Finding]]:
 def of_findings(page: str, found: Sequence[Finding]) -> Line:
     """The finding farthest from the claim, and the verdict on all of them."""
     summary, worst = Summary(found), Summary(found).worst
-    reported = "" if worst.reported is None else f"{worst.reported:+.2f} points"
+    reported = "" if worst.reported is None else f"{worst.reported:+.2f}"
     place = f"{worst.name}, {worst.place}"
     over = f"{place}{f', farthest of {len(found)}' if len(found) > 1 else ''}"
     said = summary.counts if len({each.verdict for each in found}) > 1 else ""
@@ -94,7 +92,8 @@ def _share(
         return Line(words, page, reported, quiet("not run"), over, Verdict.NOT_RUN)
     p, number = found.p(bounds), interval(found.mean, found.half, ".0f")
     said = f"{over}; {found.count} {unit}{'s' if found.count > 1 else ''}"
-    shown = Cell(f"{found.mean:.0f} %" if found.half is None else f"{number} %", f"{number.html} %")
+    text = f"{found.mean:.0f} %" if found.half is None else f"{number} %"
+    shown = Cell(text, number.html.replace("</span>", " %</span>"))
     return Line(words, page, reported, shown, said, found.verdict(bounds, p), "" if p is None else p_text(p))
 
 
@@ -141,7 +140,7 @@ def change() -> Line:
     training to the last. Of the inner optimiser that is farther from it."""
     runs = transfer_figures.change_runs(transfer.committed(dataset="cifar-100"))
     found = {name: _fallen(own) for name, own in runs.groupby("setting", sort=False)}
-    words, reported = "the difference diminishes to zero quickly in the early stage", ""
+    words, reported = "the difference diminishes to zero quickly", ""
     known = {name: each for name, each in found.items() if each}
     if not known:
         return _share(words, "figure_1", reported, "fall of the gradient's change", None, Bounds(90), "seed")
@@ -155,16 +154,14 @@ def _fallen(runs: pd.DataFrame) -> Difference | None:
     return saved(list(tenths.loc[1]), list(tenths.loc[10])) if {1, 10} <= set(tenths.index) else None
 
 
-def table(shown: Callable[[Line], bool] = lambda line: True) -> Rows:
-    """The verdicts, each with a link to the page that tests the claim."""
-    rows = [
-        [
-            link(f"“{line.words}”", line.page),
-            line.reported,
-            Cell(f"{line.measured}, {line.over}", f'<span title="{line.over}">{line.measured.html}</span>'),
-            verdict(line.verdict, line.said),
-        ]
-        for line in lines()
-        if shown(line)
-    ]
-    return Rows("", LAYOUT, [("", rows)], LAYOUT[1:3])
+def table(details: bool = True) -> Rows:
+    """The verdicts, each with a link to the page that tests the claim. details: what was compared, and over what."""
+    rows = []
+    for line in lines():
+        claim = link(f"“{line.words}”", line.page)
+        numbers = [line.reported or quiet("–"), line.measured]
+        rows.append(
+            [claim, *([line.over] if details else []), *numbers, verdict(line.verdict, line.said if details else "")]
+        )
+    heads = ["The paper's claim", *(["What is compared"] if details else []), "Paper", "Measured", "Verdict"]
+    return Rows("", heads, [("", rows)], ["Paper", "Measured"])

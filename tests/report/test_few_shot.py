@@ -191,7 +191,7 @@ def test_one_seed_gives_a_difference_over_episodes_and_no_verdict():
     table = report.claims_table(4, of(windows, with_answers(("first-order", 1), FIRST_ORDER), maml))
     paper_figure, _, ours, power = claim(table, "Multi-step (4) less FO-MAML, Omniglot, 20-way 1-shot")
     error = 3.1824 * statistics.stdev([10, 32 / 3, 29 / 3, 11]) / 2  # t with 3 degrees of freedom
-    assert paper_figure == "+5.22" and ours == f"+10.33 ±{error:.2f}, over 4 episodes{AT_THE_END[1]}" and power == "–"
+    assert paper_figure == "+5.22" and ours == f"+10.33 ±{error:.2f}, 4 episodes{AT_THE_END[1]}" and power == "–"
     paper_figure, later, ours, _ = claim(table, "Multi-step (4) less MAML, Omniglot, 20-way 1-shot")
     assert paper_figure == "-0.05" and ours.startswith("-1.17 ±")
     assert later == ours.replace(AT_THE_END[1], AT_THE_END[0])
@@ -238,7 +238,7 @@ def test_a_claim_compares_runs_of_one_preset_only():
     assert claim(report.claims_table(4, of(short, full, base)), name)[2].startswith("-1.17 ±")
     assert claim(report.claims_table(4, of(full, base)), name)[1:] == ["not run", "not run", "–"]
     both = of(short, full, base, with_answers(("multistep", 1), [297] * 4, preset="paper"))
-    assert claim(report.claims_table(4, both), name)[2].startswith("+1.00 ±0.00, over 4 episodes")
+    assert claim(report.claims_table(4, both), name)[2].startswith("+1.00 ±0.00, 4 episodes")
 
 
 def test_all_claims_of_a_page_are_corrected_together():

@@ -15,7 +15,7 @@ def verdict_of(words):
 def test_without_results_every_claim_is_not_run(store):
     store()
     assert {line.verdict for line in verdicts.lines()} == {Verdict.NOT_RUN}
-    assert all("not run" in row[3] for _, rows in verdicts.table().groups for row in rows)
+    assert all("not run" in row[-1] for _, rows in verdicts.table().groups for row in rows)
     sentences = [answers.table(number) for number in range(1, 6)] + [answers.figure(number) for number in range(1, 6)]
     assert all(sentence.startswith("**Answer.** ") for sentence in sentences)
     assert "Nothing was run for the claim" in sentences[1] and "19 not run" in sentences[3]
@@ -34,7 +34,7 @@ def test_a_claim_on_several_comparisons_holds_where_all_do(store):
     for seed in range(3):
         store({"kind": "transfer", **result("Multi-step", 20.0 + seed, seed, optimizer="adam")})
     line = verdict_of(transfer.COMPETITIVE)
-    assert line.verdict is Verdict.FAILED and line.measured.startswith("-20.00") and line.reported == "+0.77 points"
+    assert line.verdict is Verdict.FAILED and line.measured.startswith("-20.00") and line.reported == "+0.77"
     assert "did not hold: measured -20.00 ±0.00" in answers.table(3)
 
 
