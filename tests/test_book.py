@@ -54,17 +54,25 @@ def book(tmp_path):
     return folder
 
 
+def numbered(number):
+    """A table as `report.html.Rows` gives it to the book."""
+    return f"```{{rows}} A caption.\n:name: table-{number}\n\n<tbody><tr><td>1</td></tr></tbody>\n```\n"
+
+
 def test_builds_the_pages_with_the_papers_equation_numbers_and_nothing_remote(tmp_path, capsys, monkeypatch):
     """All pages of the project; their cells, which other tests and the book's own build run, are left out, and of the
     notebooks one alone is run."""
-    book, text = tmp_path / "book", "# Stub\n\nSee {eq}`eq-13`.\n"
+    book, text = tmp_path / "book", "# Stub\n\nSee {eq}`eq-13` and {numref}`table-6`.\n"
     shutil.copytree(ROOT / "book", book, ignore=shutil.ignore_patterns("_build", "_run", "__pycache__"))
     for notebook in (ROOT / "notebooks").glob("*.ipynb"):
         target = tmp_path / "notebooks" / notebook.name
-        write_notebook(target, "import sys; print(preset, sys.executable)", text=text)
+        number = notebook.stem.partition("table_")[2]
+        own = f"{text}\n{numbered(number)}" if number else text
+        write_notebook(target, "import sys; print(preset, sys.executable)", text=own)
 
     def without_cells(page, root):
-        page.write_text(re.sub(r"```{code-cell}.*?\n```\n", "", page.read_text(), flags=re.DOTALL))
+        text = page.read_text().replace("```{code-cell}", numbered(6) + "\n```{code-cell}", 1 if page.stem == "data" else 0)
+        page.write_text(re.sub(r"```{code-cell}.*?\n```\n", "", text, flags=re.DOTALL))
 
     def run_one(notebook, target, parameters, root):
         run_notebook(notebook, target, parameters, root) if notebook.stem == "table_4" else shutil.copy(
@@ -82,6 +90,9 @@ def test_builds_the_pages_with_the_papers_equation_numbers_and_nothing_remote(tm
     assert sorted(int(number) for found in numbers.values() for number in found) == list(range(1, 56))
     assert numbers["proposition"] == [str(number) for number in range(28, 55)]
     assert 'href="multistep.html#equation-eq-13">(13)</a>' in html["table_4"]
+    assert '<span class="caption-number">Table 4 </span>' in html["table_4"]
+    assert 'href="data.html#table-6"><span class="std std-numref">Table 6</span></a>' in html["table_4"]
+    assert all("window.notation = {" in text for text in html.values())
     assert f"smoke {sys.executable}" in html["table_4"]  # run with the preset, by this interpreter
     assert build.remote_resources(page.parent) == [] and not any("unpkg" in text for text in html.values())
     assert 'src="_static/mathjax/tex-chtml.js"' in html["method"]
