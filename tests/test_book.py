@@ -71,7 +71,9 @@ def test_builds_the_pages_with_the_papers_equation_numbers_and_nothing_remote(tm
         write_notebook(target, "import sys; print(preset, sys.executable)", text=own)
 
     def without_cells(page, root):
-        text = page.read_text().replace("```{code-cell}", numbered(6) + "\n```{code-cell}", 1 if page.stem == "data" else 0)
+        text = page.read_text().replace(
+            "```{code-cell}", numbered(6) + "\n```{code-cell}", 1 if page.stem == "data" else 0
+        )
         page.write_text(re.sub(r"```{code-cell}.*?\n```\n", "", text, flags=re.DOTALL))
 
     def run_one(notebook, target, parameters, root):

@@ -14,15 +14,11 @@ def test_the_papers_counts_are_those_that_preparing_enforces():
 
 
 @pytest.mark.parametrize(("missing", "said"), [(0, "the same"), (1, "44,999 / 5,000 / 10,000 / 59,999")])
-def test_what_is_prepared_is_counted_and_what_is_not_has_its_command(monkeypatch, missing, said):
-    monkeypatch.setattr(data, "status", lambda: [status(name, name == "cifar-100") for name in data.DATASETS])
+def test_what_is_prepared_is_counted_and_what_is_not_has_its_command(tmp_path, monkeypatch, missing, said):
+    monkeypatch.setenv("MSMETA_DATA", str(tmp_path))
+    (tmp_path / "cifar-100").mkdir()
     sizes = {"train": 45000 - missing, "validation": 5000, "test": 10000}
     labels = {split: torch.zeros(size) for split, size in sizes.items()}
     monkeypatch.setattr(data, "load", lambda name: type("Images", (), {"labels": labels}))
     _, rows = data_sets.table_6().groups[0]
     assert rows[0][-1] == said and rows[2][-1] == "not here: msmeta data prepare bird"
-
-
-def status(name, prepared):
-    state = "prepared" if prepared else "absent"
-    return type("Status", (), {"dataset": data.find(name), "state": state})
