@@ -9,17 +9,19 @@ from sphinx.util.docutils import SphinxDirective
 
 
 class Rows(SphinxDirective):
-    """A table of the rows that stand in it as HTML; its argument is the caption."""
+    """A table of the rows that stand in it as HTML; its argument is the caption, if it has one."""
 
-    required_arguments = 1
+    optional_arguments = 1
     final_argument_whitespace = True
     option_spec = {"name": directives.unchanged}
     has_content = True
 
     def run(self):
         table = nodes.table(classes=["rows"])
-        caption, messages = self.state.inline_text(self.arguments[0], self.lineno)
-        table += nodes.title(self.arguments[0], "", *caption)
+        messages = []
+        if self.arguments:
+            caption, messages = self.state.inline_text(self.arguments[0], self.lineno)
+            table += nodes.title(self.arguments[0], "", *caption)
         table += nodes.raw("", "\n".join(self.content), format="html")
         self.set_source_info(table)
         self.add_name(table)

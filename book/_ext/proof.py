@@ -3,6 +3,7 @@
 {proof}`tests/test_dynamics.py::test_window` offers the file for download, and fails the build for want of the name.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -44,9 +45,10 @@ class Proof(SphinxRole):
             logging.getLogger(__name__).warning("%s", error, location=self.get_location())
             return [nodes.literal(text=self.text)], []
         text = self.text.partition("::")[0] + (f", line {line}" if line else "")
-        filename = self.env.dlfiles.add_file(self.env.docname, str(path))
-        link = addnodes.download_reference(self.rawtext, "", reftarget=str(path), filename=filename, title=self.text)
-        return [link + nodes.literal(text=text)], []
+        here = Path(self.env.doc2path(self.env.docname)).parent
+        link = addnodes.download_reference(self.rawtext, "", reftarget=os.path.relpath(path, here), reftitle=self.text)
+        link += nodes.literal(text=text)
+        return [link], []
 
 
 def setup(app):
