@@ -102,8 +102,8 @@ class Bilevel:
 class MetaGradient:
     """What an estimator returns; nothing in it carries an autograd graph.
 
-    loss: outer loss at the adapted parameters, 0-d.
-    grad: meta-gradient ∂L/∂θ, keys and shapes of theta.
+    loss: outer loss at the adapted parameters, with the terms of `outer_at` if there are any, 0-d.
+    grad: meta-gradient ∂L/∂θ of it, keys and shapes of theta.
     state: the inner optimiser's state after the last step, with the adapted task-parameters φ_{T+1}.
     info: what an iterative estimator reports of itself, by name.
     """

@@ -15,11 +15,11 @@ class DataError(UserError):
 
 
 class ConfigError(UserError):
-    """An option or a combination of options is impossible."""
+    """An argument, an option, a combination of them, or what a user's function returned is impossible."""
 
 
 class DivergedError(UserError):
-    """A loss became NaN or infinite."""
+    """A loss or a meta-gradient is NaN or infinite."""
 
     exit_status = 3
 

@@ -55,7 +55,9 @@ def from_module(module: nn.Module) -> tuple[Callable[..., Any], Params]:
 
 
 def to_module(module: nn.Module, params: Params) -> None:
-    """Copies parameters, as `out.phi` or theta, into a module in place; buffers stay.
+    """Copies parameters, as `out.phi` or theta, into a module in place; buffers, such as running statistics, stay.
+
+    params: a tensor for each name that `from_module` gave, of the same shape; without the dimension of tasks.
 
     Raises ConfigError for other names or shapes than the module's, with nothing copied.
     """

@@ -21,7 +21,13 @@ from msmeta.rates import Rate, by_name, is_zero, require_numbers, require_rates
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam (Kingma and Ba, 2015) with L2 weight decay, as torch.optim.Adam. Buffers: `mean` and `square`."""
+    """Adam (Kingma and Ba, 2015) with L2 weight decay ω, as torch.optim.Adam. Buffers: `mean` and `square`.
+
+    At the t-th step m' = β₁m + (1 - β₁)(g + ωφ), s' = β₂s + (1 - β₂)(g + ωφ)² and
+    φ' = φ - η m' / (1 - β₁ᵗ) / (√(s' / (1 - β₂ᵗ)) + ε).
+
+    lr, betas, weight_decay: η > 0, β₁ and β₂ in [0, 1), ω >= 0. eps: ε > 0, a number.
+    """
 
     lr: Rate = 1e-3
     betas: tuple[Rate, Rate] = (0.9, 0.999)
@@ -71,7 +77,7 @@ class AdamW(Adam):
 class AMSGrad(Adam):
     """Adam by the largest `square` so far (Reddi et al., 2018), as torch.optim.Adam(amsgrad=True). Buffer: `largest`.
 
-    Where two are equal, its derivative is the mean of theirs.
+    l' = max(l, s') takes the place of s' in the step of φ. Where two are equal, its derivative is the mean of theirs.
     """
 
     @by_name("lr", "betas", "weight_decay")
@@ -91,6 +97,8 @@ class RMSprop:
     """RMSprop (Hinton, 2012) with L2 weight decay ω and momentum μ, as torch.optim.RMSprop.
 
     s' = αs + (1 - α)(g + ωφ)², v' = μv + (g + ωφ) / (√s' + ε), φ' = φ - ηv'. Buffers: `square`, with μ `velocity`.
+
+    lr, alpha, weight_decay, momentum: η > 0, α in [0, 1), ω >= 0, μ in [0, 1). eps: ε > 0, a number.
     """
 
     lr: Rate = 1e-2
@@ -164,6 +172,11 @@ def transformed(dynamics: DynamicsLike, function: Callable[[Params], Params]) ->
     It is given the gradient of each entry of φ that the inner loss uses, with the task dimension if there is one, and
     returns a dict of the same names and shapes; ConfigError is raised in the steps where it does not, and here for what
     is not dynamics, or no function. Of two wrappers the outer one acts first.
+
+    >>> from msmeta import SGD
+    >>> halved = transformed(SGD(lr=1.0), lambda grad: {name: value / 2 for name, value in grad.items()})
+    >>> halved.window(State({"w": torch.zeros(2)}), {"w": torch.tensor([3.0, -4.0])}, 1).phi
+    {'w': tensor([-1.5000,  2.0000])}
     """
     require_dynamics(dynamics)
     if not callable(function):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from msmeta.bilevel import Bilevel, Dynamics, Params, Part, State, add_parts, evaluate, gradients, leaves, plus
+from msmeta.bilevel import Bilevel, Dynamics, Params, Part, State, add_parts, evaluate, gradients, leaves, plus, reached
 from msmeta.dynamics import advance
 
 Place = tuple[int, int, int]
@@ -79,8 +79,9 @@ class Carried:
     def add(self, state: State, loss: Callable[[Params, Params], Tensor | None]) -> None:
         phi = leaves(state.phi, self.first.phi)
         if (value := loss(phi, self.theta)) is not None:
-            # Retained, since it may read what `init` made of θ.
-            by_phi, direct = gradients([(value, None)], phi, self.theta, retain_graph=True)
+            # What it reads of θ may go through what `init` made of it; else memory is given back on the way.
+            kept = bool(reached([value], self.theta))
+            by_phi, direct = gradients([(value, None)], phi, self.theta, retain_graph=kept)
             self.loss = self.loss + value.detach()
             self.by_phi, self._direct = plus(self.by_phi, by_phi), plus(self._direct, direct)
             moved = [(state.phi[name], w) for name, w in by_phi.items() if w is not None]

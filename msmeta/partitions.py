@@ -75,6 +75,8 @@ def best_partition(
 ) -> Partitions:
     """The partitions of T = `steps` into `windows` = K, by the mean cosine of their meta-gradients with the exact one.
 
+    Returns a `Partitions`, to print, whose `best` is to be given as `window`.
+
     problem, thetas: as for `compare`. All C(T-1, K-1) partitions are tried where there are no more than `most`; else a
     greedy search starts at the even one, moves the border of two windows where that gains most, by half a window at
     first, and ends where no move by a step gains: a local optimum. The best of many is best by luck too: `compare` it

@@ -35,11 +35,24 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def measured() -> tuple[dict[tuple[str, int], Result], str]:
-    """Committed results by problem and inner steps, and a sentence on what was not run, empty where all was."""
+    """Committed results by problem and inner steps, and in words what was not run and what lacks an estimator that
+    others have, with the commands; empty where nothing is missing."""
     places = [(name, steps) for name in GRADIENT_PROBLEMS for steps in STEPS if steps <= _LONGEST.get(name, steps)]
     found = {place: find_benchmark(f"meta-gradients/{place[0]}-{place[1]}") for place in places}
-    commands = [f"`python benchmarks/products.py {p} --steps {t}`" for (p, t), result in found.items() if not result]
-    return {k: v for k, v in found.items() if v}, f"Not run: {', '.join(commands)}." if commands else ""
+    told = [f"`{_command(p, t)}`" for (p, t), result in found.items() if not result]
+    told = [f"Not run: {', '.join(told)}."] if told else []
+    found = {place: result for place, result in found.items() if result}
+    own = {place: {family(row) for row in result["metrics"]} for place, result in found.items()}
+    for (problem, steps), families in own.items():
+        if lacking := [FAMILIES[key][0] for key in FAMILIES if key in set().union(*own.values()) - families]:
+            command = f"{_command(problem, steps)} --seeds {found[problem, steps]['config']['seeds']}"
+            where = f"{GRADIENT_PROBLEMS[problem]}, T = {steps}"
+            told.append(f"{where} was measured before {', '.join(lacking)} could be: `{command}` has it.")
+    return found, " ".join(told)
+
+
+def _command(problem: str, steps: int) -> str:
+    return f"python benchmarks/products.py {problem} --steps {steps}"
 
 
 def family(row: Row) -> str:
@@ -82,8 +95,9 @@ def by_products(results: Mapping[tuple[str, int], Result], momentum: float, colu
             axis.set(ylim=(-0.75, 1.05)) if column == "cosine" else axis.set(yscale="log", ylim=(0.05, 200))
             axis.tick_params(labelbottom=True)
         line[0].set_ylabel("cosine with exact" if column == "cosine" else "length / exact length")
-    for axis in axes[-1]:
-        axis.set_xlabel("Hessian-vector products")
+    for column in axes.T:
+        drawn = [axis for axis in column if axis.axison]
+        drawn[-1].set_xlabel("Hessian-vector products") if drawn else None
     legend_below(figure, axes[0][0], columns=4)
     return figure
 

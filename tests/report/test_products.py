@@ -37,7 +37,9 @@ def _result(steps):
         metrics.append(
             {"iterations": 0, "momentum": momentum, "estimator": "gaussian-smoothing", "cosine": [], "norm_ratio": []}
         )
-    return {"config": {"problem": "quadratic", "steps": steps}, "metrics": metrics, "provenance": {}}
+    if steps == 64:
+        metrics = [row for row in metrics if row["estimator"] != "first-order"]
+    return {"config": {"problem": "quadratic", "steps": steps, "seeds": 3}, "metrics": metrics, "provenance": {}}
 
 
 @pytest.fixture
@@ -54,6 +56,8 @@ def test_what_was_not_run_is_said_with_its_command(results):
     assert list(found) == [("quadratic", 8), ("quadratic", 64)]
     assert "`python benchmarks/products.py sine --steps 64`" in missing and "quadratic --steps 16" in missing
     assert "quadratic --steps 8`" not in missing and "omniglot --steps 64" not in missing
+    before = "quadratic, T = 64 was measured before first-order could be"
+    assert missing.endswith(f"{before}: `python benchmarks/products.py quadratic --steps 64 --seeds 3` has it.")
 
 
 def test_a_line_for_each_family_over_its_products(results):

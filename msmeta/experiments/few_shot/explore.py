@@ -88,8 +88,8 @@ def divisors(steps: int) -> list[int]:
     return [n for n in range(1, steps + 1) if steps % n == 0]
 
 
-def compare(learner: Learner, setting: Setting) -> list[dict[str, Any]]:
-    """A row each for exact, the setting's window, and first-order, on the same tasks.
+def compare(learner: Learner, setting: Setting, *windows: int) -> list[dict[str, Any]]:
+    """A row each for exact, the setting's window or all of these, and first-order, on the same tasks.
 
     window: 1 for exact, None for first-order. loss, accuracy (%): of the query images after the steps. cosine, ratio,
     seconds, bytes: as `msmeta.compare`. path: (step, query loss) where each gradient is evaluated, and after the last
@@ -97,7 +97,8 @@ def compare(learner: Learner, setting: Setting) -> list[dict[str, Any]]:
     """
     inner, problem = SGD(setting.lr, setting.momentum), few_shot.episode_problem(learner.model, learner.episodes)
     estimators: dict[int | None, Estimator] = {
-        window: MultiStep(inner, setting.steps, window, setting.backward) for window in (1, setting.window)
+        window: MultiStep(inner, setting.steps, window, setting.backward)
+        for window in (1, *(windows or (setting.window,)))
     }
     estimators[None] = FirstOrder(inner, setting.steps)
     found = comparison.compare(problem, learner.theta, {str(key): each for key, each in estimators.items()})

@@ -38,8 +38,8 @@ def test_rows_are_the_estimators_numbers(learner):
 
 
 def test_memory_falls_with_the_window_and_with_the_adjoint(learner):
-    kept = {n: explore.compare(learner, explore.Setting(8, n))[1]["bytes"] for n in (2, 4, 8)}
-    exact, ours, first = explore.compare(learner, explore.Setting(8, 2))
+    exact, ours, *others, first = explore.compare(learner, explore.Setting(8), 1, 2, 4, 8)
+    kept = {row["window"]: row["bytes"] for row in (ours, *others)}
     adjoint = explore.compare(learner, explore.Setting(8, 2, backward="adjoint"))
     assert exact["bytes"] > kept[2] > kept[4] > kept[8] > 0
     assert adjoint[0]["bytes"] < exact["bytes"] and first["bytes"] < kept[8]
