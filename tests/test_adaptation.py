@@ -1,10 +1,24 @@
-"""Inner steps alone."""
+"""Inner steps alone, and steps that go on from others."""
+
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
-from problems import DYNAMICS, F64, maml, meta_network, start
+from problems import DYNAMICS, F64, finite_differences, maml, meta_network, relative_error, start
 
-from msmeta import SGD, Adam, Bilevel, ConfigError, DivergedError, MultiStep, adapt
+from msmeta import (
+    SGD,
+    Adam,
+    Bilevel,
+    ConfigError,
+    DivergedError,
+    FirstOrder,
+    LazyHessian,
+    MultiStep,
+    Truncated,
+    adapt,
+)
 
 
 @pytest.mark.parametrize("window", [1, 3, (1, 2, 3)], ids=str)
@@ -38,6 +52,30 @@ def test_goes_on_from_a_state_and_asks_neither_for_labels_nor_for_a_graph(dynami
         again = adapt(Bilevel(lambda theta: half, inner, outer), theta, dynamics, 4)
     assert again.step == 6 and all(torch.equal(again.phi[name], whole.phi[name]) for name in theta)
     assert theta["w"] == 0.3 and not theta["w"].requires_grad
+
+
+@pytest.mark.parametrize(
+    "dynamics",
+    [lambda th, t: SGD(th["rate"], 0.9, 1e-2), lambda th, t: Adam(th["rate"], eps=1e-2)],
+    ids=["sgd", "adam"],
+)
+@pytest.mark.parametrize(
+    "kind", [FirstOrder, LazyHessian, MultiStep, partial(MultiStep, backward="adjoint"), Truncated]
+)
+def test_a_meta_gradient_goes_on_from_the_state_of_another(kind, dynamics):
+    """In blocks: the second one's gradient by a learned rate is that of its own steps from a constant state."""
+    plain, at_first = maml()
+    theta = {"rate": torch.tensor(0.02, dtype=F64)}
+    problem = replace(plain, init=lambda th: at_first, inner=lambda phi, th, t: plain.inner(phi, th, 0))
+    first = kind(dynamics, 3)(problem, theta)
+    block = replace(problem, init=lambda th: first.state)
+    second = kind(dynamics, 3)(block, theta)
+    whole = adapt(problem, theta, dynamics, 6)
+    assert second.state.step == whole.step == 6
+    assert relative_error(second.phi, whole.phi) < 1e-12
+    if kind not in (FirstOrder, Truncated):
+        loss = lambda moved: MultiStep(dynamics, 3)(block, moved).loss  # noqa: E731
+        assert relative_error(second.grad, finite_differences(loss, theta)) < 1e-6
 
 
 def test_mistakes_end_in_one_clear_line():
