@@ -29,6 +29,7 @@ from msmeta.report import campaign
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import books  # noqa: E402
 import few_shot_costs  # noqa: E402
 import few_shot_graph  # noqa: E402
 import few_shot_step  # noqa: E402
@@ -365,3 +366,28 @@ def test_one_factor_after_another_is_turned_and_rates_are_fitted_to_a_third_of_t
     assert [row["fitted"] for row in rows if row["steps"] == 1] == [True, False, False]
     assert sum(row["fitted"] for row in rows) > 0 and not any(row["fitted"] for row in rows if row["steps"] == 4)
     assert min(rate for name, rate in result["rates"].items() if name != "off") >= 0
+
+
+STUB = """import os, pathlib, sys
+root = pathlib.Path(__file__).resolve().parent.parent
+assert sys.argv[1:] == ["--preset", "smoke"] and not (root / "results" / "live").exists()
+live = pathlib.Path(os.environ["MSMETA_RESULTS"], "live")
+for path, size in ((root / "book" / "_build" / "html", 1000), (live, 30)):
+    path.mkdir(parents=True)
+    (path / "x").write_bytes(bytes(size))
+"""
+
+
+def test_a_book_is_built_in_a_copy_without_earlier_live_runs(run, tmp_path, monkeypatch):
+    checkout = tmp_path / "checkout"
+    for name in ("book", "notebooks", "results/live"):
+        (checkout / name).mkdir(parents=True)
+    (checkout / "book" / "build.py").write_text(STUB)
+    monkeypatch.setattr(machine, "repository", lambda: checkout)
+    result = run(books, "--preset", "smoke")
+    assert result["metrics"].keys() == {"seconds", "page_bytes", "result_bytes"} and result["metrics"]["seconds"] > 0
+    assert (result["metrics"]["page_bytes"], result["metrics"]["result_bytes"]) == (1000, 30)
+    assert not (checkout / "book" / "_build").exists()
+    (checkout / "book" / "build.py").write_text("import sys; sys.exit('build: no such page')")
+    with pytest.raises(UserError, match="build: no such page"):
+        run(books, "--preset", "smoke")

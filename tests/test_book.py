@@ -88,6 +88,11 @@ def test_builds_the_pages_with_the_papers_equation_numbers_and_nothing_remote(tm
     html = {path.stem: path.read_text() for path in page.parent.glob("*.html")}
     documented = set(re.findall(r'<dt [^>]*id="msmeta\.(\w+)"', html["api"]))
     assert documented == set(msmeta.__all__)
+    signatures = re.findall(r'<dt class="sig .*?</dt>', html["api"], re.DOTALL)
+    assert any('class="sig-line"' in text for text in signatures) and not any("<dd" in text for text in signatures)
+    back = re.compile(r'class="viewcode-back" href="[./]*api.html#([^"]+)"')
+    sources = [path.read_text() for path in (page.parent / "_modules").rglob("*.html")]
+    assert {name for text in sources for name in back.findall(text)} <= set(re.findall(r' id="([^"]+)"', html["api"]))
     numbers = {stem: re.findall(r'<span class="eqno">\((\d+)\)', text) for stem, text in html.items()}
     assert sorted(int(number) for found in numbers.values() for number in found) == list(range(1, 56))
     assert numbers["proposition"] == [str(number) for number in range(28, 55)]

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import chromium
 import pytest
 import torch
 from playwright._impl._driver import compute_driver_executable
@@ -15,7 +16,6 @@ from playwright.sync_api import expect, sync_playwright
 from msmeta import SGD, Bilevel, FirstOrder, Implicit, MultiStep, Reptile
 
 BOOK = Path(__file__).parent.parent / "book"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 F64 = torch.float64
 
 # The same formulas again, without derivatives: those come from autograd.
@@ -139,17 +139,15 @@ def test_what_the_page_says_to_try_happens():
 @pytest.fixture
 def page(tmp_path):
     """The page's own HTML and files, in Debian's Chromium; fails the test for an error or a request elsewhere."""
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium here: apt install chromium")
+    if chromium.PATH is None:
+        pytest.skip(chromium.MISSING)
     (html,) = re.findall(r"```{raw} html\n(.*?)```", (BOOK / "explore.md").read_text(), re.DOTALL)
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     (tmp_path / "page.html").write_text(f"<!doctype html><html><head>{head}</head><body>{html}</body></html>")
     shutil.copytree(BOOK / "_static", tmp_path / "_static")
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-                 "--disable-background-networking", "--disable-component-update"]  # fmt: skip
     wrong = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        browser = playwright.chromium.launch(**chromium.OPTIONS)
         tab = browser.new_page(viewport={"width": 900, "height": 900})
         tab.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
         tab.on("pageerror", lambda error: wrong.append(str(error)))

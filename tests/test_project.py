@@ -8,6 +8,7 @@ import json
 import os
 import pkgutil
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import msmeta
@@ -170,6 +172,58 @@ def test_readme_names_only_targets_and_files_that_exist():
     assert {"book", "test"} <= set(named) <= set(targets)
     for path in re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", readme):
         assert (ROOT / path).exists(), f"README.md links to {path}, which is not there"
+
+
+def test_the_workflow_and_the_commands_are_those_of_ci():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "book.yml").read_text())
+    jobs = workflow["jobs"]
+    ran = [step["run"] for step in jobs["check"]["steps"] if "run" in step]
+    wanted = re.findall(r"^step (make .*)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+    assert [command for command in ran if command.startswith("make ")] == wanted
+    assert wanted[-1] == "make test" and "chromium" in ran[0]
+    pages = [step["run"] for step in jobs["pages"]["steps"] if "run" in step]
+    targets = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
+    for command in [*wanted, *pages]:
+        assert shlex.split(command)[1] in targets, command
+    (upload,) = [step for step in jobs["pages"]["steps"] if "upload-pages" in step.get("uses", "")]
+    assert upload["with"]["path"] == "book/_build/html" and jobs["pages"]["needs"] == "check"
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    told = [shlex.split(line, comments=True) for line in re.findall(r"^make .*$", text, re.MULTILINE)]
+    assert [words[1] for words in told] == ["lint", "book", "test"]
+
+
+def test_the_workflow_is_whole():
+    """What GitHub would refuse: a trigger, an action without a version, a wrong Python or expression."""
+    text = (ROOT / ".github" / "workflows" / "book.yml").read_text()
+    workflow = yaml.load(text, yaml.BaseLoader)
+    assert set(workflow["on"]) == {"push", "pull_request", "workflow_dispatch"}
+    allowed = SpecifierSet(PROJECT["requires-python"])
+    for job in workflow["jobs"].values():
+        assert job["runs-on"].startswith("ubuntu-") and int(job["timeout-minutes"])
+        for step in job["steps"]:
+            assert ("run" in step) != ("uses" in step)
+            assert re.fullmatch(r"actions/[\w-]+@v\d+", step.get("uses", "actions/x@v1"))
+        for version in job.get("strategy", {}).get("matrix", {}).get("python", []):
+            assert allowed.contains(f"{version}.9")
+    expressions = set(re.findall(r"\$\{\{ (.+?) \}\}", text))
+    assert expressions == {"github.workflow", "github.ref", "matrix.python", "steps.deployment.outputs.page_url"}
+
+
+def test_the_container_installs_the_lock_and_nothing_else():
+    lines = (ROOT / ".binder" / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    (base,) = [line for line in lines if line.startswith("FROM ")]
+    python = re.fullmatch(r"FROM python:(\d\.\d+)-slim-\w+", base)[1]
+    assert SpecifierSet(PROJECT["requires-python"]).contains(f"{python}.9")
+    runs = [line.removeprefix("RUN ") for line in lines if line.startswith("RUN ")]
+    assert "make setup" in runs and not any("pip" in run for run in runs)
+    assert {"chromium", "make"} <= set(" ".join(runs).split())
+    setup = MAKEFILE.split("$(STAMP):")[1].split("\n\n")[0]
+    assert re.findall(r"pip install (.*)$", setup, re.MULTILINE) == [
+        "--quiet -r requirements.lock",
+        "--quiet --no-deps -e .",
+    ]
+    ignored = (ROOT / ".binder" / "Dockerfile.dockerignore").read_text().splitlines()
+    assert {".venv", "book/_build", "data/*"} <= set(ignored)
 
 
 def test_notebooks_hold_no_outputs():

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import slurm
 import torch
 
 from msmeta import ConfigError, cli, runs
@@ -320,23 +321,9 @@ def test_slurm_must_be_there(msmeta, spec, monkeypatch):
     assert status == 2 and "srun" in line
 
 
-STAND_INS = {
-    # Keeps a copy of the batch script, runs it in the background, as SLURM does elsewhere, and says its number.
-    "sbatch": 'cp "$1" "$MSMETA_RESULTS/script.sh"\n'
-    'SLURM_JOB_ID=$$ nohup bash "$1" >/dev/null 2>&1 & echo Submitted batch job $$',
-    # Takes the options off the command, and runs it with what SLURM tells a task.
-    "srun": 'while [ $# -gt 0 ] && [ "${1#-}" != "$1" ]; do case $1 in --output|--error) shift;; esac; shift; done\n'
-    "export SLURM_JOB_ID SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0 SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1\n"
-    'exec "$@"',
-    "sacct": "echo 'JobID|State|NodeList'",
-}
-
-
 def test_slurm_jobs_are_submitted_with_the_settings(msmeta, spec, tmp_path, monkeypatch):
     """Real sbatch scripts, made by submitit and run by a stand-in of SLURM."""
-    for name, script in STAND_INS.items():
-        (tmp_path / name).write_text(f"#!/bin/bash\n{script}\n")
-        (tmp_path / name).chmod(0o755)
+    slurm.install(tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     spec.write_text("preset: smoke\nruns: [{dataset: glyphs, way: 5, shot: 1, estimator: multistep, window: 8}]\n")
     settings = ["--set", "slurm_partition=gpu", "--set", "timeout_min=77"]

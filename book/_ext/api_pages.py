@@ -1,0 +1,32 @@
+"""What Sphinx gets wrong in the reference: signatures of several lines, and links from source back to it."""
+
+import re
+
+SIGNATURE = re.compile(r'<dt class="sig .*?</dt>', re.DOTALL)
+LINES = {"<dl>": '<span class="sig-lines">', "</dl>": "</span>", "<dd>": '<span class="sig-line">', "</dd>": "</span>"}
+BACK = re.compile(r'(<a class="viewcode-back" href="[^"#]*#)([^"]+)')
+
+
+def mend(app, pagename, templatename, context, doctree):
+    body = context.get("body") or ""
+    # Lists of definitions that define nothing, which a screen reader announces.
+    body = SIGNATURE.sub(lambda found: re.sub("</?d[ld]>", lambda tag: LINES[tag[0]], found[0]), body)
+    if pagename.startswith("_modules/"):
+        module = pagename.removeprefix("_modules/").replace("/", ".")
+        documented = app.env.get_domain("py").objects
+        body = BACK.sub(lambda found: found[1] + documented_name(found[2], module, documented), body)
+    if body:
+        context["body"] = body
+
+
+def documented_name(name, module, documented):
+    """Sphinx takes all of a module's objects for documented under one name; some are as `msmeta.bilevel.Dynamics`."""
+    parts = name.split(".")
+    ends = [".".join(parts[start:]) for start in range(len(parts))]
+    candidates = [name, *(f"{prefix}.{end}" for prefix in (module, module.split(".")[0]) for end in ends)]
+    return next((candidate for candidate in candidates if candidate in documented), name)
+
+
+def setup(app):
+    app.connect("html-page-context", mend)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
