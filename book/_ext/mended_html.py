@@ -1,4 +1,4 @@
-"""What Sphinx gets wrong in the reference: signatures of several lines, and links from source back to it."""
+"""What Sphinx writes wrong: signatures of several lines, links from source to the reference, the list of literature."""
 
 import re
 
@@ -11,6 +11,9 @@ def mend(app, pagename, templatename, context, doctree):
     body = context.get("body") or ""
     # Lists of definitions that define nothing, which a screen reader announces.
     body = SIGNATURE.sub(lambda found: re.sub("</?d[ld]>", lambda tag: LINES[tag[0]], found[0]), body)
+    body = body.replace(
+        '<div role="list" class="citation-list">', '<div class="citation-list">'
+    )  # with entries of no list
     if pagename.startswith("_modules/"):
         module = pagename.removeprefix("_modules/").replace("/", ".")
         documented = app.env.get_domain("py").objects
