@@ -17,17 +17,17 @@ def mend(app, pagename, templatename, context, doctree):
     if pagename.startswith("_modules/"):
         module = pagename.removeprefix("_modules/").replace("/", ".")
         documented = app.env.get_domain("py").objects
-        body = BACK.sub(lambda found: found[1] + documented_name(found[2], module, documented), body)
+        body = BACK.sub(lambda found: found[1] + anchor(found[2], module, documented), body)
     if body:
         context["body"] = body
 
 
-def documented_name(name, module, documented):
+def anchor(name, module, documented):
     """Sphinx takes all of a module's objects for documented under one name; some are as `msmeta.bilevel.Dynamics`."""
     parts = name.split(".")
     ends = [".".join(parts[start:]) for start in range(len(parts))]
     candidates = [name, *(f"{prefix}.{end}" for prefix in (module, module.split(".")[0]) for end in ends)]
-    return next((candidate for candidate in candidates if candidate in documented), name)
+    return next((documented[candidate].node_id for candidate in candidates if candidate in documented), name)
 
 
 def setup(app):
