@@ -117,21 +117,8 @@ class Run:
             temporary.write_bytes(buffer.getbuffer())
 
     def load_parameters(self) -> dict[str, torch.Tensor]:
-        """The parameters that the result tells the accuracy of, on the CPU.
-
-        Raises UserError where they are not here, or are not those of the result.
-        """
-        result, path = self.result(), self.parameters_path
-        if result is None or not path.exists():
-            raise UserError(f"{path} is not here: repeat the run with --force")
-        try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-            same = hash_of_tensors(found) == hash_of(result, "parameters")
-        except Exception:  # torch.load's ways to fail on a damaged file have no common class
-            same = False
-        if not same:
-            raise UserError(f"{path} is not what result {self.result_path.name} was measured with: repeat the run")
-        return found
+        """The parameters that the result tells the accuracy of, as `read_parameters`."""
+        return read_parameters(self.parameters_path, self.result() or {})
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The state that was saved, on the CPU, or None. Raises UserError for a file that cannot be read."""
@@ -179,6 +166,23 @@ def read_result(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"result {path} is damaged: delete it, or repeat the run with --force") from error
     return result
+
+
+def read_parameters(path: Path, result: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The parameters that a result tells the accuracy of, on the CPU. path: of their file.
+
+    Raises UserError where they are not here, or are not those of the result.
+    """
+    if not path.exists():
+        raise UserError(f"{path} is not here: repeat the run with --force")
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        same = hash_of_tensors(found) == hash_of(result, "parameters")
+    except Exception:  # torch.load's ways to fail on a damaged file have no common class
+        same = False
+    if not same:
+        raise UserError(f"{path} is not what result {path.stem} was measured with: repeat the run with --force")
+    return found
 
 
 def read_results(kind: str, root: Path | None = None, live: bool = False) -> list[dict[str, Any]]:

@@ -261,7 +261,7 @@ def test_one_notebook_with_parameters(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--notebook", "tabel_4"], "there is no notebook tabel_4: choose from explore_n, figure_1, figure_2"),
+        (["--notebook", "tabel_4"], "there is no notebook tabel_4: choose from adapt_yours, explore_n, figure_1"),
         (["--notebook", "table_4", "-p", "wya", "20"], "table_4.ipynb has no parameter wya: it has preset, ways"),
         (["--notebook", "table_4", "-p", "ways", "[20"], "-p ways [20: the value is no YAML"),
         (["--notebook", "table_4", "-p", "ways", "[" * 3000], "[[[: the value is no YAML"),

@@ -238,3 +238,80 @@ def test_a_plan_lists_what_fits_and_chooses(msmeta, monkeypatch):
 def test_an_impossible_plan_is_one_line(msmeta, arguments, message):
     status, out, err = msmeta(*PLAN, *arguments)
     assert status == 2 and out == "" and err.startswith("msmeta: ") and len(err.splitlines()) == 1 and message in err
+
+
+KILLED = """
+import os, signal
+from msmeta import cli, runs
+from msmeta.experiments import training
+
+training.CHECKPOINT_SECONDS, save = 0, runs.Run.save_checkpoint
+
+def save_and_die(self, state):
+    save(self, state)
+    if state["iteration"] == 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+runs.Run.save_checkpoint = save_and_die
+cli.main()
+"""
+"""The command, killed once it has kept a checkpoint."""
+
+
+def test_a_network_is_killed_resumed_kept_tested_again_and_adapted(tmp_path):
+    """As a user does it, in processes; on Omniglot where it is prepared, else on glyphs."""
+    root, drawings = data.data_root(), machine.repository() / "notebooks" / "characters"
+    name = "omniglot" if (root / "omniglot" / "meta.json").exists() else "glyphs"
+    environment = {**os.environ, "MSMETA_RESULTS": str(tmp_path), "MSMETA_DATA": str(root), "OMP_NUM_THREADS": "1"}
+
+    def call(*arguments, start=("-m", "msmeta"), status=0):
+        command = [sys.executable, *start, *map(str, arguments)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == status, done.stderr
+        return done.stdout + done.stderr
+
+    train = [*SMOKE, "--dataset", name, "--tasks", 4, "--iterations", 40, "--workers", 1]
+    call(*train, start=("-c", KILLED), status=-signal.SIGKILL)
+    assert not list(tmp_path.rglob("*.json")) and list(tmp_path.glob("checkpoints/*.pt"))
+    assert "after 40 iterations" in call(*train, "--resume")
+    (path,) = tmp_path.rglob("*.json")
+    result, theta = json.loads(path.read_text()), path.with_suffix(".pt")
+    assert result["provenance"]["resumed"] and theta.stat().st_size < 20_000
+    told = call("evaluate", path.stem)
+    assert f": {result['metrics']['accuracy']:.2f} ±" in told and "as stored, to the last answer" in told
+    other = ["--way", 3, "--steps", 6, "--window", 3, "--norm", "support,running", "--save"]
+    assert call("evaluate", path.stem[:-4], *other).count("3-way 1-shot") == 2
+    assert len(list(tmp_path.glob("live/evaluations/*.json"))) == 2
+    folders = ["--support", drawings / "support", "--query", drawings / "query"]
+    told = call("adapt", path.stem, *folders, "--out", "mine")
+    assert "10 pictures of 5 classes" in told and "each answer depends on all pictures" in told
+    rows = (tmp_path / "mine.csv").read_text().splitlines()
+    assert rows[0] == "file,class,prediction,confidence,fish,house,key,spiral,tree" and len(rows) == 11
+    assert (tmp_path / "mine.png").read_bytes().startswith(b"\x89PNG")
+    assert "keeps its numbers" in call("results", "--remove-theta", path.stem)
+    assert path.exists() and not theta.exists()
+    (line,) = call("evaluate", path.stem, status=2).splitlines()
+    assert line.endswith(f"{theta.name} is not here: repeat the run with --force")
+
+
+def test_results_say_which_theta_is_kept(msmeta, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", "250")
+    assert msmeta(*SMOKE)[0] == msmeta("train", "transfer", "--dataset", "glyphs-rgb", "--preset", "smoke")[0] == 0
+    status, out, _ = msmeta("results", "--live")
+    few, other = sorted(tmp_path.rglob("*.pt"))
+    size = (few.stat().st_size + other.stat().st_size) / 1e6
+    assert status == 0 and few.stem in out and f"θ: kept of 2 of 2 runs, {size:.1f} MB" in out
+    status, out, _ = msmeta("evaluate", other.stem)
+    assert status == 0 and "test images of Glyphs (32x32): as stored, to the last answer" in out
+    for arguments, message in (
+        (["adapt", other.stem, "--support", tmp_path, "--query", tmp_path], "for the classes of its data set alone"),
+        (["evaluate", other.stem, "--way", 3], "--way: a transfer run is tested on all its test images"),
+        (["evaluate", "gly*", "--norm", "support"], "1 of 2 tests failed, as said above"),
+        (["evaluate", "gly", "--norm", "support"], "gly fits 2 results"),
+        (["evaluate", few.stem, "--norm", "batch"], "test_norm 'batch' is unknown: choose from transductive, support"),
+        (["results", "--remove-theta", "nothing"], "there is no result nothing"),
+    ):
+        status, _, err = msmeta(*arguments)
+        assert status == 2 and message in err.splitlines()[-1], err
+    few.unlink()
+    assert "θ: kept of 1 of 2 runs" in msmeta("results", "--live")[1]

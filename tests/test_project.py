@@ -22,6 +22,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import msmeta
+from msmeta.experiments import finished
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -244,3 +245,11 @@ def test_no_tracked_file_names_a_home_folder():
     home = re.compile(rb"(?<![\w./])/(?:home|root|Users)/[\w.]")
     found = [str(path.relative_to(ROOT)) for path in tracked_files() if home.search(path.read_bytes())]
     assert not found
+
+
+def test_parameters_in_version_control_are_few_and_those_of_their_results():
+    kept = [path for path in tracked_files() if path.suffix == ".pt"]
+    sizes = [path.stat().st_size for path in kept]
+    assert sum(sizes) <= finished.KEPT_BYTES and max(sizes, default=0) <= finished.KEPT_BYTES_EACH
+    for path in kept:
+        finished.read(path.with_suffix(".json")).parameters()  # raises UserError for others

@@ -1,4 +1,4 @@
-"""The command line: `msmeta data`, `train`, `tune`, `sweep`, `plan`, `bench` and `results`.
+"""The command line: `msmeta data`, `train`, `tune`, `sweep`, `plan`, `bench`, `results`, `evaluate` and `adapt`.
 
 A user's mistake ends in one line on standard error and exit status 2; a diverged run in status 3, Ctrl-C in 130.
 """
@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from msmeta import machine, paths
-from msmeta.cli import options
+from msmeta.cli import options, trained
 from msmeta.errors import ConfigError, DataError, DivergedError, Interrupted, UserError
 from msmeta.experiments.config import PRESETS
 
@@ -241,27 +241,8 @@ def describe_benchmark(path: Path) -> tuple[str, str]:
     return ast.get_docstring(tree).splitlines()[0], ast.unparse(constants["MINUTES"])
 
 
-@app.command("results")
-def list_results(
-    live: Annotated[bool, typer.Option("--live", help="Those of the smoke and quick presets.")] = False,
-) -> None:
-    """List the stored results."""
-    from msmeta import runs
-    from msmeta.experiments.sweep import EXPERIMENTS
-
-    table = Table(
-        "data set", "setting", "method", "preset", "seed", "accuracy (%)", "iterations", "train (s)", "device"
-    )
-    for kind, (config_of, module) in EXPERIMENTS.items():
-        for result in runs.read_results(kind, live=live):
-            config, metrics, origin = config_of(**result["config"]), result["metrics"], result["provenance"]
-            table.add_row(
-                result["data"]["title"], module.setting(config), module.label(config), config.preset, str(config.seed),
-                f"{metrics['accuracy']:.2f}", f"{metrics['iterations']:,}", f"{origin['train_seconds']:.0f}",
-                origin["device"],
-            )  # fmt: skip
-    Console().print(table)
-    print(f"results folder: {runs.results_root()}")
+for command in (trained.results, trained.evaluate, trained.adapt):
+    app.command()(command)
 
 
 def parse_settings(texts: list[str]) -> dict[str, Any]:

@@ -152,6 +152,11 @@ def resolve(kind: type[T], rules: Sequence[Rule], given: dict[str, Any]) -> T:
     return kind(**values | given)
 
 
+def field_values(kind: type, given: dict[str, Any]) -> dict[str, Any]:
+    """Values for fields, of the fields' types; None is left out. Raises ConfigError."""
+    return {name: field_value(kind, name, value) for name, value in given.items() if value is not None}
+
+
 def field_value(kind: type, name: str, value: Any) -> Any:
     """A value for one field, of the field's type. Raises ConfigError in one line that names the field."""
     if name not in (types := _types(kind)):

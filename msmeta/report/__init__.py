@@ -6,7 +6,9 @@ repository, and the live run. What was not run says so, beside the command that 
 """
 
 from msmeta.report import (
+    adapted,
     answers,
+    batch_norm,
     costs,
     data_sets,
     exploration,
@@ -30,8 +32,8 @@ from msmeta.report.parameters import check_parameters, run_by_papermill
 from msmeta.report.style import measured_with, origin, show, stored_benchmark
 
 __all__ = [
-    "answers", "check_parameters", "costs", "data_sets", "exploration", "few_shot", "few_shot_time", "few_shot_tuning",
-    "gradients", "live", "measured_with", "origin", "outlook", "paper", "products", "run_by_papermill",
-    "scaling", "show", "speed", "status", "stored_benchmark", "transfer", "transfer_figures", "transfer_time",
-    "verdicts",
+    "adapted", "answers", "batch_norm", "check_parameters", "costs", "data_sets", "exploration", "few_shot",
+    "few_shot_time", "few_shot_tuning", "gradients", "live", "measured_with", "origin", "outlook", "paper", "products",
+    "run_by_papermill", "scaling", "show", "speed", "status", "stored_benchmark", "transfer", "transfer_figures",
+    "transfer_time", "verdicts",
 ]  # fmt: skip

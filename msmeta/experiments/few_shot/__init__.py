@@ -1,5 +1,7 @@
 """Few-shot learning (Section 5.2 and Appendix F): MAML and its relatives meta-learn where a network starts."""
 
+from msmeta.experiments.few_shot.adapted import adapt_to
+from msmeta.experiments.few_shot.again import reevaluate
 from msmeta.experiments.few_shot.config import ESTIMATORS, NORMS, TRAIN_SPLIT, FewShotConfig, label, method, setting
 from msmeta.experiments.few_shot.experiment import build_model, run, train, tune
 from msmeta.experiments.few_shot.presets import preset_config

@@ -33,7 +33,7 @@ def windows_at_test(
     window: of the config's `steps`, where no other number is given; None for a gradient at each of `test_steps`.
     """
     usual = config.steps if window is not None else config.test_steps or config.steps
-    return partition(steps or usual, window or 1)
+    return partition(usual if steps is None else steps, 1 if window is None else window)
 
 
 @torch.no_grad()
@@ -63,13 +63,9 @@ def support_statistics(model: Conv4, phi: Params, support_x: Tensor) -> Params:
 
 
 def with_way(theta: Params, way: int) -> Params:
-    """θ for tasks of another way: of the head's rows, which stand for no class in particular, the first ones; rows that
-    it has not begin as their mean."""
-    trained = len(theta["head.bias"])
-    if way == trained:
+    """θ for tasks of another way: all rows of the head, which stand for no class in particular, begin as the mean of
+    the trained ones (Ye & Chao, 2022); those of the way that it was trained for stay as they are."""
+    if way == len(theta["head.bias"]):
         return theta
-
-    def rows(value: Tensor) -> Tensor:
-        return torch.cat([value[:way], value.mean(0, keepdim=True).expand(max(0, way - trained), *value.shape[1:])])
-
-    return {name: rows(value) if name.startswith("head.") else value for name, value in theta.items()}
+    means = {name: value.mean(0, keepdim=True) for name, value in theta.items() if name.startswith("head.")}
+    return theta | {name: value.expand(way, *value.shape[1:]).clone() for name, value in means.items()}

@@ -91,7 +91,7 @@ class Work:
         split = TRAIN_SPLIT[self.config.evaluate_on]
         with machine.one_thread(self.found.device):
             for own, episodes in self._episodes(worker, split, 0, GATHERED):
-                found = support_statistics(self.model, self._adapted(episodes, windows), episodes.support_x)
+                found = support_statistics(self.model, self.adapted(episodes, windows), episodes.support_x)
                 for name, value in found.items():
                     self.gathered[name][own] = value
 
@@ -101,7 +101,7 @@ class Work:
         with machine.one_thread(self.found.device):
             running = self.running()
             for _, episodes in self._episodes(worker, split, first, last):
-                phi = self._adapted(episodes, windows)
+                phi = self.adapted(episodes, windows)
                 answers = query_logits(self.model, phi, episodes, norm, running).argmax(-1)
                 found += (answers == episodes.query_y).sum(1).tolist()
         return found
@@ -123,7 +123,7 @@ class Work:
             places = torch.from_numpy(sampler.places(block // EVALUATION_BLOCK, part.stop)[part])
             yield slice(block + part.start, block + part.stop), sampler.gather(places.to(sampler.device))
 
-    def _adapted(self, episodes: Episodes, windows: tuple[int, ...]) -> Params:
+    def adapted(self, episodes: Episodes, windows: tuple[int, ...]) -> Params:
         """φ of each task after the inner steps of test time."""
         problem = inner_problem(self.config, self.model, self.theta, episodes)
         _, start = begin(problem, self.theta)
@@ -139,6 +139,14 @@ def team_of(work: Work, workers: str | int = "auto") -> Team:
     alone = work.found.device.type != "cpu" or ESTIMATORS[work.config.estimator].random
     size = min(count(workers), 1 if alone else len(work.counts))
     return Team(work, size, START_SECONDS if workers == "auto" else 0.0)
+
+
+def running_statistics(team: Team, theta: Params, windows: tuple[int, ...]) -> Params:
+    """Batch norm's, as `Work.gather` has them. team: whose config has `running`."""
+    with team.ready() as work:
+        work.set_theta(theta)
+        team.call("gather", windows)
+        return work.running()
 
 
 def evaluate(

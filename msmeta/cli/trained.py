@@ -1,0 +1,175 @@
+"""`msmeta results`, `evaluate` and `adapt`: what was trained, tested again, and used on a user's own pictures."""
+
+from __future__ import annotations
+
+import sys
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Column, Table
+
+from msmeta.errors import UserError
+
+if TYPE_CHECKING:
+    from msmeta.experiments.finished import Finished
+
+WIDTH = 110
+"""Of the table of results, in characters, at the least."""
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.")]
+Norm = Annotated[
+    str | None,
+    typer.Option(
+        help="Batch norm's statistics for query images: transductive (theirs), support or running; with commas for "
+        "several.  [default: (the run's)]",
+        show_default=False,
+    ),
+]
+Steps = Annotated[str | None, typer.Option(help="Inner steps.  [default: (the run's at test time)]")]
+Window = Annotated[
+    str | None, typer.Option(help="Steps that share one gradient: 4, or a partition of them.  [default: (1)]")
+]
+
+
+def results(
+    live: Annotated[bool, typer.Option("--live", help="Those of the smoke and quick presets.")] = False,
+    remove_theta: Annotated[
+        list[str] | None, typer.Option(metavar="RUN", help="Delete θ of a run, and keep its numbers.")
+    ] = None,
+) -> None:
+    """List the stored results, and what is kept of θ."""
+    from msmeta import runs
+    from msmeta.experiments import finished
+
+    for each in finished.find(remove_theta or []):
+        each.remove_theta()
+        print(f"{each.theta_path} is gone; {each.name} keeps its numbers")
+    if remove_theta:
+        return
+    whole = (Column(name, no_wrap=True) for name in ("run", "method"))
+    table = Table(*whole, "accuracy (%)", "iterations", "train (s)", "θ (kB)", box=SIMPLE)
+    sizes = []
+    for each in finished.all_of(live):
+        metrics, kept = each.result["metrics"], each.theta_path.exists()
+        sizes += [each.theta_path.stat().st_size] if kept else []
+        table.add_row(
+            each.name, each.module.label(each.config), f"{metrics['accuracy']:.2f}", f"{metrics['iterations']:,}",
+            f"{each.result['provenance']['train_seconds']:.0f}", f"{sizes[-1] / 1e3:.0f}" if kept else "-",
+        )  # fmt: skip
+    console = Console()
+    console.width = max(console.width, WIDTH)  # so that a name stands in one piece and can be copied
+    console.print(table)
+    most = "" if live else f"; version control takes {finished.KEPT_BYTES / 1e6:g} MB at the most (.gitignore)"
+    print(f"θ: kept of {len(sizes)} of {table.row_count} runs, {sum(sizes) / 1e6:.1f} MB{most}")
+    print(f"results folder: {runs.results_root()}")
+
+
+def evaluate(
+    run: Annotated[list[str], typer.Argument(help="Runs by the names that `msmeta results` shows, or a pattern.")],
+    dataset: Annotated[str | None, typer.Option(help="Another data set, as `msmeta data list` names it.")] = None,
+    way: Annotated[str | None, typer.Option(help="Classes of a task.")] = None,
+    shot: Annotated[str | None, typer.Option(help="Support images of a class.")] = None,
+    query: Annotated[str | None, typer.Option(help="Query images of a class.")] = None,
+    steps: Steps = None,
+    window: Window = None,
+    norm: Norm = None,
+    episodes: Annotated[str | None, typer.Option(help="Test episodes.")] = None,
+    device: Device = "auto",
+    workers: Annotated[str, typer.Option(help="Processes that share the tasks on a CPU: a number, or auto.")] = "auto",
+    save: Annotated[bool, typer.Option("--save", help="Store each as JSON, and do not repeat what is stored.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Repeat it all the same.")] = False,
+) -> None:
+    """Test finished runs again: as they were, or on other tasks, with other inner steps or statistics of batch norm."""
+    from msmeta.experiments import evaluations, finished
+    from msmeta.experiments.config import field_values
+    from msmeta.experiments.few_shot import FewShotConfig
+
+    named = {
+        "dataset": dataset, "way": way, "shot": shot, "query": query, "test_steps": steps, "test_episodes": episodes,
+        "window": window,
+    }  # fmt: skip
+    given = field_values(FewShotConfig, named)
+    norms = [field_values(FewShotConfig, {"test_norm": each}) for each in (norm.split(",") if norm else [None])]
+    found, failed = finished.find(run), 0
+    for each, own in product(found, norms):
+        changes = given | own
+        try:
+            result = evaluations.evaluate(each, changes, device, workers, save, force)
+        except UserError as error:
+            if len(found) == 1:
+                raise
+            failed += 1
+            print(f"{each.name}: {error}", file=sys.stderr)
+            continue
+        print(f"{each.name}: {_in_words(each, changes, result)}")
+        if save:
+            print(f"result: {evaluations.place(each, changes).result_path}")
+    if failed:
+        raise UserError(f"{failed} of {len(found) * len(norms)} tests failed, as said above")
+
+
+def _in_words(run: Finished, changes: dict[str, Any], result: dict[str, Any]) -> str:
+    """What a test found and, where nothing was changed, whether that is what is stored."""
+    from msmeta import runs, statistics
+    from msmeta.experiments import evaluations, few_shot
+
+    metrics, config = result["metrics"], run.config
+    accuracy, what = f"{metrics['accuracy']:.2f} %", f"{config.evaluate_on} images of {result['data']['title']}"
+    if run.experiment == "few-shot":
+        config = evaluations.tested_config(config, changes)
+        right = [100 * count / metrics["answers_per_episode"] for count in metrics["right_answers"]]
+        accuracy = statistics.plus_minus(*statistics.mean_ci(right)) + " %"
+        what = f"{len(right)} {config.evaluate_on} episodes of {result['data']['title']}, {few_shot.setting(config)}"
+        what += f", batch norm {config.test_norm}"
+    text = f"{accuracy} on {what}"
+    if config != run.config or "window" in changes:
+        return text
+    stored = run.result["metrics"]
+    if all(stored[name] == value for name, value in metrics.items()):
+        return f"{text}: as stored, to the last answer"
+    why = "" if runs.hash_of(run.result, "data") == runs.hash_of(result, "data") else " with other data"
+    origin = run.result["provenance"]
+    return f"{text}; stored: {stored['accuracy']:.2f} %,{why} on {origin['device']}, torch {origin['torch']}"
+
+
+def adapt(
+    run: Annotated[str, typer.Argument(help="A few-shot run, as `msmeta results` names it, or its beginning.")],
+    support: Annotated[Path, typer.Option(help="Folder with a folder of pictures for each class.")],
+    query: Annotated[Path, typer.Option(help="Folder with the pictures to classify, or with such folders.")],
+    out: Annotated[Path, typer.Option(help="OUT.csv and OUT.png are written; or a folder.")] = Path("predictions"),
+    steps: Steps = None,
+    window: Window = None,
+    norm: Norm = None,
+    device: Device = "auto",
+) -> None:
+    """Adapt a meta-trained network to a few pictures of each of your classes, and classify others."""
+    from msmeta import paths, runs
+    from msmeta.experiments import few_shot, finished
+    from msmeta.experiments.config import field_values
+
+    one = finished.few_shot_run(run)
+    given = field_values(few_shot.FewShotConfig, {"test_steps": steps, "window": window, "test_norm": norm})
+    how = given.get("test_norm"), given.get("test_steps"), given.get("window"), device
+    adapted = few_shot.adapt_to(one.config, one.parameters(), support, query, *how)
+    out = paths.user_path(out, "--out")
+    out = out / "predictions" if out.is_dir() else out
+    table, picture = (out.with_name(out.name + suffix) for suffix in (".csv", ".png"))
+    with runs.replacing(table) as temporary:
+        temporary.write_text(adapted.table(), "utf-8")
+    title = f"{one.module.label(one.config)}, meta-trained on {one.result['data']['title']}"
+    right = "" if adapted.accuracy is None else f", {adapted.accuracy:.1f} % of those in a folder of their class right"
+    print(f"{title}: {len(adapted.query.files)} pictures of {len(adapted.names)} classes{right}")
+    if adapted.norm == "transductive":
+        print("batch norm is transductive: each answer depends on all pictures (--norm support: on its own alone)")
+    print(f"predictions: {table}")
+    try:
+        from msmeta.report.adapted import sheet
+    except ModuleNotFoundError as error:
+        print(f"no picture sheet, for want of {error.name}: pip install 'msmeta[book]'")
+        return
+    with runs.replacing(picture) as temporary:
+        sheet(adapted, title).savefig(temporary, format="png", dpi=120)
+    print(f"picture sheet: {picture}")

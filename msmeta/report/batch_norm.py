@@ -1,0 +1,98 @@
+"""What the statistics of batch norm at test time cost: the same φ and query images, three ways to normalise them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from msmeta import runs
+from msmeta.experiments import evaluations, finished
+from msmeta.experiments.few_shot import NORMS, FewShotConfig
+from msmeta.report import tables
+from msmeta.report.frame import FEW_SHOT, frame
+from msmeta.report.tables import PLUS_MINUS, Columns, accuracy_text, cells, difference_text, listed
+from msmeta.statistics import Difference, paired
+
+DATASETS = ("omniglot", "miniimagenet")
+OTHERS = NORMS[1:]
+"""Beside the paper's own, which every run was tested with."""
+Tested = dict[tuple[FewShotConfig, str], list[float]]
+"""Accuracies (%) on the test episodes of a run, by its config and the statistics."""
+
+
+def table(datasets: Sequence[str] = DATASETS) -> str:
+    """Committed runs tested with each statistics, in Markdown, and the commands that would test the others."""
+    found, tested = _committed(datasets)
+    columns: Columns = {
+        "Setting": "{title}, {setting}",
+        "Method": "{row}",
+        "preset": "{preset}",
+        "seeds": lambda seeds: listed(seeds["seed"]),
+        "transductive (%)": accuracy_text,
+        **{f"{norm}, less that (points)": partial(_cost_text, tested=tested, norm=norm) for norm in OTHERS},
+    }
+    return "\n\n".join(filter(None, [tables.table(cells(found), columns) + PLUS_MINUS, commands(datasets)]))
+
+
+def _cost_text(seeds: pd.DataFrame, tested: Tested, norm: str) -> str:
+    less = _less(seeds, tested, norm)
+    return difference_text(less) if less else "not run"
+
+
+def summary(datasets: Sequence[str] = DATASETS) -> str:
+    """What each costs, from the least to the most over the rows of the table, in a sentence."""
+    found, tested = _committed(datasets)
+    parts = []
+    for norm in OTHERS:
+        costs = [-less.mean for seeds in cells(found) if (less := _less(seeds, tested, norm))]
+        if costs:
+            parts.append(f"the {norm} statistics cost {min(costs):.2f} to {max(costs):.2f} points ({len(costs)} rows)")
+    return f"Of what was run, {' and '.join(parts)}." if parts else "Not run yet."
+
+
+def commands(datasets: Sequence[str] = DATASETS) -> str:
+    """Those that would test what was not tested, as a code block; empty if there is nothing, or no run."""
+    found, tested = _committed(datasets)
+    lines = {
+        f"msmeta evaluate '{config.dataset}-*-{config.preset}-*' --norm {','.join(OTHERS)} --save"
+        for config in found["config"]
+        if any((config, norm) not in tested for norm in OTHERS)
+    }
+    return "\n".join(["```bash", *sorted(lines), "```"]) if lines else ""
+
+
+def _less(seeds: pd.DataFrame, tested: Tested, norm: str) -> Difference | None:
+    """Accuracy with these statistics less the run's own, paired over seeds and episodes; None where none was tested."""
+    both = [(run.seed, tested.get((run.config, norm)), run.accuracies) for run in seeds.itertuples()]
+    own, usual = ({row[0]: row[side] for row in both if row[1]} for side in (1, 2))
+    return paired(own, usual)
+
+
+def _committed(datasets: Sequence[str]) -> tuple[pd.DataFrame, Tested]:
+    """Committed runs with a preset's own config, and what was found of their θ."""
+    known = {
+        each.name: each
+        for each in finished.all_of(live=False)
+        if each.experiment == "few-shot"
+        and each.config.dataset in datasets
+        and FEW_SHOT.preset(each.config) == each.config
+    }
+    tested: Tested = {}
+    for result in runs.read_results(evaluations.KIND):
+        run = known.get(result["config"]["run"])
+        if run and runs.hash_of(result, "source") == run.theta_hash:
+            _add(tested, run, result)
+    return frame(FEW_SHOT, [each.result for each in known.values()]), tested
+
+
+def _add(tested: Tested, run: finished.Finished, result: dict[str, Any]) -> None:
+    """Where the test differs from the run's own in the statistics alone."""
+    own = {name: value for name, value in result["config"].items() if name not in ("run", "test_window")}
+    config, metrics = FewShotConfig(**own), result["metrics"]
+    if result["config"]["test_window"] is None and config == replace(run.config, test_norm=config.test_norm):
+        accuracies = [100 * count / metrics["answers_per_episode"] for count in metrics["right_answers"]]
+        tested[run.config, config.test_norm] = accuracies
