@@ -14,7 +14,7 @@ from msmeta.experiments import evaluations, finished
 from msmeta.experiments.few_shot import NORMS, FewShotConfig
 from msmeta.report import tables
 from msmeta.report.frame import FEW_SHOT, frame
-from msmeta.report.tables import PLUS_MINUS, Columns, accuracy_text, cells, difference_text, listed
+from msmeta.report.tables import Columns, accuracy_text, cells, difference_text, listed
 from msmeta.statistics import Difference, paired
 
 DATASETS = ("omniglot", "miniimagenet")
@@ -35,7 +35,7 @@ def table(datasets: Sequence[str] = DATASETS) -> str:
         "transductive (%)": accuracy_text,
         **{f"{norm}, less that (points)": partial(_cost_text, tested=tested, norm=norm) for norm in OTHERS},
     }
-    return "\n\n".join(filter(None, [tables.table(cells(found), columns) + PLUS_MINUS, commands(datasets)]))
+    return "\n\n".join(filter(None, [tables.table(cells(found), columns), commands(datasets)]))
 
 
 def _cost_text(seeds: pd.DataFrame, tested: Tested, norm: str) -> str:
