@@ -23,14 +23,13 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a G
 Norm = Annotated[
     str | None,
     typer.Option(
-        help="Batch norm's statistics for query images: transductive (theirs), support or running; with commas for "
-        "several.  [default: (the run's)]",
-        show_default=False,
+        help="Batch norm's statistics for query images: transductive (theirs), support or running.",
+        show_default="the run's",
     ),
 ]
-Steps = Annotated[str | None, typer.Option(help="Inner steps.  [default: (the run's at test time)]")]
+Steps = Annotated[str | None, typer.Option(help="Inner steps.", show_default="the run's at test time")]
 Window = Annotated[
-    str | None, typer.Option(help="Steps that share one gradient: 4, or a partition of them.  [default: (1)]")
+    str | None, typer.Option(help="Steps that share one gradient: 4, or a partition of them.", show_default="1")
 ]
 
 
@@ -75,7 +74,14 @@ def evaluate(
     query: Annotated[str | None, typer.Option(help="Query images of a class.")] = None,
     steps: Steps = None,
     window: Window = None,
-    norm: Norm = None,
+    norm: Annotated[
+        str | None,
+        typer.Option(
+            help="Batch norm's statistics for query images, with commas for several: transductive (theirs), support, "
+            "running.",
+            show_default="the run's",
+        ),
+    ] = None,
     episodes: Annotated[str | None, typer.Option(help="Test episodes.")] = None,
     device: Device = "auto",
     workers: Annotated[str, typer.Option(help="Processes that share the tasks on a CPU: a number, or auto.")] = "auto",
