@@ -71,6 +71,8 @@ def _move(article: Tag, name: str, names: set[str]) -> None:
             path = posixpath.normpath(posixpath.join(posixpath.dirname(name), url.path)) if url.path else name
             if attribute == "href" and path in names:
                 element[attribute] = f"#{_place(path, url.fragment)}"
+            elif element.name == "a":  # a file of this machine, as the source of a function
+                del element[attribute]
             elif url.path:
                 element[attribute] = path
 

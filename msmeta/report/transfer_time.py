@@ -55,7 +55,8 @@ def side_by_side() -> Rows:
             seconds, own = epoch_seconds(ours, "bird"), ours["seconds"] / pair[0]["seconds"]
             spread = _deviation(ours) / ours["seconds"] * seconds or None
             hours = f"{seconds * PAPER_EPOCHS / 3600:.0f}"
-            shown = [interval(seconds, spread, ".0f"), hours, f"{own:.2f}", f"{own - ratio.value:+.2f}"]
+            measured_seconds = interval(seconds, spread, ".0f") if spread else f"{seconds:.0f}"
+            shown = [measured_seconds, hours, f"{own:.2f}", f"{own - ratio.value:+.2f}"]
         printed = interval(elapse.value, elapse.spread, ".1f"), f"{total.value:g}", f"{ratio.value:.2f}"
         rows.append([method, *(each for both in zip(printed, shown[:3], strict=True) for each in both), shown[3]])
     numbers = [
