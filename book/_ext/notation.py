@@ -20,10 +20,10 @@ def symbols(text):
 
 
 def hand_over(app):
+    """jupyter-book loads notation.js by itself, as all scripts in _static."""
     page = Path(app.srcdir, "notation.md")
     if page.exists():
         app.add_js_file(None, body=f"window.notation = {json.dumps(symbols(page.read_text()))};")
-        app.add_js_file("notation.js")
 
 
 def setup(app):

@@ -1,8 +1,7 @@
 // Symbols in prose say what they mean: on hover, on focus by the keyboard, or on a tap. The table is notation.md's.
 // Of each symbol the first place in a section is marked, so that pages stay readable and few stops are added.
 (() => {
-  const { formulas = {}, words = {} } = window.notation ?? {};
-  const own = document.title.startsWith("Notation");
+  let formulas, words;
 
   function mark(element, [noun, code]) {
     element.classList.add("symbol");
@@ -66,7 +65,8 @@
   }
 
   document.addEventListener("DOMContentLoaded", () => {
-    if (own || !Object.keys(words).length) return;
+    if (!window.notation || document.title.startsWith("Notation")) return;
+    ({ formulas, words } = window.notation);
     for (const section of document.querySelectorAll("article section")) markSection(section);
     cards();
   });
