@@ -21,6 +21,9 @@ def headline() -> str:
     picture = few_shot_time.learning_curves(found, "Omniglot, 20-way 1-shot", idle=True) if len(found) else "not run"
     if isinstance(picture, str):
         return f"<p>Accuracy against time: {picture}</p>"
-    seeds, filters = listed(found["seed"]), listed(sorted(set(found["filters"])))
-    caption = f"Omniglot, 20-way 1-shot. Preset {listed(found['preset'])}: {filters} filters, seeds {seeds}."
+    filters, seeds = listed(found["filters"]), sorted(set(found["seed"]))
+    caption = (
+        f"Omniglot, 20-way 1-shot. Preset {listed(found['preset'])}: {filters} filters, "
+        f"seed{'s' if len(seeds) > 1 else ''} {listed(seeds)}."
+    )
     return f"{picture.svg()[1]}<figcaption>{caption}</figcaption>"
