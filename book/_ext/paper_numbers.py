@@ -39,9 +39,10 @@ def number(app, env):
                 if name in places:
                     logging.getLogger(__name__).warning("%s stands on %s too", name, places[name], location=docname)
                 places[name] = docname
+    return []  # no page is to be read again
 
 
 def setup(app):
     app.add_directive("rows", Rows)
-    app.connect("env-updated", number)
+    app.connect("env-get-updated", number, priority=900)  # after Sphinx has counted
     return {"parallel_read_safe": True, "parallel_write_safe": True}

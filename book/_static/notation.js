@@ -19,7 +19,7 @@
         mark(span, formulas[formula]);
       }
     }
-    const pattern = new RegExp(`(?<![\\p{L}\\d_.])(${Object.keys(words).join("|")})(?![\\p{L}\\d_'’])`, "u");
+    const pattern = new RegExp(`(?<![\\p{L}\\d_.])(${Object.keys(words).join("|")})(?![\\p{L}\\d_'’-])`, "u");
     const walker = document.createTreeWalker(section, NodeFilter.SHOW_TEXT);
     const texts = [];
     while (walker.nextNode()) texts.push(walker.currentNode);

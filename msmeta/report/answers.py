@@ -74,12 +74,14 @@ def _saved_with_adam() -> str:
 
 def _of_findings(found: Sequence[Finding]) -> str:
     """How many of a table's claims held, and what is farthest from its claim."""
-    line = verdicts.of_findings("", found)
+    line, worst = verdicts.of_findings("", found), Summary(found).worst
     said = f"Of {len(found)} comparisons that the paper's claims on this table are made of: {Summary(found).counts}."
     if line.verdict is Verdict.NOT_RUN:
         return said
     reported = f", where the paper has {line.reported}" if line.reported else ""
-    return f"{said} Farthest from what is claimed: {line.over}, {line.measured} points{reported}."
+    seeds = f"{worst.seeds} seed{'s' if worst.seeds != 1 else ''}"
+    far = f"{worst.name}, {worst.place}: {line.measured} points over {seeds}{reported}"
+    return f"{said} Farthest from what is claimed is {far}."
 
 
 def data_sets() -> str:
