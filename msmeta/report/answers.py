@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from msmeta import data
-from msmeta.report import gradients, transfer, transfer_time, verdicts
 from msmeta.report import scaling as growth
+from msmeta.report import transfer, transfer_time, verdicts
 from msmeta.report.claims import Finding, Summary
 from msmeta.report.data_sets import counts
 from msmeta.report.style import find_benchmark
@@ -97,7 +97,7 @@ def data_sets() -> str:
 
 def estimators() -> str:
     """Of the page on related estimators: cosines with the exact meta-gradient, in one of the places measured."""
-    result = gradients.measured().get("omniglot")
+    result = find_benchmark("meta-gradients/omniglot")
     if result is None:
         return answer("Not run: `msmeta bench meta_gradients`.")
     last = max(row["iterations"] for row in result["metrics"])

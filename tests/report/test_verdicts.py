@@ -1,5 +1,7 @@
 """Verdicts on the paper's claims, and the pages' answers, from made results."""
 
+import json
+
 import pytest
 from stored_runs import committed, result
 
@@ -19,6 +21,27 @@ def test_without_results_every_claim_is_not_run(store):
     sentences = [answers.table(number) for number in range(1, 6)] + [answers.figure(number) for number in range(1, 6)]
     assert all(sentence.startswith("**Answer.** ") for sentence in sentences)
     assert "Nothing was run for the claim" in sentences[1] and "19 not run" in sentences[3]
+    assert answers.summary() == "**Answer.** Of 13 claims that measurements can test: 13 not run."
+    assert all("Not run: `msmeta bench " in of() for of in (answers.estimators, answers.speed, answers.scaling))
+
+
+def test_the_answer_on_speed_is_made_of_the_benchmarks_numbers(store, tmp_path):
+    store()
+    seconds = {
+        "plain 1": 4.0,
+        "msmeta 1": 2.0,
+        "msmeta 2": 1.5,
+        "msmeta 4": 1.0,
+        "msmeta 8": 0.5,
+        "msmeta first-order": 0.8,
+    }
+    metrics = {name: {"seconds": value, "seconds_all": [value, value]} for name, value in seconds.items()}
+    result = {"config": {}, "metrics": metrics, "provenance": {}}
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "few_shot_step.json").write_text(json.dumps(result))
+    assert "takes 2.00 s here, 0.50 of the plain loop's time" in answers.speed()
+    assert "windows of 8 take 0.25, and first-order MAML 0.40" in answers.speed()
+    assert verdicts.few_shot_time().measured == "50 ±0 %" and verdicts.few_shot_time().verdict is Verdict.UNDECIDED
 
 
 def test_a_claim_on_several_comparisons_holds_where_all_do(store):
