@@ -68,7 +68,7 @@ def adjoint(
     The inner loss must be a function of its arguments alone: a second evaluation is held against the first, wherever
     there is one. Raises as `MultiStep.__call__`.
     """
-    theta, first = begin(problem, theta, passing=depth is None)
+    theta, first = begin(problem, theta, passing=True)
     every, linear = 1 if len(windows) <= 16 else math.isqrt(len(windows) - 1) + 1, _is_linear(dynamics)
     held, last = {}, []  # the windows' first states by number; the last window's product
 
@@ -102,7 +102,8 @@ def adjoint(
         seen = problem.outer_at and differentiated(problem, now, start, product.grad, theta, place)
         for i, term, at_i, direct in seen or ():
             outer, total = outer + term, plus(total, direct)
-            pulled = [both(pulled[0], _pull_back(at_i, now, start, product, i, theta, used))]
+            there = _pull_back(at_i, now, start, product, i, theta, used)
+            pulled = [both(each, there) for each in pulled]
         # Those of l factors: their own pulled back, and what is multiplied here of those of l - 1.
         carried = [pulled[0][0]] * (k >= depth)
         own = pulled[1:] + pulled[-1:] * (len(windows) - k <= depth)

@@ -83,7 +83,7 @@ class Bilevel:
         None: one problem.
     outer_at: `outer_at(phi, theta, t)` is a scalar of the state after t = 1, ..., T - 1 steps that is added to the
         meta-objective, with its weight; None adds nothing (the multi-step loss of MAML++; Antoniou et al., 2019).
-        Estimators at a stationary point, Reptile and Binomial refuse it.
+        Reptile and the estimators at a stationary point refuse it.
 
     The functions are given copies: of dictionaries at each call, of theta's and of init's tensors once.
     As in torch.optim, a step leaves alone what its loss does not use: value, buffers and all, without weight decay.
