@@ -25,10 +25,13 @@ from typing import Any, NoReturn
 
 import nbformat
 import papermill
+import vl_convert
 import yaml
 from jupyter_client import AsyncKernelManager
 from myst_nb.core.read import read_myst_markdown_notebook
 from papermill.exceptions import PapermillExecutionError
+
+from msmeta.report import metadata
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL = "msmeta-build"
@@ -55,6 +58,7 @@ def build_book(book: Path, notebooks: Path, preset: str, root: Path) -> Path:
         shutil.copytree(
             book, staging, ignore=shutil.ignore_patterns("_build", "_run", "build.py", "pdf.py", "__pycache__")
         )
+        _add_library(staging / "_static")
         for notebook in sorted(notebooks.glob("*.ipynb")):
             start = time.monotonic()
             print(f"{notebook.stem}: running, preset {preset}", flush=True)
@@ -66,10 +70,25 @@ def build_book(book: Path, notebooks: Path, preset: str, root: Path) -> Path:
                 run_page(page, root)
                 print(f"{page.stem}: cells run in {time.monotonic() - start:.0f} s", flush=True)
         pages = render(staging)
+        _add_results(root, pages)
         if found := remote_resources(pages):
             raise BuildError("pages load from other hosts: " + "; ".join(found))
         _swap(pages, output / "html")
     return output / "html" / "index.html"
+
+
+def _add_library(folder: Path) -> None:
+    """Vega, which draws the interactive figures; a page fetches it when a reader asks for one."""
+    folder.mkdir(exist_ok=True)
+    (folder / "vega.js").write_text(vl_convert.javascript_bundle(), encoding="utf-8")
+
+
+def _add_results(root: Path, pages: Path) -> None:
+    """The stored results, which pages offer for download, and their description for machines."""
+    if (root / "results").exists() and (root / "CITATION.cff").exists():
+        unfinished = shutil.ignore_patterns("live", "checkpoints", "sweeps", "*.pt", ".*")
+        shutil.copytree(root / "results", pages / "results", ignore=unfinished)
+        metadata.write(root, pages)
 
 
 def run_page(page: Path, root: Path) -> None:

@@ -186,9 +186,10 @@ def read_parameters(path: Path, result: dict[str, Any]) -> dict[str, torch.Tenso
 
 
 def read_results(kind: str, root: Path | None = None, live: bool = False) -> list[dict[str, Any]]:
-    """All results of a kind, in order of their file names; with `live` those of the smoke and quick presets."""
+    """All results of a kind, in order of their file names, which they say as `file`; with `live` those of the smoke and
+    quick presets."""
     folder = (root or results_root()) / ("live" if live else "") / kind
-    return [read_result(path) for path in sorted(folder.glob("*.json"))]
+    return [read_result(path) | {"file": f"{kind}/{path.name}"} for path in sorted(folder.glob("*.json"))]
 
 
 def hash_of(result: dict[str, Any], part: str) -> str | None:

@@ -3,7 +3,6 @@
 import itertools
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,11 +10,12 @@ import chromium
 import pytest
 import torch
 from playwright._impl._driver import compute_driver_executable
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from msmeta import SGD, Bilevel, FirstOrder, Implicit, MultiStep, Reptile
+from msmeta.report import interactive
 
-BOOK = Path(__file__).parent.parent / "book"
+MODULE = Path(interactive.__file__).with_name("explore.js")
 F64 = torch.float64
 
 # The same formulas again, without derivatives: those come from autograd.
@@ -58,9 +58,9 @@ def in_python(setting):
 def in_javascript(settings):
     """The page's own numbers, from the Node that Playwright brings along."""
     node, _ = compute_driver_executable()
-    script = "const e = require(process.argv[1]); const s = JSON.parse(require('fs').readFileSync(0));"
+    script = "import fs from 'fs'; const e = await import(process.argv[1]); const s = JSON.parse(fs.readFileSync(0));"
     script += "console.log(JSON.stringify(s.map(e.solve)))"
-    command = [node, "-e", script, str(BOOK / "_static" / "explore.js")]
+    command = [node, "--no-warnings", "--input-type=module", "-e", script, MODULE.as_uri()]
     done = subprocess.run(command, input=json.dumps(settings), capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
@@ -138,24 +138,9 @@ def test_what_the_page_says_to_try_happens():
 
 @pytest.fixture
 def page(tmp_path):
-    """The page's own HTML and files, in Debian's Chromium; fails the test for an error or a request elsewhere."""
-    if chromium.PATH is None:
-        pytest.skip(chromium.MISSING)
-    (html,) = re.findall(r"```{raw} html\n(.*?)```", (BOOK / "explore.md").read_text(), re.DOTALL)
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    (tmp_path / "page.html").write_text(f"<!doctype html><html><head>{head}</head><body>{html}</body></html>")
-    shutil.copytree(BOOK / "_static", tmp_path / "_static")
-    wrong = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**chromium.OPTIONS)
-        tab = browser.new_page(viewport={"width": 900, "height": 900})
-        tab.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-        tab.on("pageerror", lambda error: wrong.append(str(error)))
-        tab.on("request", lambda request: None if request.url.startswith("file:") else wrong.append(request.url))
-        tab.goto((tmp_path / "page.html").as_uri())
+    """What the page shows, in Debian's Chromium."""
+    with chromium.opened(tmp_path, interactive.page("explore")._repr_html_(), 900) as tab:
         yield tab
-        browser.close()
-    assert wrong == []
 
 
 def shown(tab, method):

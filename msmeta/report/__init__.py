@@ -16,16 +16,20 @@ from msmeta.report import (
     few_shot_time,
     few_shot_tuning,
     gradients,
+    interactive,
     live,
     outlook,
     paper,
     products,
+    provenance,
     scaling,
     speed,
     status,
     transfer,
     transfer_figures,
     transfer_time,
+    transfer_words,
+    turn,
     verdicts,
 )
 from msmeta.report.parameters import check_parameters, run_by_papermill
@@ -33,7 +37,7 @@ from msmeta.report.style import measured_with, origin, show, stored_benchmark
 
 __all__ = [
     "adapted", "answers", "batch_norm", "check_parameters", "costs", "data_sets", "exploration", "few_shot",
-    "few_shot_time", "few_shot_tuning", "gradients", "live", "measured_with", "origin", "outlook", "paper", "products",
-    "run_by_papermill", "scaling", "show", "speed", "status", "stored_benchmark", "transfer", "transfer_figures",
-    "transfer_time", "verdicts",
+    "few_shot_time", "few_shot_tuning", "gradients", "interactive", "live", "measured_with", "origin", "outlook",
+    "paper", "products", "provenance", "run_by_papermill", "scaling", "show", "speed", "status", "stored_benchmark",
+    "transfer", "transfer_figures", "transfer_time", "transfer_words", "turn", "verdicts",
 ]  # fmt: skip

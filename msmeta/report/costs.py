@@ -6,17 +6,17 @@ import math
 from collections.abc import Sequence
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from msmeta.experiments.few_shot import costs
-from msmeta.report.style import METHODS, Result, drawn, legend_below, panels, styled, table_of
+from msmeta.report.picture import Picture, panels, styled
+from msmeta.report.style import METHODS, Result, drawn, table_of
 
 _CONSTANTS = 2  # of the model for time, and as many for memory: more cells are needed for a fit to say anything
 
 
 @styled
-def figure(result: Result, settings: Sequence[tuple[int, int]] | None = None) -> Figure | str:
-    """Memory above, time below, against T; one column a setting, one line a method, the cost model dotted.
+def figure(result: Result, settings: Sequence[tuple[int, int]] | None = None) -> Picture | str:
+    """Memory and time against T: a row a setting, a line a method, the cost model dotted.
 
     In words where one T alone was measured, which makes no curve.
     """
@@ -24,24 +24,21 @@ def figure(result: Result, settings: Sequence[tuple[int, int]] | None = None) ->
     if len({row["steps"] for row in metrics}) < 2:
         return "No curve against T: only one number of inner steps was measured. The table has the numbers."
     settings = settings or list(dict.fromkeys((row["way"], row["shot"]) for row in metrics))
-    figure, axes = panels(len(settings), 2, max(5.0, 2.5 * len(settings)), 6, sharex=True)
-    for column, (way, shot) in zip(axes.T, settings, strict=True):
+    figure, axes = panels(2, len(settings), interactive=True)
+    on_cpu = "cores" in result["provenance"]["device"]
+    for row, (way, shot) in zip(axes, settings, strict=True):
         found, model = _measured(result, way, shot)
-        for axis, quantity in zip(column, ("memory", "time"), strict=True):
+        for axis, quantity in zip(row, ("memory", "time"), strict=True):
             for method in METHODS:
                 own = found[found["method"] == method]
                 axis.plot(own["steps"], own[quantity], label=method, **drawn(method))
                 if model:
                     dotted = {"color": drawn(method)["color"], "linestyle": ":", "linewidth": 1}
                     axis.plot(own["steps"], own[f"predicted {quantity}"], **dotted)
-            axis.set_ylim(bottom=0)
-        column[0].set_title(f"{way}-way {shot}-shot")
-        column[1].set_xlabel("inner steps T")
-    on_cpu = "cores" in result["provenance"]["device"]
-    axes[0][0].set_ylabel(f"{'growth of peak resident set' if on_cpu else 'peak memory'} (MB)")
-    axes[1][0].set_ylabel("time of a meta-iteration (ms)")
-    legend_below(figure, axes[0][0])
-    return figure
+            axis.set(title=f"{way}-way {shot}-shot", xlabel="inner steps T", ylim=(0, None))
+        row[0].set_ylabel(f"{'growth of peak resident set' if on_cpu else 'peak memory'} (MB)")
+        row[1].set_ylabel("time of a meta-iteration (ms)")
+    return figure.label_lines()
 
 
 def table(result: Result, way: int, shot: int) -> str:

@@ -6,9 +6,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
-
-from msmeta.report.style import BLIND_SAFE, COLOURS, panels, styled, table_of
+from msmeta.report.picture import COLOUR, Picture, panels, styled
+from msmeta.report.style import COLOURS, table_of
 
 Rows = Sequence[dict[str, Any]]  # of `explore.compare`, the exact one first
 
@@ -26,24 +25,31 @@ def table(rows: Rows) -> str:
 
 
 @styled
-def figure(rows: Rows) -> Figure:
+def figure(rows: Rows) -> Picture:
     """Query loss along the inner steps, with a marker where a gradient is evaluated; time and memory beside it."""
-    figure, ((path, cost),) = panels(2, width_ratios=(1.4, 1))
+    figure, ((path, cost),) = panels(2)
     methods = {None: "FO-MAML", 1: "MAML", **{n: f"Multi-step ({n})" for n in (2, 4, 8)}}
-    colours, markers = itertools.cycle(BLIND_SAFE[i] for i in (4, 5, 6, 8, 9)), itertools.cycle("os^vD")
+    colours, markers = (
+        itertools.cycle(COLOUR[own] for own in ("rust", "teal", "brown", "olive", "grey")),
+        itertools.cycle("os^vD"),
+    )
     for i, row in enumerate(rows):
         colour = COLOURS[methods[row["window"]]] if row["window"] in methods else next(colours)
         if row["window"] is None:  # its steps are the exact ones
-            path.plot([], [], color=colour, linewidth=6, label=f"{_name(row)} (steps as exact)")
+            continue
         else:
             path.plot(*zip(*row["path"], strict=True), color=colour, marker=next(markers), label=_name(row))
         shares, width = [row[name] / rows[0][name] for name in ("seconds", "bytes")], 0.8 / len(rows)
-        cost.bar([place + width * (i + 0.5) - 0.4 for place in (0, 1)], shares, 0.94 * width, color=colour)
+        places = [place + width * (i + 0.5) - 0.4 for place in (0, 1)]
+        cost.bar(places, shares, 0.94 * width, color=colour)
+        at = {"xytext": (0, 3), "textcoords": "offset points", "rotation": 90, "ha": "center", "color": colour}
+        for end in zip(places, shares, strict=True):
+            cost.annotate(_name(row), end, **at)
     path.set(xlabel="inner step", ylabel="query loss")
-    path.legend()
     cost.set_xticks([0, 1], ["time", "memory"])
     cost.set(ylabel="relative to exact")
-    return figure
+    cost.margins(y=0.3)
+    return figure.label_lines()
 
 
 def _name(row: dict[str, Any]) -> str:

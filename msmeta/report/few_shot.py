@@ -164,4 +164,4 @@ def readme_picture(path: str) -> None:
     """Saves the learning curves of the committed runs of Omniglot 20-way 1-shot; README shows them."""
     found = committed(dataset="omniglot", way=20, shot=1)
     presets = " and ".join(sorted(set(found["preset"])))
-    learning_curves(found, f"Omniglot 20-way 1-shot, preset {presets}", idle=True).savefig(path, dpi=120)
+    learning_curves(found, f"Omniglot 20-way 1-shot, preset {presets}", idle=True).save_png(path)

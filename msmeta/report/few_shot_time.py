@@ -12,13 +12,13 @@ import statistics
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from msmeta.experiments.few_shot import method
 from msmeta.report.frame import where
+from msmeta.report.picture import COLOUR, Picture, panels, styled
 from msmeta.report.speed import seconds_per_iteration
-from msmeta.report.style import BLIND_SAFE, drawn, markdown, panels, styled
+from msmeta.report.style import drawn, markdown
 from msmeta.report.tables import accuracy_text, cells, difference_text, listed, mean_text
 from msmeta.report.tuning import Points
 from msmeta.statistics import Difference, mean_ci, paired, plus_minus
@@ -145,37 +145,50 @@ def accuracy_at(by_seed: dict[int, list[float]]) -> str:
 
 
 @styled
-def learning_curves(found: pd.DataFrame, title: str, idle: bool = False) -> Figure | str:
+def learning_curves(found: pd.DataFrame, title: str, idle: bool = False) -> Picture | str:
     """Test accuracy against meta-iterations and against training time, one line a method: means over seeds, bars their
-    95 % intervals.
+    95 % intervals; of a single seed that over its test episodes.
 
     idle: time is that of one core of an idle machine, where it was measured for all of them; else it is the runs' own.
     In words where no run has a point before its end, which makes no curve.
     """
     if not any(curve["iteration"] for curve in found["curve"]):
         return f"{title}: no curve, for no run was looked at before its end. The table has their accuracies."
-    figure, axes = panels(2, sharey=True)
-    (by_iteration, by_time), lines = axes[0], {}
-    others = itertools.cycle({"color": BLIND_SAFE[i], "marker": "X"} for i in (9, 6, 8))  # partitions, other windows
+    figure, axes = panels(2, title=title, share=True, interactive=True)
+    by_iteration, by_time = axes[0]
+    others = itertools.cycle(
+        {"color": COLOUR[own], "marker": "X"} for own in ("teal", "rust", "grey")
+    )  # partitions, other windows
     rates = [seconds_per_iteration(seeds["config"].iloc[0]) if idle else None for seeds in cells(found)]
     for seeds, rate in zip(cells(found), rates, strict=True):
         if not (own := _drawn_points(seeds)):  # seeds that were limited by time may have no point in common
             continue
         style = drawn(seeds["label"].iloc[0])
         style = (style if style["color"] else next(others)) | {"elinewidth": 0.7}
-        accuracy, half = zip(*(mean_ci([a for a, _ in each]) for each in own.values()), strict=True)
+        accuracy = [statistics.fmean(a for a, _ in each) for each in own.values()]
+        bars = [_half_width(seeds, at, [a for a, _ in each]) for at, each in own.items()]
         seconds = [statistics.fmean(s for _, s in each) if None in rates else at * rate for at, each in own.items()]
-        bars = None if half[0] is None else half
-        by_iteration.errorbar(list(own), accuracy, bars, **style)
-        lines[seeds["label"].iloc[0]] = by_time.errorbar(seconds, accuracy, bars, **style)
+        for axis, place in ((by_iteration, list(own)), (by_time, seconds)):
+            axis.errorbar(place, accuracy, bars, label=seeds["label"].iloc[0], **style)
     by_iteration.set(xscale="log", xlabel="meta-iterations", ylabel="test accuracy (%)")
     by_iteration.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     by_iteration.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     by_iteration.xaxis.set_minor_formatter(NullFormatter())
-    by_time.set(xlabel="training time (s)" if None in rates else "training time on one idle core (s)")
-    figure.legend(lines.values(), lines, ncols=4, loc="outside lower center")
-    figure.suptitle(title)
-    return figure
+    by_time.set(
+        xlabel="training time (s)" if None in rates else "training time on one idle core (s)",
+        ylabel="test accuracy (%)",
+    )
+    return figure.label_lines()
+
+
+def _half_width(seeds: pd.DataFrame, at: int, accuracies: list[float]) -> float:
+    """Of the interval of a point; NaN where the accuracies of single episodes were not kept."""
+    if len(seeds) == 1:
+        run = seeds.iloc[0]
+        answers = dict(zip(run["curve"]["iteration"], run["curve"].get("right_answers", []), strict=False))
+        percent = [100 * count / run["answers_per_episode"] for count in answers.get(at, [])]
+        accuracies = run["accuracies"] if at == run["iterations"] else percent
+    return (mean_ci(accuracies)[1] if accuracies else None) or math.nan
 
 
 def _drawn_points(seeds: pd.DataFrame) -> dict[int, list[tuple[float, float]]]:

@@ -6,13 +6,13 @@ import statistics
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from msmeta.experiments import few_shot
 from msmeta.report import paper, tuning
 from msmeta.report.few_shot import MAML, usual_steps
 from msmeta.report.few_shot_time import points
 from msmeta.report.frame import FEW_SHOT
+from msmeta.report.picture import Picture
 from msmeta.report.speed import seconds_per_iteration
 from msmeta.report.style import markdown
 from msmeta.report.tuning import Grid
@@ -60,7 +60,7 @@ def _sections(dataset: str, shown: Any) -> str:
     return "\n\n".join(parts) or "No run yet."
 
 
-def tuning_figures(dataset: str = "omniglot") -> list[Figure | str]:
+def tuning_figures(dataset: str = "omniglot") -> list[Picture | str]:
     """The learning curves of these runs (`tuning.figure`), one figure a setting."""
     return [
         tuning.figure(found, f"Tuning, {found[0].found['title'].iloc[0]}, {setting}", "meta-iterations")

@@ -17,7 +17,7 @@ from msmeta.statistics import half_width, mean_ci
 
 Values = dict[str, Any]
 """Fields of a config: what `preset_config` takes beside the preset."""
-_ADDED = ["title", "log", "curve", "config", "cell", "setting", "label", "row"]
+_ADDED = ["title", "data_hash", "file", "log", "curve", "config", "cell", "setting", "label", "row"]
 
 
 def frame(experiment: Experiment, results: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -25,9 +25,10 @@ def frame(experiment: Experiment, results: Iterable[Mapping[str, Any]]) -> pd.Da
 
     Columns: the fields of the config, the metrics, the provenance (a metric hides a field of its name: `iterations` are
     those done), `accuracies` (%; on each test episode, or the one on all test images), `accuracy_ci95` (half-width of
-    its interval over episodes), `title` of the data set, `log`, `curve`, `config` (the config itself), `cell` (the
-    config without its seed, so the same for all runs that a cell of a table is over), and as they are shown `setting`,
-    `label` (the method) and `row` (its name in a table: with the epochs where they are not the preset's).
+    its interval over episodes), `title` and `data_hash` of the data set, `file` of a stored run below `results/`,
+    `log`, `curve`, `config` (the config itself), `cell` (the config without its seed, so the same for all runs that a
+    cell of a table is over), and as they are shown `setting`, `label` (the method) and `row` (its name in a table: with
+    the epochs where they are not the preset's).
     Values are as they are in Python, None included; NaN stands where a run lacks a metric that others have.
     Raises UserError for a config that this version does not know.
     """
@@ -127,6 +128,8 @@ def _row(experiment: Experiment, result: Mapping[str, Any]) -> dict[str, Any]:
         **_over_episodes(result["metrics"]),
         **result["provenance"],
         "title": result["data"]["title"],
+        "data_hash": result["data"]["hash"],
+        "file": result.get("file"),
         "log": result["log"],
         "curve": result["curve"],
         "config": config,

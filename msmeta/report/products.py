@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from msmeta import runs, statistics
 from msmeta.dynamics import partition
@@ -17,7 +16,8 @@ from msmeta.report import tables, tuning
 from msmeta.report.few_shot_time import points
 from msmeta.report.frame import FEW_SHOT, stored
 from msmeta.report.gradients import GRADIENT_PROBLEMS, OTHERS
-from msmeta.report.style import BLIND_SAFE, COLOURS, Result, find_benchmark, legend_below, panels, styled, table_of
+from msmeta.report.picture import COLOUR, Picture, panels, styled
+from msmeta.report.style import Result, find_benchmark, table_of
 
 Row = dict[str, Any]
 Place = tuple[str, int, int, float]  # problem, inner steps T, meta-iterations before, inner momentum
@@ -26,9 +26,9 @@ STEPS = (8, 16, 64)
 _LONGEST = {"omniglot": 16}
 """T = 64 with the network of Omniglot would take most of a day."""
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "windows": ("windows", {"marker": "o", "color": COLOURS["Multi-step (2)"]}),
-    "growing": ("windows 1, 1, 2, 4 ... T/2", {"marker": "$+$", "color": BLIND_SAFE[2]}),
-    "falling": ("windows T/2 ... 4, 2, 1, 1", {"marker": "$-$", "color": BLIND_SAFE[1]}),
+    "windows": ("windows", {"marker": "o", "color": COLOUR["blue"]}),
+    "growing": ("growing windows", {"marker": "$+$", "color": COLOUR["green"]}),
+    "falling": ("falling windows", {"marker": "$-$", "color": COLOUR["olive"]}),
     **{name: style for name, style in OTHERS.items() if name not in ("adjoint", "reptile")},
 }
 """What is drawn as a line over the products: their names, and how."""
@@ -64,42 +64,35 @@ def family(row: Row) -> str:
 
 
 @styled
-def by_products(results: Mapping[tuple[str, int], Result], momentum: float, column: str = "cosine") -> Figure:
+def by_products(results: Mapping[tuple[str, int], Result], momentum: float, column: str = "cosine") -> Picture:
     """Cosine with the exact meta-gradient, or the ratio of lengths (`norm_ratio`), over Hessian-vector products.
 
-    A panel for each T, problem and stage of meta-training; bars are 95 % intervals over seeds.
+    A panel for each problem, stage of meta-training and T; bars are 95 % intervals over seeds.
     """
     stages = {(problem, row["iterations"]) for (problem, _), result in results.items() for row in result["metrics"]}
     stages = sorted(stages, key=lambda stage: (list(GRADIENT_PROBLEMS).index(stage[0]), stage[1]))
     present = {family(row) for result in results.values() for row in result["metrics"]}
-    figure, axes = panels(len(STEPS), len(stages), 10, 0.9 + 2.5 * len(stages), sharey=column == "cosine", sharex="col")
-    for line, (problem, iterations) in zip(axes, stages, strict=True):
-        for axis, steps in zip(line, STEPS, strict=True):
-            if (problem, steps) not in results:
-                axis.set_axis_off()
-                continue
-            rows = rows_at(results, (problem, steps, iterations, momentum))
-            for key, (name, style) in ((key, FAMILIES[key]) for key in FAMILIES if key in present):
-                own = sorted((row for row in rows if family(row) == key and row["cosine"]), key=lambda r: r["products"])
-                means = [statistics.mean_ci(row[column]) for row in own]
-                bars = {"markersize": 5, "elinewidth": 0.8, "linewidth": 1, "label": name, **style}
-                values, halves = ([pair[i] or 0 for pair in means] for i in range(2))
-                axis.errorbar([row["products"] for row in own], values, halves, **bars)
-            axis.set_xscale("symlog", linthresh=1, linscale=0.5)
-            ticks = [0, *(2**i for i in range(0, 9, 1 if steps < 64 else 2))]
-            axis.set_xticks(ticks, map(str, ticks))
-            axis.set_xticks([], minor=True)
-            axis.set(xlim=(-0.3, 5 * steps))
-            axis.set_title(f"{GRADIENT_PROBLEMS[problem]}, T = {steps}" + (f", {iterations} it." if iterations else ""))
-            axis.axvline(steps, color="grey", linewidth=0.8, linestyle=":")  # exact back-propagation
-            axis.set(ylim=(-0.75, 1.05)) if column == "cosine" else axis.set(yscale="log", ylim=(0.05, 200))
-            axis.tick_params(labelbottom=True)
-        line[0].set_ylabel("cosine with exact" if column == "cosine" else "length / exact length")
-    for column in axes.T:
-        drawn = [axis for axis in column if axis.axison]
-        drawn[-1].set_xlabel("Hessian-vector products") if drawn else None
-    legend_below(figure, axes[0][0], columns=4)
-    return figure
+    places = [(*stage, steps) for stage in stages for steps in STEPS if (stage[0], steps) in results]
+    figure, axes = panels(1, len(places), interactive=column == "cosine", height=3.1)
+    for axis, (problem, iterations, steps) in zip(axes.flat, places, strict=True):
+        rows = rows_at(results, (problem, steps, iterations, momentum))
+        for key, (name, style) in ((key, FAMILIES[key]) for key in FAMILIES if key in present):
+            own = sorted((row for row in rows if family(row) == key and row["cosine"]), key=lambda r: r["products"])
+            means = [statistics.mean_ci(row[column]) for row in own]
+            bars = {"markersize": 5, "elinewidth": 0.8, "linewidth": 1, "label": name, **style}
+            values, halves = ([pair[i] or 0 for pair in means] for i in range(2))
+            axis.errorbar([row["products"] for row in own], values, halves, **bars)
+        axis.set_xscale("symlog", linthresh=1, linscale=0.5)
+        ticks = [0, *(2**i for i in range(0, 9, 1 if steps < 64 else 2))]
+        axis.set_xticks(ticks, map(str, ticks))
+        axis.set_xticks([], minor=True)
+        axis.set(xlim=(-0.3, 5 * steps))
+        axis.set_title(f"{GRADIENT_PROBLEMS[problem]}, T = {steps}" + (f", {iterations} it." if iterations else ""))
+        axis.axvline(steps, color="grey", linewidth=0.8, linestyle=":")  # exact back-propagation
+        axis.set(ylim=(-0.75, 1.05)) if column == "cosine" else axis.set(yscale="log", ylim=(0.05, 200))
+        axis.set(xlabel="Hessian-vector products")
+        axis.set_ylabel("cosine with exact" if column == "cosine" else "length / exact length")
+    return figure.label_lines()
 
 
 def rows_at(results: Mapping[tuple[str, int], Result], place: Place) -> list[Row]:

@@ -7,24 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from scipy import stats
 
 from msmeta.experiments.few_shot import method
 from msmeta.experiments.few_shot.costs import Cell
 from msmeta.experiments.few_shot.plan import Rates
 from msmeta.experiments.few_shot.tally import Tally
-from msmeta.report.style import (
-    BLIND_SAFE,
-    Result,
-    drawn,
-    find_benchmark,
-    legend_below,
-    panels,
-    plain_ticks,
-    styled,
-    table_of,
-)
+from msmeta.report.picture import COLOUR, Picture, panels, styled
+from msmeta.report.style import Result, drawn, find_benchmark, plain_ticks, table_of
 from msmeta.statistics import plus_minus
 
 TARGETS = {"seconds": 0.15, "bytes": 0.10}
@@ -65,11 +55,13 @@ AXES = {
 }
 STYLES = {name: drawn(name) for name in (EXACT, WINDOW, FIRST_ORDER)} | {
     "autograd": drawn(EXACT),
-    ADJOINT: {"color": BLIND_SAFE[9], "marker": "X"},
-    "adjoint": {"color": BLIND_SAFE[9], "marker": "X"},
-    "N = T / 2": {"color": BLIND_SAFE[4], "marker": "p"},
+    ADJOINT: {"color": COLOUR["teal"], "marker": "X"},
+    "adjoint": {"color": COLOUR["teal"], "marker": "X"},
+    "N = T / 2": {"color": COLOUR["blue"], "marker": "p"},
     "N = T": drawn(WINDOW),
 }
+
+_TICKS = ([base * 10**power for power in range(5) for base in (1, 2, 5)],) * 2
 
 
 @dataclass(frozen=True)
@@ -117,25 +109,25 @@ def predict(rates: Rates, row: dict[str, Any]) -> dict[str, float]:
 
 
 @styled
-def figure(result: Result, factors: Sequence[str]) -> Figure:
-    """Time above, memory below, one column a factor, all axes logarithmic; the cost model's line is thin."""
-    drawing, axes = panels(len(factors), 2, 2.6 * len(factors), 5.6, sharex="col", sharey="row")
-    for column, factor in zip(axes.T, factors, strict=True):
+def figure(result: Result, factors: Sequence[str]) -> Picture:
+    """Time and memory, one row a factor, all axes logarithmic; the cost model's line is thin."""
+    drawing, axes = panels(2, len(factors), interactive=True)
+    for row, factor in zip(axes, factors, strict=True):
         for line in lines(result, factor):
-            for axis, quantity, unit in zip(column, TARGETS, (1e-3, 1e6), strict=True):
+            for axis, quantity, unit in zip(row, TARGETS, (1e-3, 1e6), strict=True):
                 style = STYLES[line.label]
                 axis.loglog(
                     line.values, np.divide(line.measured[quantity], unit), label=line.label, linestyle="", **style
                 )
                 axis.loglog(line.values, np.divide(line.counted[quantity], unit), color=style["color"], linewidth=0.8)
-        column[1].set_xlabel(AXES[factor])
-        plain_ticks(column[1].xaxis, sorted({value for line in lines(result, factor) for value in line.values})[-7:])
-    axes[0][0].set_ylabel("time of a meta-iteration (ms)")
-    axes[1][0].set_ylabel("growth of the process (MB)")
-    for axis, places in ((axes[0][0], (10, 100, 1000, 10_000)), (axes[1][0], (10, 30, 100, 300, 1000))):
-        plain_ticks(axis.yaxis, places)
-    legend_below(drawing, axes[0][0], 5)
-    return drawing
+        values = sorted({value for line in lines(result, factor) for value in line.values})[-7:]
+        for axis, what, places in zip(
+            row, ("time of a meta-iteration (ms)", "growth of the process (MB)"), _TICKS, strict=True
+        ):
+            axis.set(xlabel=AXES[factor], ylabel=what)
+            plain_ticks(axis.xaxis, values)
+            plain_ticks(axis.yaxis, places)
+    return drawing.label_lines()
 
 
 def slopes(result: Result) -> str:

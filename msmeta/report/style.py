@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import matplotlib.style
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.figure import Figure
 
 from msmeta import machine, runs
 from msmeta.errors import UserError
 from msmeta.report.frame import commit_in_words
+from msmeta.report.picture import COLOUR
 
 Result = dict[str, Any]
 
 METHODS = ("MAML", "Multi-step (2)", "Multi-step (4)", "Multi-step (8)", "FO-MAML", "iMAML", "Reptile")
-BLIND_SAFE = sns.color_palette("colorblind")
-COLOURS = {method: BLIND_SAFE[i] for method, i in zip(METHODS, (7, 0, 2, 1, 3, 4, 5), strict=True)}
+_COLOURS = ("ink", "green", "blue", "purple", "pink", "brown", "olive")
+COLOURS = {method: COLOUR[name] for method, name in zip(METHODS, _COLOURS, strict=True)}
 MARKERS = dict(zip(METHODS, "ov^Ds*P", strict=True))
 
 TRANSFER_METHODS = (
@@ -29,39 +25,14 @@ TRANSFER_METHODS = (
     "Replayed reverse",
 )  # fmt: skip
 """Those of Section 5.1, in the order of the tables here; the exact and the first-order one have MAML's colours."""
-_TRANSFER_COLOURS = ((0.15, 0.15, 0.15), *(BLIND_SAFE[i] for i in (9, 4, 1, 7, 0, 5, 2, 3, 6)))
-COLOURS |= dict(zip(TRANSFER_METHODS, _TRANSFER_COLOURS, strict=True))
+_COLOURS = ("olive", "teal", "brown", "rust", "ink", "blue", "purple", "green", "pink", "grey")
+COLOURS |= {method: COLOUR[name] for method, name in zip(TRANSFER_METHODS, _COLOURS, strict=True)}
 MARKERS |= dict(zip(TRANSFER_METHODS, "xph*ovD^sP", strict=True))
-
-styled = matplotlib.style.context("msmeta.report.msmeta")
-"""Draws what a function draws by the style sheet, and leaves the caller's own settings alone."""
-
-
-class Picture(Figure):
-    """A figure that a notebook shows by itself, without pyplot."""
-
-    def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", bbox_inches="tight")
-        return buffer.getvalue()
-
-
-def panels(
-    columns: int = 1, rows: int = 1, width: float = 9, height: float = 3.6, **options: Any
-) -> tuple[Figure, Any]:
-    """A figure of this size (inches), and its axes (rows, columns)."""
-    figure = Picture(figsize=(width, height))
-    return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
 def drawn(method: str) -> dict[str, Any]:
     """Colour and marker of a method, the same on every page."""
     return {"color": COLOURS.get(method), "marker": MARKERS.get(method)}
-
-
-def legend_below(figure: Figure, axis: Axes, columns: int = 4) -> None:
-    """One legend for all panels, of what was drawn on this one."""
-    figure.legend(*axis.get_legend_handles_labels(), ncols=columns, loc="outside lower center")
 
 
 def plain_ticks(axis: Axis, places: Sequence[float]) -> None:
@@ -72,8 +43,8 @@ def plain_ticks(axis: Axis, places: Sequence[float]) -> None:
     axis.set_ticks([], minor=True)
 
 
-def show(*parts: Figure | str) -> None:
-    """Shows figures, and text as Markdown, in a notebook."""
+def show(*parts: Any) -> None:
+    """Shows pictures, and text as Markdown, in a notebook."""
     from IPython.display import Markdown, display
 
     for part in filter(None, parts):

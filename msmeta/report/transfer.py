@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from msmeta import data
 from msmeta.errors import ConfigError
@@ -17,6 +16,7 @@ from msmeta.report import claims, frame, live, paper, tables, tuning
 from msmeta.report.claims import Claim, Finding
 from msmeta.report.frame import TRANSFER, Values
 from msmeta.report.html import Rows
+from msmeta.report.picture import Picture
 from msmeta.report.style import markdown
 from msmeta.report.tables import Column, Columns, at_the_end, mean_text, of_config
 from msmeta.statistics import Bounds
@@ -169,7 +169,7 @@ def tuning_stability(optimizer: str) -> str:
     return tuning.stability(_tuned(optimizer), "epoch")
 
 
-def tuning_figure(optimizer: str) -> Figure | str:
+def tuning_figure(optimizer: str) -> Picture | str:
     """The curves of these runs (`tuning.figure`)."""
     return tuning.figure(_tuned(optimizer), "Tuning, validation images", "epochs")
 

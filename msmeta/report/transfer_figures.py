@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,13 +11,13 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
-from matplotlib.figure import Figure
 
 from msmeta.errors import ConfigError
 from msmeta.experiments import transfer
 from msmeta.report.frame import TRANSFER, where
+from msmeta.report.picture import Picture, panels, styled
 from msmeta.report.speed import seconds_per_epoch
-from msmeta.report.style import COLOURS, drawn, legend_below, markdown, panels, styled, table_of
+from msmeta.report.style import COLOURS, drawn, markdown, table_of
 from msmeta.report.tables import (
     accuracy_text,
     cells,
@@ -49,7 +50,7 @@ def change_runs(found: pd.DataFrame) -> pd.DataFrame:
 
 
 @styled
-def change_figure(found: pd.DataFrame) -> Figure | str:
+def change_figure(found: pd.DataFrame) -> Picture | str:
     """Figure 1: change of the transfer loss's gradient from the first to the second transfer step, over training.
 
     One panel an inner optimiser, one thin line a seed and a thick one for their mean; in words where the log of a run
@@ -60,15 +61,14 @@ def change_figure(found: pd.DataFrame) -> Figure | str:
     if found.empty or min(len(log["iteration"]) for log in found["log"]) < 2:
         return "No curve: so short a training has a single point of it, if any. The table has the numbers."
     groups, colour = list(found.groupby("setting", sort=False)), COLOURS["Baseline"]
-    figure, axes = panels(len(groups), width=4.5 * len(groups), height=3.4)
+    figure, axes = panels(len(groups))
     for axis, (setting, own) in zip(axes[0], groups, strict=True):
         iterations, curves = own["log"].iloc[0]["iteration"], [log["gradient_change"] for log in own["log"]]
         axis.plot(iterations, np.transpose(curves), color=colour, linewidth=0.7, alpha=0.6)
-        axis.plot(iterations, np.mean(curves, axis=0), color=colour, linewidth=2, label=f"mean of {len(curves)}")
+        axis.plot(iterations, np.mean(curves, axis=0), color=colour, linewidth=2, label=f"mean of\n{len(curves)} seeds")
         axis.set(title=f"{own['title'].iloc[0]}, {setting}", xlabel="iteration", ylabel="‖g₂ - g₁‖ / ‖g₂‖")
         axis.set_ylim(bottom=0)
-        axis.legend()
-    return figure
+    return figure.label_lines()
 
 
 def change_table(found: pd.DataFrame) -> str:
@@ -128,7 +128,7 @@ class Clock:
 
 
 @styled
-def curves(found: pd.DataFrame, title: str, idle: bool = False) -> Figure | str:
+def curves(found: pd.DataFrame, title: str, idle: bool = False) -> Picture | str:
     """Validation accuracy against epochs, as far as all rows reach, and against training time: one line a row.
 
     Points are means over seeds, bars their 95 % confidence intervals. idle: time is that of one core of an idle
@@ -136,7 +136,7 @@ def curves(found: pd.DataFrame, title: str, idle: bool = False) -> Figure | str:
     """
     if found.empty or min(len(curve["epoch"]) for curve in found["curve"]) < 2:
         return f"{title}: no curve, which takes two looks at the validation images in each run."
-    figure, ((by_epoch, by_time),) = panels(2, height=3.8, sharey=True)
+    figure, ((by_epoch, by_time),) = panels(2, title=title, share=True, interactive=True)
     common, clock = usual(found)["epochs"].iloc[0], Clock(found if idle else found.iloc[:0])
     for seeds in cells(found):
         row, curves = seeds.iloc[0], list(seeds["curve"])
@@ -144,13 +144,13 @@ def curves(found: pd.DataFrame, title: str, idle: bool = False) -> Figure | str:
         style = drawn(row["label"]) | {"linestyle": "-" if row["epochs"] == common else "--", "elinewidth": 0.7}
         style |= dict.fromkeys(("markevery", "errorevery"), -(-len(accuracy) // 12))
         bars = None if spread[0] is None else spread
-        by_epoch.errorbar(curves[0]["epoch"], accuracy, bars, label=row["row"], **style)
-        by_time.errorbar(np.mean([clock.seconds(run) for run in seeds.itertuples()], axis=0), accuracy, bars, **style)
+        seconds = np.mean([clock.seconds(run) for run in seeds.itertuples()], axis=0)
+        for axis, places in ((by_epoch, curves[0]["epoch"]), (by_time, seconds)):
+            axis.errorbar(places, accuracy, bars, label=row["row"], **style)
     by_epoch.set(xlabel="epochs", ylabel="validation accuracy (%)", xlim=(0, 1.05 * common))
     by_time.set(xlabel="training time on one idle core (s)" if clock.idle else "training time (s)", xlim=(0, None))
-    legend_below(figure, by_epoch)
-    figure.suptitle(title)
-    return figure
+    by_time.set_ylabel("validation accuracy (%)")
+    return figure.label_lines()
 
 
 def comparison(found: pd.DataFrame) -> str:
@@ -159,16 +159,7 @@ def comparison(found: pd.DataFrame) -> str:
     Equal time is when the last look of Multi-step with the same seed was taken, on one core of an idle machine where
     that was measured for all of them: the best look up to then counts.
     """
-    baseline, clock = where(usual(found), **BASELINE), Clock(found)
-    ends = {run.seed: clock.seconds(run)[-1] for run in where(usual(found), **MULTI_STEP).itertuples()}
-
-    def in_time(seeds: pd.DataFrame) -> str:
-        best = []
-        for run in seeds[seeds["seed"].isin(ends)].itertuples():
-            in_time = clock.seconds(run) <= ends[run.seed] * (1 + 1e-9)
-            best += [float(np.array(run.curve["accuracy"])[in_time].max())] if in_time.any() else []
-        return mean_text(best) if best else "-"
-
+    baseline, best = where(usual(found), **BASELINE), in_time(found)
     columns = {
         "Method": "{row}",
         "seeds": len,
@@ -178,9 +169,24 @@ def comparison(found: pd.DataFrame) -> str:
         "test accuracy (%)": accuracy_text,
         "less the Baseline's (points)": lambda seeds: _less(seeds, baseline),
         "validation accuracy (%)": lambda seeds: accuracy_text(seeds, "validation_accuracy"),
-        "in Multi-step's time (%)": in_time,
+        "in Multi-step's time (%)": lambda seeds: mean_text(own) if (own := best(seeds)) else "-",
     }
     return table(cells(found), columns)
+
+
+def in_time(found: pd.DataFrame) -> Callable[[pd.DataFrame], list[float]]:
+    """Of runs of a row, the best validation accuracies until Multi-step with the same seed has finished."""
+    clock = Clock(found)
+    ends = {run.seed: clock.seconds(run)[-1] for run in where(usual(found), **MULTI_STEP).itertuples()}
+
+    def best(seeds: pd.DataFrame) -> list[float]:
+        accuracies = []
+        for run in seeds[seeds["seed"].isin(ends)].itertuples():
+            inside = clock.seconds(run) <= ends[run.seed] * (1 + 1e-9)
+            accuracies += [float(np.array(run.curve["accuracy"])[inside].max())] if inside.any() else []
+        return accuracies
+
+    return best
 
 
 def _less(seeds: pd.DataFrame, base: pd.DataFrame) -> str:
@@ -212,7 +218,7 @@ def _pairs(seeds: pd.DataFrame) -> np.ndarray:
 
 
 @styled
-def pairs_figure(found: pd.DataFrame) -> Figure | str:
+def pairs_figure(found: pd.DataFrame) -> Picture | str:
     """Heat map of λ for each pair of a source and a target feature, a mean over seeds, one panel a row; white is 1.
 
     In words where no run transfers.
@@ -221,11 +227,11 @@ def pairs_figure(found: pd.DataFrame) -> Figure | str:
     if not rows:
         return "No pairs: none of these runs transfers."
     norm = TwoSlopeNorm(1.0, 0.0, max(2.0, *(weights.max() for _, weights in rows)))
-    figure, axes = panels(len(rows), width=3.6 * len(rows) + 1, height=3.4)
+    figure, axes = panels(len(rows))
     for axis, (seeds, weights) in zip(axes[0], rows, strict=True):
         targets, sources = (range(1, count + 1) for count in weights.shape)
         sns.heatmap(
-            weights, ax=axis, cmap="vlag", norm=norm, annot=True, fmt=".2f", cbar=axis is axes[0][-1],
+            weights, ax=axis, cmap="vlag", norm=norm, annot=True, fmt=".2f", cbar=False,
             xticklabels=sources, yticklabels=targets,
         )  # fmt: skip
         axis.grid(False)
@@ -236,7 +242,7 @@ def pairs_figure(found: pd.DataFrame) -> Figure | str:
 
 
 @styled
-def accuracy_by_steps(found: pd.DataFrame, title: str) -> Figure | str:
+def accuracy_by_steps(found: pd.DataFrame, title: str) -> Picture | str:
     """Figure 4a: test accuracy against T for each method; mean and 95 % interval over seeds, seeds as dots.
 
     In words where all have one T. Rows with other epochs than the preset's are left out.
@@ -244,11 +250,10 @@ def accuracy_by_steps(found: pd.DataFrame, title: str) -> Figure | str:
     points = [(seeds["cell"].iloc[0], list(seeds["accuracy"])) for seeds in cells(usual(found))]
     if not several_steps(points):
         return f"{title}: no figure against T, for all runs have the same. The table has the accuracies."
-    figure, ((axis,),) = panels(1, width=6.5, height=4)
+    figure, ((axis,),) = panels(1)
     draw_by_steps(axis, points)
     axis.set(ylabel="test accuracy (%)", title=title)
-    legend_below(figure, axis)
-    return figure
+    return figure.label_lines()
 
 
 Points = list[tuple[transfer.TransferConfig, list[float]]]  # the values of each method

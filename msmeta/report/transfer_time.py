@@ -9,14 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from msmeta import data
 from msmeta.experiments import transfer
 from msmeta.report import paper
 from msmeta.report.frame import TRANSFER, where
 from msmeta.report.html import Rows, interval, quiet
-from msmeta.report.style import COLOURS, Result, find_benchmark, legend_below, markdown, panels, styled, table_of
+from msmeta.report.picture import COLOUR, Picture, panels, styled
+from msmeta.report.style import COLOURS, Result, find_benchmark, markdown, table_of
 from msmeta.report.tables import cells, listed
 from msmeta.report.transfer import DATASETS, steps_text
 from msmeta.report.transfer_figures import draw_by_steps, several_steps, usual
@@ -171,7 +171,7 @@ def _saved_text(pair: tuple[Row, Row] | None) -> str:
 
 @_of_benchmark
 @styled
-def epoch_bars(result: Result) -> Figure | str:
+def epoch_bars(result: Result) -> Picture | str:
     """Figure 3: seconds of an epoch of each data set with Adam, Baseline beside Multi-step, and the share saved.
 
     Bars have the standard deviation over rounds.
@@ -180,22 +180,22 @@ def epoch_bars(result: Result) -> Figure | str:
     if not found:
         return _NOT_RUN
     groups = [[name for name in DATASETS if data.DATASETS[name].side == side] for side in found]
-    figure, axes = panels(len(groups), height=3.8, width_ratios=list(map(len, groups)))
+    figure, axes = panels(len(groups))
     for axis, (side, pair), names in zip(axes[0], found.items(), groups, strict=True):
         for offset, method, row in zip((-0.2, 0.2), ("Baseline", "Multi-step"), pair, strict=True):
             heights = [epoch_seconds(row, name) for name in names]
             errors = [_deviation(row) / row["seconds"] * height for height in heights]
             places = [i + offset for i in range(len(names))]
-            axis.bar(places, heights, 0.38, yerr=errors, color=COLOURS[method], ecolor="black", label=method)
+            axis.bar(places, heights, 0.38, yerr=errors, color=COLOURS[method], ecolor=COLOUR["grey"], label=method)
         for i, name in enumerate(names):
             at = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
             axis.annotate(f"{-_saved(*pair):+.0f} %", (i, epoch_seconds(pair[0], name)), **at)
         axis.set_xticks(range(len(names)), [data.DATASETS[name].title for name in names])
         axis.set_title(f"{side}x{side} images")
         axis.margins(y=0.15)
+        axis.legend(ncols=2, loc="lower left", bbox_to_anchor=(-0.1, 1.1))
         axis.grid(False, axis="x")
-    axes[0][0].set_ylabel("seconds an epoch")
-    legend_below(figure, axes[0][0])
+        axis.set_ylabel("seconds an epoch")
     return figure
 
 
@@ -222,7 +222,7 @@ def epoch_table(result: Result) -> str:
 
 @_of_benchmark
 @styled
-def by_steps(result: Result) -> Figure | str:
+def by_steps(result: Result) -> Picture | str:
     """Figure 4b: time of an iteration with Adam against T for each method, one panel a size of images; in words where
     it was not run for several T."""
     found = {}
@@ -233,12 +233,11 @@ def by_steps(result: Result) -> Figure | str:
     found = {title: points for (_, title), points in sorted(found.items()) if several_steps(points)}
     if not found:
         return "No figure against T: one T alone was timed."
-    figure, axes = panels(len(found), width=4.6 * len(found), height=4)
+    figure, axes = panels(len(found))
     for axis, (title, points) in zip(axes[0], found.items(), strict=True):
         draw_by_steps(axis, sorted(points, key=lambda each: TRANSFER.order(each[0])))
         axis.set(title=title, ylabel="ms an iteration", ylim=(0, None))
-    legend_below(figure, axes[0][0])
-    return figure
+    return figure.label_lines()
 
 
 @_of_benchmark

@@ -9,12 +9,12 @@ from statistics import fmean
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from msmeta import runs
 from msmeta.experiments import sweep
 from msmeta.report.frame import Experiment, stored
-from msmeta.report.style import drawn, markdown, panels, plain_ticks, styled
+from msmeta.report.picture import COLOUR, Picture, panels, styled
+from msmeta.report.style import drawn, markdown, plain_ticks
 from msmeta.statistics import mean_ci, paired, plus_minus
 
 Points = dict[int, list[float]]
@@ -239,26 +239,22 @@ def profile(grid: Grid, told: dict[str, Callable[[Any], str]]) -> str:
 
 
 @styled
-def figure(found: list[Grid], title: str, unit: str) -> Figure | str:
+def figure(found: list[Grid], title: str, unit: str) -> Picture | str:
     """Accuracy of each run on the data held out, one panel a method, up to where its runs are compared; the best run is
     named, and drawn in the method's colour. In words where no method has several runs with a curve."""
     found = [grid for grid in found if len(grid.found) > 1 and len(_common(grid)) > 1]
     if not found:
         return f"{title}: no curves of several runs of a method."
-    columns = min(4, len(found))
-    drawing, axes = panels(columns, -(-len(found) // columns), 3 * columns, 2.8 * -(-len(found) // columns))
-    for axis in axes.flat[len(found) :]:
-        axis.remove()
-    for axis, grid in zip(axes.flat, found, strict=False):
+    drawing, axes = panels(len(found), title=title)
+    for axis, grid in zip(axes.flat, found, strict=True):
         label = grid.found["label"].iloc[0]
         for i in sorted(range(len(grid.points)), key=lambda i: i == grid.best()):
             own = {at: fmean(values) for at, values in sorted(grid.points[i].items()) if at <= grid.at}
             best = {"color": drawn(label)["color"], "linewidth": 2.5, "label": grid.values(i)}
-            usual = {"color": "0.7", "linewidth": 0.8}
+            usual = {"color": COLOUR["grey"], "linewidth": 0.8, "alpha": 0.6}
             axis.plot(list(own), list(own.values()), **(best if i == grid.best() else usual))
-        axis.set(title=f"{label}\n{grid.values(grid.best())}", xlabel=unit, xscale="log")
+        axis.set(
+            title=f"{label}\n{grid.values(grid.best())}", xlabel=unit, xscale="log", ylabel="held-out accuracy (%)"
+        )
         plain_ticks(axis.xaxis, _common(grid)[:: -(len(_common(grid)) // -6)])
-    for row in axes:
-        row[0].set_ylabel("held-out accuracy (%)")
-    drawing.suptitle(title)
     return drawing

@@ -30,9 +30,9 @@ def test_figure_and_table_show_the_stored_numbers(tmp_path, monkeypatch):
     (tmp_path / "benchmarks" / "few_shot_costs.json").write_text(json.dumps(stored))
     result = report.stored_benchmark("benchmarks/few_shot_costs")
     figure = report.costs.figure(result)
-    assert [axis.get_title() for axis in figure.axes[:4]] == [f"{w}-way {s}-shot" for w, s in costs.ALL]
+    assert [axis.get_title() for axis in figure.axes[::2]] == [f"{w}-way {s}-shot" for w, s in costs.ALL]
     assert figure.axes[0].get_ylabel() == "growth of peak resident set (MB)"
-    line = next(line for line in figure.axes[4].lines if line.get_color() == report.style.COLOURS["MAML"])
+    line = next(line for line in figure.axes[1].lines if line.get_color() == report.style.COLOURS["MAML"])
     wanted = [
         1000 * row["seconds"]
         for row in stored["metrics"]

@@ -116,7 +116,7 @@ def test_learning_curves_draw_means_over_seeds_to_the_end_in_the_methods_colour(
     assert [exact.get_color(), windows.get_color()] == [COLOURS["MAML"], COLOURS["Multi-step (4)"]]
     assert list(exact.get_xdata()) == [*CURVE, 300]
     assert list(windows.get_ydata()) == pytest.approx([(at // 2 + 15) / 3 for at in (*CURVE, 300)])
-    assert [text.get_text() for text in by_time.figure.legends[0].get_texts()] == ["MAML", "Multi-step (4)"]
+    assert [text.get_text() for text in by_time.texts] == ["MAML", "Multi-step (4)"]
     assert list(by_time.containers[0].lines[0].get_xdata()) == [1000, 1500, 2250, 3000]
     assert by_time.get_xlabel() == "training time (s)" and by_iteration.get_ylabel() == "test accuracy (%)"
     _, idle = report.learning_curves(found, "title", idle=True).axes

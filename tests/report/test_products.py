@@ -72,9 +72,7 @@ def test_a_line_for_each_family_over_its_products(results):
     assert lines["truncated"] == pytest.approx({1: 0.6, 2: 0.6, 4: 0.6}) and lines["binomial"] == pytest.approx(
         {14: 0.7}
     )
-    assert lines["windows 1, 1, 2, 4 ... T/2"] == pytest.approx({4: 0.85}) and lines["first-order"] == pytest.approx(
-        {0: 0.4}
-    )
+    assert lines["growing windows"] == pytest.approx({4: 0.85}) and lines["first-order"] == pytest.approx({0: 0.4})
     assert not lines["Gaussian smoothing"]
     ratios = [axis for axis in report.products.by_products(results[0], 0.9, "norm_ratio").axes if axis.get_title()]
     assert ratios[0].containers[0][0].get_ydata().tolist() == pytest.approx([1.8] * 4)

@@ -1,0 +1,43 @@
+"""What the tables of meta-transfer say, in words that follow the stored results."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from msmeta.report.frame import where
+from msmeta.report.tables import cells, difference
+from msmeta.report.transfer import BASELINE
+from msmeta.report.transfer_figures import in_time, usual
+
+
+def comparison_words(found: pd.DataFrame) -> str:
+    """Of runs with as many epochs as the Baseline: who is ahead of it then, and who for the time."""
+    own, best = usual(found), in_time(found)
+    baseline, lines = where(own, **BASELINE), []
+    for seeds in cells(own.drop(baseline.index)):
+        less, ours, theirs = difference(seeds, baseline), best(seeds), best(baseline)
+        if less:
+            said = f"after as many epochs {_apart(less.mean)} the Baseline on test images"
+            timed = f"; in Multi-step's time {_apart(np.mean(ours) - np.mean(theirs))} it on validation images"
+            lines.append(f"- {seeds['row'].iloc[0]}: {said}{timed if ours and theirs else ''}.")
+    return "\n".join(lines)
+
+
+def _apart(points: float) -> str:
+    return f"{abs(points):.2f} points {'ahead of' if points > 0 else 'behind'}"
+
+
+def movement_words(found: pd.DataFrame) -> str:
+    """The rows from the highest mean λ to the lowest with their accuracy, and whether these fall together, in words."""
+    rows = []
+    for seeds in cells(usual(found[found["estimator"] != "scratch"])):
+        weight = float(np.mean([np.mean(weights) for weights in seeds["pair_weights"]]))
+        rows.append((weight, seeds["accuracy"].mean(), seeds["row"].iloc[0]))
+    if len(rows) < 2:
+        return ""
+    rows.sort(reverse=True)
+    said = "; ".join(f"{row}: λ {weight:.2f}, accuracy {accuracy:.2f} %" for weight, accuracy, row in rows)
+    accuracies = [accuracy for _, accuracy, _ in rows]
+    trend = "fall together" if accuracies == sorted(accuracies, reverse=True) else "do not fall together"
+    return f"From the highest mean λ to the lowest: {said}. λ and accuracy {trend} here."

@@ -1,0 +1,137 @@
+"""What "Turn N on measured data" shows: accuracy, seconds, memory and cosine of each method, as they are stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from msmeta import data
+from msmeta.experiments import few_shot
+from msmeta.experiments.few_shot.costs import Cell
+from msmeta.report import frame, gradients, paper, products
+from msmeta.report.few_shot import PAPER_DATA
+from msmeta.report.frame import FEW_SHOT
+from msmeta.report.interactive import Interactive, page
+from msmeta.report.speed import seconds_per_iteration
+from msmeta.report.style import find_benchmark
+from msmeta.report.tables import cells
+from msmeta.statistics import mean_ci
+
+Point = dict[str, Any]
+Key = tuple[str, str, int, tuple[int, ...]]  # setting, method without its window, T, lengths of the windows
+MULTI_STEP = "Multi-step (MAML where N = 1)"
+_NETWORK = gradients.GRADIENT_PROBLEMS["omniglot"]
+_MOMENTUM = 0.9  # of the inner SGD in all committed runs
+
+
+def points() -> list[Point]:
+    """A point for each setting, method, T and partition of which anything was measured.
+
+    accuracy (%): mean over seeds; half: half-width of its 95 % interval, over seeds or else over episodes. seconds: of
+    an iteration of these very runs, alone on one idle core. cost: {seconds, bytes} of a meta-iteration of the costs'
+    benchmark. cosine: with the exact meta-gradient, with its half-width, and `problem`, on which it was measured.
+    paper: {value, spread}. What was not measured is None.
+    """
+    found = _trained()
+    for row in (find_benchmark("benchmarks/few_shot_costs") or {"metrics": []})["metrics"]:
+        own = Cell.of(row)
+        if own.window <= own.steps:
+            setting = f"{data.find('omniglot').title}, {own.way}-way {own.shot}-shot"
+            key = setting, _family(own.estimator), own.steps, _windows(own.estimator, own.window, own.steps)
+            found.setdefault(key, {})["cost"] = {name: row[name] for name in ("seconds", "bytes")}
+    near = _cosines()
+    for method, steps, windows in (key for key, own in near.items() if own["problem"] == _NETWORK):
+        found.setdefault((f"{data.find('omniglot').title}, 5-way 1-shot", method, steps, windows), {})
+    made = []
+    for key in sorted(found, key=_order):
+        setting, method, steps, windows = key
+        named = {"setting": setting, "method": method, "steps": steps, "windows": list(windows)}
+        usual = dict.fromkeys(("accuracy", "half", "seconds", "cost", "paper", "runs"))
+        made.append(named | usual | {"cosine": near.get((method, steps, windows))} | found[key])
+    return made
+
+
+def view() -> Interactive:
+    """The page's part."""
+    found = find_benchmark("benchmarks/few_shot_costs")
+    size = "" if found is None else f"{found['config']['filters']} filters, {found['config']['tasks']} tasks"
+    return page("turn", points=points(), size=size, windows=[4, 4])
+
+
+def _trained() -> dict[Key, Point]:
+    """Committed runs; of the presets that have run the same the paper's counts."""
+    found: dict[Key, Point] = {}
+    for seeds in sorted(cells(frame.committed(FEW_SHOT)), key=lambda seeds: seeds["preset"].iloc[0]):
+        run = seeds.iloc[0]
+        key = f"{run['title']}, {run['setting']}", _family(run["estimator"]), run["steps"]
+        found[*key, _windows(run["estimator"], run["window"], run["steps"])] = _of_runs(seeds)
+    return found
+
+
+def _of_runs(seeds: pd.DataFrame) -> Point:
+    run = seeds.iloc[0]
+    mean, half = mean_ci(list(seeds["accuracy"]))
+    config, number = run["config"], {name: number for number, name in PAPER_DATA.items()}.get(run["dataset"])
+    reported = paper.cell(number, vars(config)) if number else None
+    iterations = sorted(set(seeds["iterations"]))
+    return {
+        "accuracy": mean,
+        "half": run["accuracy_ci95"] if half is None else half,
+        "seconds": seconds_per_iteration(config),
+        "paper": reported and {"value": reported.value, "spread": reported.spread},
+        "runs": {"preset": run["preset"], "seeds": list(seeds["seed"]), "iterations": iterations,
+                 "files": [file for file in seeds["file"] if file]},
+    }  # fmt: skip
+
+
+def _cosines() -> dict[tuple[str, int, tuple[int, ...]], Point]:
+    """After meta-training with exact gradients, on Omniglot where that was measured, else on sine regression."""
+    found = {}
+    measured, _ = products.measured()
+    for problem in ("sine", "omniglot"):
+        for (name, steps), result in measured.items():
+            if name == problem:
+                last = max(row["iterations"] for row in result["metrics"])
+                for row in products.rows_at(measured, (name, steps, last, _MOMENTUM)):
+                    if row["cosine"]:
+                        found[_of_row(row, steps)] = _cosine(*mean_ci(row["cosine"]), problem)
+    if result := find_benchmark("meta-gradients/omniglot"):
+        last = max(row["iterations"] for row in result["metrics"])
+        for row in result["metrics"]:
+            place = row["iterations"], row["trained_window"], row["momentum"]
+            if place == (last, 1, _MOMENTUM) and "cosine" in row:
+                key = _of_row(row, result["config"]["steps"])
+                found[key] = _cosine(row["cosine"], gradients.half_width(row, "cosine"), "omniglot")
+    return {key: value for key, value in found.items() if key[0]}
+
+
+def _cosine(mean: float, half: float | None, problem: str) -> Point:
+    return {"value": mean, "half": half, "problem": gradients.GRADIENT_PROBLEMS[problem]}
+
+
+def _of_row(row: dict[str, Any], steps: int) -> tuple[str, int, tuple[int, ...]]:
+    estimator = row["estimator"]
+    method = _family(estimator) if estimator in few_shot.ESTIMATORS else ""
+    return method, steps, _windows(estimator, row.get("window") or 1, steps)
+
+
+def _family(estimator: str) -> str:
+    """A method without its window."""
+    return MULTI_STEP if estimator == "multistep" else few_shot.method(estimator)
+
+
+def _windows(estimator: str, window: Any, steps: int) -> tuple[int, ...]:
+    """The lengths of the windows; none of a method that has none."""
+    if estimator != "multistep":
+        return ()
+    if np.ndim(window):
+        return tuple(window)
+    whole, rest = divmod(steps, window)
+    return (window,) * whole + (rest,) * (rest > 0)
+
+
+def _order(key: Key) -> tuple[Any, ...]:
+    setting, method, steps, windows = key
+    return setting != "Omniglot, 20-way 1-shot", setting, method != MULTI_STEP, method, steps, -len(windows), windows

@@ -1,0 +1,36 @@
+"""Sentences about meta-transfer that follow the stored results."""
+
+from stored_runs import of, result
+
+from msmeta.report import transfer_words
+
+
+def runs(windows, lambdas=(1.0, 0.5)):
+    """Three seeds of each: the Baseline at 40 %, Multi-step at `windows` %; mean λ of each."""
+    made = []
+    for seed in range(3):
+        for method, accuracy, weight in zip(("Baseline", "Multi-step"), (40.0, windows), lambdas, strict=True):
+            run = result(method, accuracy, seed)
+            run["metrics"]["pair_weights"] = [[weight]]
+            made.append(run)
+    return of(*made, result("Scratch", 30.0))
+
+
+def test_who_is_ahead_follows_the_runs():
+    """By these runs' own clocks Multi-step takes twice as long, so that all of the Baseline's epochs count."""
+    behind = transfer_words.comparison_words(runs(38.5))
+    assert "- Multi-step: after as many epochs 1.50 points behind the Baseline on test images" in behind
+    assert "in Multi-step's time 1.50 points behind it on validation images." in behind
+    assert "- Scratch: after as many epochs 10.00 points behind the Baseline" in behind
+    assert "after as many epochs 1.50 points ahead of the Baseline" in transfer_words.comparison_words(runs(41.5))
+    assert transfer_words.comparison_words(of(result("Multi-step"))) == ""
+
+
+def test_whether_weights_and_accuracy_fall_together():
+    together = transfer_words.movement_words(runs(38.5))
+    assert together.startswith(
+        "From the highest mean λ to the lowest: Baseline: λ 1.00, accuracy 40.00 %; Multi-step: λ 0.50"
+    )
+    assert together.endswith("accuracy 38.50 %. λ and accuracy fall together here.")
+    assert "do not fall together" in transfer_words.movement_words(runs(41.5))
+    assert transfer_words.movement_words(of(result())) == ""

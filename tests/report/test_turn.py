@@ -1,0 +1,125 @@
+"""Turn N on measured data: its numbers are those of results/, and the page shows them."""
+
+import json
+import statistics
+import subprocess
+
+import chromium
+import numpy as np
+import pytest
+from playwright._impl._driver import compute_driver_executable
+from playwright.sync_api import expect
+
+from msmeta import runs
+from msmeta.report import interactive, turn
+
+MAML, WINDOWS, SHORT, OTHER = (
+    {
+        "setting": "Omniglot, 5-way 1-shot", "method": turn.MULTI_STEP, "steps": steps, "windows": windows,
+        "accuracy": accuracy, "half": 0.5, "seconds": seconds, "cost": cost, "cosine": cosine,
+        "paper": {"value": 99.1, "spread": 0.77},
+        "runs": {"preset": "cpu", "seeds": [0, 1], "iterations": [4000], "files": []},
+    }
+    for steps, windows, accuracy, seconds, cost, cosine in (
+        (8, [1] * 8, 95.0, 0.4, {"seconds": 0.5, "bytes": 200e6}, {"value": 1.0, "half": 0.0, "problem": "Omniglot"}),
+        (8, [4, 4], 94.25, 0.2, {"seconds": 0.25, "bytes": 150e6}, {"value": -0.5, "half": 0.1, "problem": "Omniglot"}),
+        (4, [4], 90.0, None, None, None),
+        (16, [8, 4, 4], 96.0, 0.3, None, None),
+    )
+)  # fmt: skip
+FIRST_ORDER = {**SHORT, "method": "FO-MAML", "windows": [], "steps": 8, "accuracy": None, "half": None, "runs": None}
+POINTS = [MAML, WINDOWS, SHORT, OTHER, FIRST_ORDER]
+
+
+def test_each_number_is_that_of_the_stored_files():
+    """All of results/, whatever it holds: read here again, file by file."""
+    root = runs.results_root()
+    found = turn.points()
+    for point in found:
+        if point["runs"]:
+            own = [json.loads((root / file).read_text()) for file in point["runs"]["files"]]
+            assert point["accuracy"] == pytest.approx(statistics.fmean(run["metrics"]["accuracy"] for run in own))
+            for run in own:
+                config = run["config"]
+                assert point["setting"] == f"{run['data']['title']}, {config['way']}-way {config['shot']}-shot"
+                assert (point["steps"], config["estimator"] == "multistep") == (config["steps"], bool(point["windows"]))
+                window = config["window"]
+                if point["windows"] and isinstance(window, int):
+                    assert point["windows"][0] == window and sum(point["windows"]) == config["steps"]
+                elif point["windows"]:
+                    assert point["windows"] == window
+            assert point["runs"]["seeds"] == [run["config"]["seed"] for run in own]
+    costs = json.loads((root / "benchmarks" / "few_shot_costs.json").read_text())["metrics"]
+    shown = [point["cost"] for point in found if point["cost"]]
+    stored = [{name: row[name] for name in ("seconds", "bytes")} for row in costs if row["window"] <= row["steps"]]
+    assert sorted(map(str, shown)) == sorted(map(str, stored))
+    near = [row for path in (root / "meta-gradients").glob("*.json") for row in json.loads(path.read_text())["metrics"]]
+    means = [statistics.fmean(np.atleast_1d(row["cosine"])) for row in near if row.get("cosine")]
+    assert all(
+        min(abs(point["cosine"]["value"] - mean) for mean in means) < 1e-12 for point in found if point["cosine"]
+    )
+    keys = [(p["setting"], p["method"], p["steps"], tuple(p["windows"])) for p in found]
+    assert len(keys) == len(set(keys))
+
+
+def test_nothing_measured_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
+    assert turn.points() == [] and "Nothing" not in turn.view().state
+
+
+def test_windows_by_their_names():
+    node, _ = compute_driver_executable()
+    script = "const m = await import(process.argv[1]);"
+    script += "console.log(JSON.stringify([[4, 4], [8], [4, 4, 1], [1, 1, 2], [2, 6], [1]].map(m.windowName)))"
+    module = (turn.__file__.rpartition("/")[0]) + "/turn.js"
+    command = [node, "--no-warnings", "--input-type=module", "-e", script, f"file://{module}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == ["N = 4", "N = 8", "N = 4", "(1, 1, 2)", "(2, 6)", "N = 1"]
+
+
+@pytest.fixture
+def page(tmp_path):
+    """The page's part in Chromium, on a phone."""
+    html = interactive.page("turn", points=POINTS, size="64 filters, 2 tasks", windows=[4, 4])._repr_html_()
+    with chromium.opened(tmp_path, html, 360) as tab:
+        yield tab
+
+
+def shown(tab):
+    """Text and number of each card."""
+    cards = tab.locator(".turn-card").all()
+    values = {card.get_attribute("data-card"): card.locator(".turn-value") for card in cards}
+    return {name: (value.inner_text(), value.get_attribute("data-value")) for name, value in values.items()}
+
+
+def test_the_sliders_choose_what_is_shown(page):
+    assert shown(page) == {
+        "accuracy": ("94.25 % ±0.50", "94.25"), "seconds": ("0.200 s", "0.2"), "time": ("250 ms", "0.25"),
+        "memory": ("150 MB", "150000000"), "cosine": ("−0.500 ±0.100", "-0.5"),
+    }  # fmt: skip
+    summary = page.locator(".turn-summary")
+    expect(summary).to_have_text(
+        "Multi-step, N = 4, T = 8: takes 50 % of the exact method's time and 75 % of its memory, "
+        "and is 0.75 points behind it in these runs."
+    )
+    expect(page.locator('[data-card="accuracy"] .turn-note')).to_have_text(
+        "Paper: 99.1 % ±0.77. 2 seeds, preset cpu, 4,000 iterations. Exact (grey): 95.00 % ±0.50."
+    )
+    page.get_by_label("Window N").press("ArrowLeft")
+    expect(summary).to_have_text("MAML, exact, T = 8.")
+    assert shown(page)["accuracy"][0] == "95.00 % ±0.50"
+    page.get_by_label("Steps T").press("ArrowRight")
+    expect(page.locator("output").nth(1)).to_have_text("(8, 4, 4)")
+    assert shown(page)["memory"] == ("not measured", "")
+    page.get_by_label("Steps T").press("Home")
+    expect(summary).to_have_text("Multi-step, N = 4, T = 4.")
+    page.get_by_label("Method").select_option(label="FO-MAML")
+    expect(page.locator('[data-card="accuracy"] .turn-note')).to_contain_text("Not run.")
+    assert page.get_by_label("Window N").is_disabled() and page.get_by_label("Steps T").is_disabled()
+
+
+def test_it_fits_a_phone_and_fingers(page):
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    for name in ("Setting", "Method", "Steps T", "Window N"):
+        box = page.get_by_label(name).bounding_box()
+        assert box["height"] >= 24 and box["x"] + box["width"] <= 360
