@@ -177,5 +177,5 @@ def adapt(
         print(f"no picture sheet, for want of {error.name}: pip install 'msmeta[book]'")
         return
     with runs.replacing(picture) as temporary:
-        sheet(adapted, title).savefig(temporary, format="png", dpi=120)
+        sheet(adapted, title).save_png(temporary)
     print(f"picture sheet: {picture}")

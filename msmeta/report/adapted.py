@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -16,10 +19,10 @@ from msmeta.report import few_shot
 from msmeta.report.picture import COLOUR, Picture, styled
 from msmeta.report.style import markdown
 
-MOST = 120
-"""Pictures of a part at the most."""
-SIZE = (0.95, 1.4)
-"""Inches of a picture with its text."""
+ACROSS, MOST_ROWS = 7, 12
+"""Pictures in a row, and rows of query pictures at the most."""
+HEAD, HEIGHT = 0.6, 1.45
+"""Of a part's title and of a row, in inches; a row is as wide as it has pictures."""
 RIGHT, WRONG, GREY = COLOUR["blue"], COLOUR["pink"], COLOUR["grey"]
 USUAL = {"dataset": "omniglot", "way": 5, "shot": 1, **few_shot.multi_step(4)}
 """Of the network that a page takes."""
@@ -59,8 +62,8 @@ def _scores(run: Finished) -> str:
 
 
 @styled
-def sheet(found: Adapted, title: str = "") -> list[Picture]:
-    """The support set, and the query pictures with class and confidence, and whether the answer is right where the
+def sheet(found: Adapted, title: str = "") -> Picture:
+    """The support set, then the query pictures with class and confidence, and whether the answer is right where the
     picture lies in the folder of its class. Of more pictures than fit, the first are shown."""
     support = [(x, _short(str(own)), GREY) for x, own in zip(found.support.x, found.support.classes, strict=True)]
     query = []
@@ -68,12 +71,18 @@ def sheet(found: Adapted, title: str = "") -> list[Picture]:
     for x, own, answer, share in zip(found.query.x, found.query.classes, found.answers, sure, strict=True):
         mark, colour = ("", GREY) if own is None else ("✓ ", RIGHT) if own == answer else ("✗ ", WRONG)
         query.append((x, f"{mark}{_short(answer)}\n{100 * share:.0f} %", colour))
-    pictures = []
-    for head, part in (("Support set", support), ("Query pictures: answer and confidence", query)):
-        more = f" (the first {MOST} of {len(part)})" if len(part) > MOST else ""
-        named = ", ".join(filter(None, [title, head + more]))
-        pictures.append(Picture([_panel(*drawn) for drawn in part[:MOST]], named))
-    return pictures
+    parts = {"Support set": support, "Query pictures: answer and confidence": query}
+    heights = [HEAD + HEIGHT * min(MOST_ROWS, math.ceil(len(part) / ACROSS)) for part in parts.values()]
+    figure = Figure(figsize=(ACROSS, sum(heights)))
+    for head, part, below in zip(parts, parts.values(), figure.subfigures(2, 1, height_ratios=heights), strict=True):
+        shown = part[: ACROSS * MOST_ROWS]
+        more = f" (the first {len(shown)} of {len(part)})" if len(shown) < len(part) else ""
+        below.suptitle("\n".join(filter(None, [title, head + more])), fontsize=11, x=0.005, ha="left")
+        title = ""
+        grid = below.subplots(math.ceil(len(shown) / ACROSS), ACROSS, squeeze=False).ravel()
+        for axis, drawn in zip_longest(grid, shown):
+            _draw(axis, *drawn) if drawn else axis.set_axis_off()
+    return Picture([figure])
 
 
 def table(found: Adapted) -> str:
@@ -81,13 +90,11 @@ def table(found: Adapted) -> str:
     confidences = found.probabilities.max(1).values.tolist()
     rows = zip(found.query.files, found.query.classes, found.answers, confidences, strict=True)
     lines = [[f"`{file}`", own or "-", answer, f"{100 * sure:.0f}"] for file, own, answer, sure in rows]
-    return markdown(["Picture", "Folder", "Answer", "Confidence (%)"], lines[:MOST])
+    return markdown(["Picture", "Folder", "Answer", "Confidence (%)"], lines[: ACROSS * MOST_ROWS])
 
 
-def _panel(x: Tensor, text: str, colour: str) -> Figure:
+def _draw(axis: Axes, x: Tensor, text: str, colour: str) -> None:
     """A picture (C, H, W), drawings as ink on paper, in a frame below its text."""
-    figure = Figure(figsize=SIZE)
-    axis = figure.add_subplot()
     if len(x) == 1:
         axis.imshow(255 - x[0].numpy(), cmap="gray", vmin=0, vmax=255)
     else:
@@ -97,7 +104,6 @@ def _panel(x: Tensor, text: str, colour: str) -> Figure:
     axis.set_title(text, fontsize=9, color=colour, pad=3)
     for spine in axis.spines.values():
         spine.set(color=colour, linewidth=1.5, visible=True)
-    return figure
 
 
 def _short(name: str) -> str:

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib.image
@@ -86,14 +87,14 @@ class Picture:
         """Each panel, its colours as CSS variables with those of a light page as fallback."""
         return [_svg(figure) for figure in self.panels]
 
-    def save_png(self, path: str, dpi: int = 120) -> None:
+    def save_png(self, path: str | Path, dpi: int = 120) -> None:
         """The panels side by side on white."""
         images = []
         for figure in self.panels:
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
             images.append(matplotlib.image.imread(io.BytesIO(buffer.getvalue())))
-        matplotlib.image.imsave(path, np.hstack(images))
+        matplotlib.image.imsave(path, np.hstack(images), format="png")
 
     def _repr_html_(self) -> str:
         title = f'<p class="plot-title">{html.escape(self.title)}</p>' if self.title else ""

@@ -29,20 +29,19 @@ def adapted(times=1):
 
 
 def test_the_sheet_shows_every_picture_with_its_answer():
-    support, query = report.sheet(adapted(), "A title")
-    axes = [*support.axes, *query.axes]
+    (figure,) = report.sheet(adapted(), "A title").panels
+    axes = figure.get_axes()
     assert sum(len(axis.images) for axis in axes) == 10
     titles = [axis.get_title() for axis in axes if axis.get_title()]
     assert titles[:6] == ["one", "one", "two", "two", "three", "three"]
     assert titles[6:] == ["✓ one\n70 %", "✗ one\n50 %", "three\n40 %", "✓ three\n100 %"]
-    assert support.title == "A title, Support set"
-    assert query._repr_html_().count("<svg") == 4
+    assert figure.subfigs[0].get_suptitle() == "A title\nSupport set"
 
 
 def test_of_many_pictures_the_first_are_shown():
-    (support, query), most = report.sheet(adapted(50)), report.MOST
-    assert (len(support.panels), len(query.panels)) == (6, most)
-    assert query.title.endswith(f"(the first {most} of 200)")
+    (figure,), most = report.sheet(adapted(50)).panels, report.ACROSS * report.MOST_ROWS
+    assert sum(len(axis.images) for axis in figure.get_axes()) == 6 + most
+    assert figure.subfigs[1].get_suptitle().endswith(f"(the first {most} of 200)")
     assert len(report.table(adapted(50)).splitlines()) == 2 + most
     assert "| `i` | - | three | 40 |" in report.table(adapted())
 
