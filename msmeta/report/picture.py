@@ -141,8 +141,9 @@ def series(axis: Axes) -> Iterator[Series]:
             continue
         low = high = None
         if bars and handle.has_yerr:
-            ends = np.array([segment[:, 1] for segment in handle.lines[2][-1].get_segments()])
-            low, high = (list(map(float, end)) for end in ends.T) if len(ends) == len(points) else (None, None)
+            segments = handle.lines[2][-1].get_segments()  # without a place where an end is not known
+            ends = [own[:, 1] if np.shape(own) == (2, 2) else (np.nan, np.nan) for own in segments]
+            low, high = (list(map(float, end)) for end in zip(*ends, strict=True))
         yield Series(label, to_hex(line.get_color()), *(list(map(float, own)) for own in points.T), low, high)
 
 
