@@ -35,9 +35,7 @@ def figure(rows: Rows) -> Picture:
     )
     for i, row in enumerate(rows):
         colour = COLOURS[methods[row["window"]]] if row["window"] in methods else next(colours)
-        if row["window"] is None:  # its steps are the exact ones
-            continue
-        else:
+        if row["window"] is not None:  # first-order takes the exact steps
             path.plot(*zip(*row["path"], strict=True), color=colour, marker=next(markers), label=_name(row))
         shares, width = [row[name] / rows[0][name] for name in ("seconds", "bytes")], 0.8 / len(rows)
         places = [place + width * (i + 0.5) - 0.4 for place in (0, 1)]

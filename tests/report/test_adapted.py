@@ -110,4 +110,4 @@ def test_the_notebook_runs_without_a_browser(tmp_path, monkeypatch):
     parts = "No committed θ is here", "answered 10 pictures", "the smoke preset always does", "| `fish/1.png` | fish |"
     assert all(part in text for part in (*parts, "Uploading needs a live kernel"))
     assert not any("widget" in str(out) for out in outputs)
-    assert sum("image/png" in out.get("data", {}) for out in outputs) == 1
+    assert sum("<svg" in str(out.get("data", {}).get("text/html", "")) for out in outputs) == 1
