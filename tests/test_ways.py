@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -78,9 +79,10 @@ def test_papermill_with_a_file_and_with_parameters(place):
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 def test_jupyterlab_opens_on_the_notebooks(place):
-    command = shlex.split(made_by_make(WAYS["jupyterlab"]))
-    options = ["--no-browser", "--allow-root", "--ServerApp.port=0"]
-    server = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = f"exec env {made_by_make(WAYS['jupyterlab'])} --no-browser --allow-root --ServerApp.port={port}"
+    server = subprocess.Popen(["bash", "-c", command], stderr=subprocess.PIPE, text=True)
     try:
         url = next(found[0] for line in server.stderr if (found := re.search(r"http://127\S+token=\w+", line)))
         with urllib.request.urlopen(url.replace("/lab?", "/api/contents/explore_n.ipynb?content=0&")) as answer:
