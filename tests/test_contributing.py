@@ -92,4 +92,6 @@ def test_a_figure(copy):
     folder, run = copy
     new, shown = listings("A figure")
     put(new, folder)
-    run("-c", shown, MSMETA_RESULTS=str(ROOT / "results"), MPLBACKEND="agg")
+    drawn = re.sub(r"^show\((.*)\)$", r"print(\1._repr_html_())", shown, flags=re.MULTILINE)
+    page = run("-c", drawn, MSMETA_RESULTS=str(ROOT / "results"))
+    assert "<svg" in page and "test accuracy (%) against seed" in page and "print(" in drawn
