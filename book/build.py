@@ -58,7 +58,6 @@ def build_book(book: Path, notebooks: Path, preset: str, root: Path) -> Path:
         shutil.copytree(
             book, staging, ignore=shutil.ignore_patterns("_build", "_run", "build.py", "pdf.py", "__pycache__")
         )
-        _add_library(staging / "_static")
         for notebook in sorted(notebooks.glob("*.ipynb")):
             start = time.monotonic()
             print(f"{notebook.stem}: running, preset {preset}", flush=True)
@@ -70,6 +69,7 @@ def build_book(book: Path, notebooks: Path, preset: str, root: Path) -> Path:
                 run_page(page, root)
                 print(f"{page.stem}: cells run in {time.monotonic() - start:.0f} s", flush=True)
         pages = render(staging)
+        _add_library(pages / "_static")
         _add_results(root, pages)
         if found := remote_resources(pages):
             raise BuildError("pages load from other hosts: " + "; ".join(found))
@@ -78,9 +78,11 @@ def build_book(book: Path, notebooks: Path, preset: str, root: Path) -> Path:
 
 
 def _add_library(folder: Path) -> None:
-    """Vega, which draws the interactive figures; a page fetches it when a reader asks for one."""
+    """Vega, which draws the interactive figures; a page fetches it when a reader asks for one. Not earlier than this:
+    each script of the book's own `_static` is loaded by every page."""
     folder.mkdir(exist_ok=True)
-    (folder / "vega.js").write_text(vl_convert.javascript_bundle(), encoding="utf-8")
+    inside = f"(() => {{{vl_convert.javascript_bundle()}}})();"  # its many names are not the page's
+    (folder / "vega.js").write_text(inside, encoding="utf-8")
 
 
 def _add_results(root: Path, pages: Path) -> None:
