@@ -100,7 +100,7 @@ def data_list() -> None:
             classes = f"{dataset.classes_in('train'):,} + {dataset.classes_in('test'):,}"
             if dataset.rotations > 1:
                 classes += f", x {dataset.rotations} rotations"
-            few_shot.add_row(*described, classes, str(dataset.samples), *found)
+            few_shot.add_row(*described, classes, dataset.samples_in_words, *found)
     published = Table("name", "what it is", "state", "hash", title="Of the authors of L2T-ww", title_justify="left")
     for own in data.l2t_ww.PUBLISHED.values():
         published.add_row(own.name, own.title, *_state_of_published(own.name))
@@ -121,7 +121,9 @@ def _state_of_published(name: str) -> tuple[str, str]:
 
 @data_app.command("prepare")
 def data_prepare(
-    name: Annotated[str, typer.Argument(help="Data set, l2t-source or l2t-splits, as `msmeta data list` names it.")],
+    name: Annotated[
+        str, typer.Argument(help="Data set, l2t-source or l2t-splits, as `msmeta data list` names it, or folder:PATH.")
+    ],
     source: Annotated[
         str | None,
         typer.Option("--from", metavar="PATH", help="Folder with the raw files, or one of them; else download them."),
@@ -133,14 +135,11 @@ def data_prepare(
     """Turn the raw files of a data set into arrays, once."""
     from msmeta import data
 
-    with options.bar("{task.description}") as bar:
-        task = bar.add_task(name)
-        folder = data.prepare(
-            name,
-            source,
-            progress=lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
-            follow_links=follow_links,
-        )
+    with options.preparing() as progress:
+        folder = data.prepare(name, source, progress=progress, follow_links=follow_links)
+    if data.is_path(name):
+        name = folder.name.replace("-", ":", 1)
+        options.show_folder(name)
     print(f"{name} is ready in {folder}")
 
 

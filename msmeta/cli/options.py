@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
+from msmeta import data
 from msmeta.experiments.config import schema
 
 
@@ -60,6 +64,30 @@ def _bounds(field: dict[str, Any]) -> str:
         return f"{field['minimum']:,} to {field['maximum']:,}"
     below = f", less than {field['exclusiveMaximum']}" if "exclusiveMaximum" in field else ""
     return f"at least {field['minimum']:,}{below}" if "minimum" in field else ""
+
+
+@contextmanager
+def preparing() -> Iterator[data.dataset.Progress]:
+    """A bar for the preparation of a data set, and what moves it."""
+    with bar("{task.description}") as shown:
+        task = shown.add_task("")
+        yield lambda what, done, total: shown.update(task, description=what, completed=done, total=total)
+
+
+def known_as(values: dict[str, Any], purpose: str) -> dict[str, Any]:
+    """The fields of a config that were given, a folder by the name that results have for it, prepared if need be."""
+    if not data.is_path(values.get("dataset")):
+        return values
+    with preparing() as progress:
+        return values | {"dataset": data.known_as(values["dataset"], purpose, progress=progress)}
+
+
+def show_folder(name: str, least: int = data.folder.LEAST) -> None:
+    """A table of what is in a folder of a user's own. least: images of a class, fewer are said to be few."""
+    table = Table(name, "", title_justify="left")
+    for row in data.in_words(data.find(name), least):
+        table.add_row(*map(escape, row))
+    Console().print(table)
 
 
 def bar(text: str) -> Progress:

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from msmeta import data
 from msmeta.cli import options
+from msmeta.data import FEW_SHOT
 from msmeta.errors import ConfigError, Interrupted
 from msmeta.experiments import distributed, few_shot
 from msmeta.experiments.config import resolve
@@ -76,8 +78,11 @@ def _transfer(
 
 def _train(experiment: str, values: Values, time_budget: str | None, force: bool, **how: Any) -> None:
     kind, module = EXPERIMENTS[experiment]
-    config, budget = resolve(kind, module.presets.RULES, values), parse_seconds(time_budget)
+    budget = parse_seconds(time_budget)
+    config = resolve(kind, module.presets.RULES, options.known_as(values, experiment))
     place, first = module.run(config), distributed.is_first()
+    if data.is_folder(config.dataset) and first:
+        options.show_folder(config.dataset, getattr(config, "shot", 0) + getattr(config, "query", 0))
     known = place.result_path.exists() and not force
     with options.bar("iteration {task.description}") as bar:
         task = bar.add_task("", total=1.0, visible=False)
@@ -116,7 +121,8 @@ def _tune_few_shot(
 ) -> None:
     """Choose the inner rate on validation classes, by a grid search as in Appendix F of the paper."""
     unlimited = {"train_seconds": None} if "iterations" in values else {}
-    config = resolve(few_shot.FewShotConfig, few_shot.presets.RULES, unlimited | values)
+    values = options.known_as(unlimited | values, FEW_SHOT)
+    config = resolve(few_shot.FewShotConfig, few_shot.presets.RULES, values)
     checked = [replace(config, lr=rate).lr for rate in rates.split(",")]
 
     def say(result: dict[str, Any]) -> None:

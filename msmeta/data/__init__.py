@@ -3,13 +3,15 @@
 from msmeta.data.dataset import FEW_SHOT, L2T_WW, SEEDED, TRANSFER, Arrays, Dataset
 from msmeta.data.episodes import Episodes, EpisodeSampler
 from msmeta.data.fallback import glyphs_like, real_or_glyphs
+from msmeta.data.folder import in_words, is_folder, is_path
 from msmeta.data.images import Images
 from msmeta.data.l2t_ww import LISTS as L2T_LISTS
 from msmeta.data.l2t_ww import require_split
 from msmeta.data.minibatches import MinibatchSampler, evaluation_batches
 from msmeta.data.noise import noise
-from msmeta.data.registry import DATASETS, TABLE_6, find, names
-from msmeta.data.store import data_root, load, prepare, status, stored_hash, verify
+from msmeta.data.own import known_as
+from msmeta.data.registry import DATASETS, TABLE_6, data_root, find, like, names
+from msmeta.data.store import load, prepare, status, stored_hash, verify
 
 __all__ = [
     "DATASETS",
@@ -29,6 +31,11 @@ __all__ = [
     "evaluation_batches",
     "find",
     "glyphs_like",
+    "in_words",
+    "is_folder",
+    "is_path",
+    "known_as",
+    "like",
     "load",
     "names",
     "noise",

@@ -1,7 +1,8 @@
 """What the package knows about a data set before any file of it is read."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,10 @@ class Arrays:
     order: np.ndarray | None = None
     """For transfer, where it is known: the place of each image of `train` and `validation` among the published training
     images, int64 (n,). It is the order of the official file or, of a file an image, that of class and file name."""
+    splits: Mapping[str, range] | None = None
+    """Images of each split, where it takes reading to know."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """Plain values that are kept with a prepared folder of a user's own: `folder.build`."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ class Dataset:
     wanted: str = ".*"
     """Regular expression of the members of an archive that are read."""
     samples: int | None = None
-    """Images of a class of a data set for few-shot tasks; None for one for transfer."""
+    """Images of a class of a data set for few-shot tasks, the fewest where they differ; None for one for transfer."""
     rotations: int = 1
     """4 where each class also counts when turned by 90, 180 and 270 degrees, else 1."""
     crop: int | None = None
@@ -93,6 +98,18 @@ class Dataset:
     """The data set whose images these are, in another order, so that nothing is stored twice."""
     build_alone: Callable[..., Arrays] | None = None
     """Of a view: a `build` for raw files that hold it alone, and not what it is a view of."""
+
+    split_classes: Mapping[str, int] = field(default_factory=dict)
+    """Classes of each split, where `samples` do not tell."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """Of a user's own folder that is prepared: `folder.build`."""
+    given: str | None = None
+    """What `msmeta data prepare` takes, where that is not `name`."""
+
+    @property
+    def stored_as(self) -> str:
+        """The folder's name in the data root."""
+        return self.name.replace(":", "-")
 
     @property
     def purpose(self) -> str:
@@ -107,7 +124,7 @@ class Dataset:
     @property
     def size(self) -> int:
         """Number of images."""
-        return max(part.stop for part in self.splits.values())
+        return max((part.stop for part in self.splits.values()), default=0)
 
     @property
     def side(self) -> int:
@@ -125,7 +142,15 @@ class Dataset:
 
     def classes_in(self, split: str) -> int:
         """Number of classes of a split, before rotations."""
+        if split in self.split_classes:
+            return self.split_classes[split]
         return self.classes if self.samples is None else len(self.splits[split]) // self.samples
+
+    @property
+    def samples_in_words(self) -> str:
+        """Images of a class, `7 to 20` where classes differ."""
+        counts = {count for classes in self.notes.get("classes", {}).values() for count in classes.values()}
+        return f"{min(counts):,} to {max(counts):,}" if len(counts) > 1 else str(self.samples)
 
 
 def splits_of_images(**counts: int) -> dict[str, range]:

@@ -56,13 +56,14 @@ class EpisodeSampler:
                 raise ConfigError(f"{option} {getattr(self, option)} is impossible: it must be at least 1")
         if self.seed < 0:
             raise ConfigError(f"seed {self.seed} is impossible: it must be at least 0")
-        name, (classes, samples) = self.data.name, self._shape
-        if self.way > classes:
-            raise ConfigError(f"{self.way}-way is impossible: split {self.split} of {name} has {classes:,} classes")
-        if self.shot + self.query > samples:
+        name, sizes = self.data.name, self._sizes
+        if self.way > len(sizes):
+            raise ConfigError(f"{self.way}-way is impossible: split {self.split} of {name} has {len(sizes):,} classes")
+        if self.shot + self.query > (fewest := sizes.min()):
+            differ = f"in classes of split {self.split}, and +least{self.shot + self.query} leaves these out"
             raise ConfigError(
                 f"shot {self.shot} and query {self.query} are impossible together: "
-                f"{name} has {samples:,} images a class"
+                f"{name} has {fewest:,} images {'a class' if fewest == sizes.max() else differ}"
             )
 
     @property
@@ -82,14 +83,20 @@ class EpisodeSampler:
         """
         if tasks < 1 or step < 0:
             raise ConfigError(f"{tasks} tasks at step {step} are impossible: at least 1 task, at step 0 or later")
-        count, samples = self._shape
+        sizes = self._sizes
+        count, samples = len(sizes), sizes.max()
         widths = [count, self.way * samples, self.way]
         bits = stream(self.seed, self.split, step).random_raw(tasks * sum(widths)).reshape(tasks, -1)
         for_classes, for_drawings, for_turns = np.split(bits, np.cumsum(widths)[:-1], axis=1)
         classes = for_classes.argsort(-1)[:, : self.way]  # (tasks, way), and so are turns
-        drawings = for_drawings.reshape(tasks, self.way, samples).argsort(-1)[..., : self.shot + self.query]
+        for_drawings = for_drawings.reshape(tasks, self.way, samples)
+        if sizes.min() < samples:  # what a smaller class has not comes last
+            lacking = np.arange(samples) >= sizes[classes][..., None]
+            for_drawings = np.where(lacking, np.iinfo(np.uint64).max, for_drawings)
+        drawings = for_drawings.argsort(-1)[..., : self.shot + self.query]
         turns = (for_turns % np.uint64(self.data.rotations)).astype(np.int64)
-        return ((turns * count + classes) * samples)[..., None] + drawings
+        first = sizes.cumsum() - sizes  # images of the classes before each
+        return (turns * sizes.sum() + first[classes])[..., None] + drawings
 
     def gather(self, places: Tensor) -> Episodes:
         """The tasks at these places, which lie on the device of the data; nothing here waits for the host."""
@@ -103,10 +110,9 @@ class EpisodeSampler:
         return Episodes(*batch(x[:, :, : self.shot]), *batch(x[:, :, self.shot :]))
 
     @cached_property
-    def _shape(self) -> tuple[int, int]:
-        """Classes of the split, and images of each."""
-        classes, samples = self.data.by_class(self.split).shape[:2]
-        return classes, samples
+    def _sizes(self) -> np.ndarray:
+        """Images of each class of the split."""
+        return self.data.sizes(self.split)
 
     def _images(self, places: Tensor) -> Tensor:
         """Of the turned images of the split, one turn's after the other's: (n, C, H, W)."""

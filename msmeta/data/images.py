@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,8 @@ class Images:
     """SHA-256 of all images, labels and class names, in hexadecimal."""
     rotations: int = 1
     """4 where each class turned by 90, 180 and 270 degrees is a class as well, else 1."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """Of a user's own folder: how it was divided, and what was left out (`folder.build`)."""
 
     @property
     def device(self) -> torch.device:
@@ -72,11 +74,15 @@ class Images:
 
         Raises ConfigError if there is no such split, or its classes differ in their numbers of images.
         """
-        self.require(split)
-        sizes = self.labels[split].unique_consecutive(return_counts=True)[1]
+        sizes = self.sizes(split)
         if (sizes != sizes[0]).any():
             raise ConfigError(f"split {split} of {self.name} has not the same number of images of each class")
         return self.images[split].unflatten(0, (len(sizes), -1))
+
+    def sizes(self, split: str) -> np.ndarray:
+        """Images of each class of a split, in its order. Raises ConfigError if there is no such split."""
+        self.require(split)
+        return self.labels[split].unique_consecutive(return_counts=True)[1].cpu().numpy()
 
     def require(self, split: str) -> None:
         """Raises ConfigError if there is no such split."""

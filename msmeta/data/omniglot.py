@@ -7,6 +7,7 @@ from PIL import Image
 
 from msmeta.data.dataset import Allocate, Arrays, Dataset, Progress, RawFile, splits_of_classes
 from msmeta.data.raw import decode_all, open_image
+from msmeta.data.splits import shuffled
 from msmeta.data.trees import grouped, matching
 from msmeta.errors import DataError
 
@@ -53,8 +54,8 @@ def build(
 
 
 def split_order(count: int) -> list[int]:
-    """A seeded permutation of the characters in alphabetical order, the same with every NumPy version."""
-    return np.argsort(np.random.Philox(key=SPLIT_SEED).random_raw(count), kind="stable").tolist()
+    """A seeded permutation of the characters in alphabetical order."""
+    return shuffled(count, SPLIT_SEED).tolist()
 
 
 def decode(data: bytes, name: str) -> np.ndarray:

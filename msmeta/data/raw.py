@@ -230,15 +230,29 @@ def resized(image: Image.Image, side: int) -> np.ndarray:
 
 
 def decode_all(
-    dataset: Dataset, folder: Path, names: Sequence[str], decode: Decode, progress: Progress, allocate: Allocate
+    dataset: Dataset,
+    folder: Path,
+    names: Sequence[str],
+    decode: Decode,
+    progress: Progress,
+    allocate: Allocate,
+    unreadable: dict[str, str] | None = None,
 ) -> np.ndarray:
-    """`decode(content, name)` of each of these files in `folder`, several at a time: uint8 (N, *dataset.shape)"""
+    """`decode(content, name)` of each of these files in `folder`, several at a time: uint8 (N, *dataset.shape)
+
+    unreadable: takes the reason of each file that cannot be read; else the first one's is raised, as a DataError.
+    """
     images, what = allocate((len(names), *dataset.shape), np.uint8), f"read {dataset.title}"
 
     def fill(place: int) -> None:
-        with readable(names[place]):
-            content = (folder / names[place]).read_bytes()
-        images[place] = decode(content, names[place])
+        try:
+            with readable(names[place]):
+                content = (folder / names[place]).read_bytes()
+            images[place] = decode(content, names[place])
+        except DataError as error:
+            if unreadable is None:
+                raise
+            unreadable[names[place]] = str(error)
 
     pool = ThreadPoolExecutor(DECODERS)
     try:

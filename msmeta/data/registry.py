@@ -1,6 +1,9 @@
 """The data sets that this version reads, one line each."""
 
-from msmeta.data import cifar100, glyphs, miniimagenet, omniglot, photographs, stl10
+from pathlib import Path
+
+from msmeta import machine
+from msmeta.data import cifar100, folder, glyphs, miniimagenet, omniglot, photographs, stl10
 from msmeta.data.dataset import TRANSFER, Dataset
 from msmeta.errors import ConfigError
 
@@ -34,8 +37,23 @@ def names(purpose: str) -> tuple[str, ...]:
     return tuple(name for name, dataset in DATASETS.items() if dataset.purpose == purpose)
 
 
-def find(name: str) -> Dataset:
-    """The registry entry called `name`. Raises ConfigError in one line that lists the names there are."""
+def data_root() -> Path:
+    """`$MSMETA_DATA`, else `data/` of the checkout, else `data/` here."""
+    return machine.root("MSMETA_DATA", "data")
+
+
+def find(name: str, root: Path | None = None) -> Dataset:
+    """The registry entry called `name`, or that of a user's own folder, whose counts are known if it is prepared.
+
+    root: where that is. Raises ConfigError in one line that lists the names there are.
+    """
+    if folder.is_folder(name):
+        return folder.stored(name, root or data_root())
     if name not in DATASETS:
-        raise ConfigError(f"unknown data set {name!r}: choose one of {', '.join(DATASETS)}")
+        raise ConfigError(f"unknown data set {name!r}: choose one of {', '.join(DATASETS)} or folder:PATH")
     return DATASETS[name]
+
+
+def like(name: str) -> str:
+    """The registered data set whose presets hold: itself or, of a user's own folder, one of such images."""
+    return folder.like(name) if folder.is_folder(name) else name

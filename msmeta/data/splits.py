@@ -28,6 +28,11 @@ def stratified(labels: np.ndarray, count: int) -> np.ndarray:
     return draw(labels, shares)
 
 
+def shuffled(count: int, seed: int = SEED) -> np.ndarray:
+    """The places from 0 to count - 1 in a random order, the same with every NumPy version."""
+    return np.argsort(np.random.Philox(key=seed).random_raw(count), kind="stable")
+
+
 def balanced(labels: np.ndarray, count: int) -> np.ndarray:
     """Sorted places of `count` of the images, the same number of each class as far as the classes reach."""
     sizes = np.bincount(labels)

@@ -4,9 +4,9 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from msmeta import machine, paths
-from msmeta.data import l2t_ww
+from msmeta import paths
+from msmeta.data import folder, l2t_ww
 from msmeta.data.dataset import SEEDED, Arrays, Dataset, Progress, ViewAlone
 from msmeta.data.images import Images, Selected
 from msmeta.data.raw import download, extracted, reason
-from msmeta.data.registry import DATASETS, find
+from msmeta.data.registry import DATASETS, data_root, find
+from msmeta.data.scan import scan
 from msmeta.errors import ConfigError, DataError
 
 IMAGES, LABELS, META, ORDER = "images.npy", "labels.npy", "meta.json", "order.npy"
@@ -39,11 +40,6 @@ class Status:
     hash: str | None
     problem: str | None
     """The one line of the error, where absent or damaged."""
-
-
-def data_root() -> Path:
-    """`$MSMETA_DATA`, else `data/` of the checkout, else `data/` here."""
-    return machine.root("MSMETA_DATA", "data")
 
 
 def prepare(
@@ -68,7 +64,11 @@ def prepare(
         source = paths.user_path(source, "--from")
     if name in l2t_ww.PUBLISHED:
         return l2t_ww.prepare(name, source, root, progress)
-    dataset = _found(name, root)
+    dataset, newest = _found(name, root), 0.0
+    if folder.is_path(name):
+        given = folder.parse(name)
+        found = scan(replace(given, links=given.links or follow_links))
+        dataset, source, newest = found.dataset, found.folder, found.newest
     if dataset.generated:
         raise ConfigError(f"{name} needs no preparation: it is {dataset.obtained}")
     if dataset.view_of:
@@ -76,9 +76,10 @@ def prepare(
             return prepare(dataset.view_of, source, root, progress, follow_links)
         except ViewAlone:
             dataset = dataset.alone()
-    folder = root / name
-    if _status(dataset, root, whole=True).state == "prepared":
-        return folder
+    place = root / dataset.stored_as
+    known = _found(dataset.name, root) if newest else dataset
+    if known.notes.get("newest", newest) >= newest and _status(known, root, whole=True).state == "prepared":
+        return place
     if source is not None:
         source = source.parent if source.is_file() else source
         if not source.is_dir():
@@ -86,20 +87,20 @@ def prepare(
     elif not dataset.raw_files:
         raise DataError(f"{name} cannot be downloaded: it is {dataset.obtained}")
     try:
-        if folder.exists() and (others := sorted({path.name for path in folder.iterdir()} - FILES)):
-            raise DataError(f"{folder} holds something else ({others[0]}): move it, the folder will be replaced")
+        if place.exists() and (others := sorted({path.name for path in place.iterdir()} - FILES)):
+            raise DataError(f"{place} holds something else ({others[0]}): move it, the folder will be replaced")
         root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=root, ignore_cleanup_errors=True) as work:
+        with tempfile.TemporaryDirectory(prefix=f".{dataset.stored_as}-", dir=root, ignore_cleanup_errors=True) as work:
             if source is None:
                 source = Path(work, "downloaded")
                 download(name, dataset.raw_files, source, progress)
             built = _build(dataset, source, Path(work), progress, follow_links)
-            if folder.exists():
-                folder.rename(Path(work, "damaged"))
-            built.rename(folder)
+            if place.exists():
+                place.rename(Path(work, "damaged"))
+            built.rename(place)
     except OSError as error:
         raise DataError(f"{name}: cannot write {error.filename or root}: {error.strerror or error}") from error
-    return folder
+    return place
 
 
 def load(name: str, device: str | torch.device = "cpu", root: Path | None = None, split: str = SEEDED) -> Images:
@@ -132,6 +133,7 @@ def load(name: str, device: str | torch.device = "cpu", root: Path | None = None
         labels={split: of(split, labels) for split in dataset.splits},
         hash=_hash_of_split(hashed, own),
         rotations=dataset.rotations,
+        notes={name: value for name, value in dataset.notes.items() if name != "newest"},
     )
 
 
@@ -194,9 +196,13 @@ def verify(name: str, root: Path | None = None) -> Status:
 
 
 def status(root: Path | None = None) -> list[Status]:
-    """The state of each registered data set: hashed again, but for mapped ones, whose labels alone are."""
+    """The state of each registered data set and of each folder that is prepared.
+
+    Hashed again, but for mapped ones, whose labels alone are.
+    """
     root = Path(root or data_root())
-    return [_status(_found(name, root), root, whole=False) for name in DATASETS]
+    own = (path.parent.name.replace("-", ":", 1) for path in sorted(root.glob(f"folder-*/{META}")))
+    return [_status(_found(name, root), root, whole=False) for name in [*DATASETS, *filter(folder.is_known, own)]]
 
 
 def digest(arrays: Arrays) -> str:
@@ -216,7 +222,7 @@ def digest_labels(labels: np.ndarray, classes: list[str]) -> str:
 
 def _found(name: str, root: Path) -> Dataset:
     """The registry's entry; of a view that has arrays of its own here, as such."""
-    dataset = find(name)
+    dataset = find(name, root)
     return dataset.alone() if dataset.view_of and (root / name / META).exists() else dataset
 
 
@@ -236,15 +242,17 @@ def _build(dataset: Dataset, source: Path, work: Path, progress: Progress, follo
         "name": dataset.name,
         "hash": digest(arrays),
         "labels_hash": digest_labels(arrays.labels, arrays.classes),
-        "splits": _ranges(dataset),
+        "splits": _ranges(arrays.splits or dataset.splits),
         "classes": arrays.classes,
+        **({"notes": arrays.notes} if arrays.notes else {}),
     }
     (folder / META).write_text(json.dumps(meta, indent=1) + "\n")
     return folder
 
 
 def _allocate(file: Path, shape: tuple[int, ...], kind: type[np.generic]) -> np.memmap:
-    """A new array that is mapped to a file."""
+    """A new array that is mapped to a file, in place of one that there may be, whose array stays."""
+    file.unlink(missing_ok=True)
     images = np.lib.format.open_memmap(file, "w+", kind, shape)
     if hasattr(os, "posix_fallocate"):
         # Where a disk becomes full, writing to a mapped file with holes ends the process; this raises OSError before.
@@ -266,7 +274,7 @@ def _read(dataset: Dataset, root: Path, whole: bool = False) -> tuple[Arrays, st
     if dataset.view_of:
         arrays = dataset.build(_read(find(dataset.view_of), root, whole)[0])
         return arrays, digest(arrays)
-    folder, meta = root / dataset.name, _read_meta(dataset, root)
+    folder, meta = root / dataset.stored_as, _read_meta(dataset, root)
     classes, hashed, labels_hash = (meta[key] for key in NOTED)
     with _intact(dataset, folder / LABELS):
         labels = np.array(_mapped(folder / LABELS, (dataset.size,), np.int64))
@@ -282,15 +290,15 @@ def _read(dataset: Dataset, root: Path, whole: bool = False) -> tuple[Arrays, st
 
 def _read_meta(dataset: Dataset, root: Path) -> dict[str, Any]:
     """NOTED, of a data set that was prepared. Raises DataError in one line."""
-    folder = root / dataset.name
+    folder = root / dataset.stored_as
     if not (folder / META).exists() and not (folder / IMAGES).exists():
         raise DataError(
-            f"{dataset.title} is not prepared in {root}: run `msmeta data prepare {dataset.name}`, "
+            f"{dataset.title} is not prepared in {root}: run `msmeta data prepare {dataset.given or dataset.name}`, "
             "with `--from DIR` if you have its raw files"
         )
     with _intact(dataset, folder / META):
         meta = json.loads((folder / META).read_text())
-        if meta["splits"] != _ranges(dataset):
+        if meta["splits"] != _ranges(dataset.splits):
             raise ValueError("its splits are not those of this version")
         return {key: meta[key] for key in NOTED}
 
@@ -313,7 +321,7 @@ def _intact(dataset: Dataset, file: Path) -> Iterator[None]:
     except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
         raise DataError(
             f"{file} is damaged, or of another version ({reason(error)}): "
-            f"run `msmeta data prepare {dataset.name}` to build it again"
+            f"run `msmeta data prepare {dataset.given or dataset.name}` to build it again"
         ) from error
 
 
@@ -328,5 +336,5 @@ def _status(dataset: Dataset, root: Path, whole: bool) -> Status:
     return Status(dataset, state, sum(file.stat().st_size for file in files), hashed, problem)
 
 
-def _ranges(dataset: Dataset) -> dict[str, list[int]]:
-    return {split: [part.start, part.stop] for split, part in dataset.splits.items()}
+def _ranges(splits: Mapping[str, range]) -> dict[str, list[int]]:
+    return {split: [part.start, part.stop] for split, part in splits.items()}

@@ -29,10 +29,11 @@ def matching(
 ) -> list[re.Match[str]]:
     """The names of files relative to `folder` that match, sorted: those in it, and those below its folders `within`.
 
-    within: in small letters; else all. most: bytes of a file, else raw.MAX_BYTES. Files and folders in `folder` may be
-    links. Links below that are refused or, with `follow_links`, followed: to any regular file that can be read, and to
-    folders within those that the user gave. Raises DataError in one line if a link is not to be followed or leads
-    nowhere, if a file is a device or too large, if there are more than raw.MAX_FILES, or if a folder cannot be read.
+    Hidden folders are passed over. within: in small letters; else all. most: bytes of a file, else raw.MAX_BYTES.
+    Files and folders in `folder` may be links. Links below that are refused or, with `follow_links`, followed: to any
+    regular file that can be read, and to folders within those that the user gave. Raises DataError in one line if a
+    link is not to be followed or leads nowhere, if a file is a device or too large, if there are more than
+    raw.MAX_FILES, or if a folder cannot be read.
     """
     wanted, most = re.compile(pattern), most or raw.MAX_BYTES
     found, waiting, given, folders = [], [folder], [folder.resolve()], 0
@@ -43,6 +44,8 @@ def matching(
                 path, top, is_folder = Path(entry.path), here == folder, entry.is_dir()
                 name = path.relative_to(folder).as_posix()
                 match = wanted.fullmatch(name)
+                if is_folder and entry.name.startswith("."):
+                    continue
                 if top and is_folder and within is not None and entry.name.casefold() not in within:
                     continue
                 if entry.is_symlink() and (match or is_folder):

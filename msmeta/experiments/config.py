@@ -14,16 +14,18 @@ from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_type_hints
 
 import numpy as np
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, WithJsonSchema
 from pydantic.dataclasses import dataclass
 
 from msmeta import runs
+from msmeta.data import is_folder, known_as, like, names
 from msmeta.dynamics import SGD
 from msmeta.errors import ConfigError
 from msmeta.models.layers import PRECISIONS
 from msmeta.optimisers import Adam
 
 T = TypeVar("T")
+OWN_FOLDER = "folder:PATH"
 PRESETS = ("smoke", "quick", "cpu", "paper")
 OPTIMIZERS: dict[str, Callable[[float, float, float], SGD | Adam]] = {
     "sgd": SGD,
@@ -73,6 +75,15 @@ def _window(value: Any) -> int | tuple[int, ...]:
 
 
 Window = Annotated[int | tuple[int, ...], BeforeValidator(_window)]
+
+
+def dataset_for(purpose: str) -> Any:
+    """The type of a field: a registered data set, or a user's own folder, whose path becomes what results call it."""
+    return Annotated[
+        Literal[names(purpose)] | Annotated[str, Field(pattern="^folder:")],
+        BeforeValidator(lambda name: known_as(name, purpose)),
+        WithJsonSchema({"type": "string", "enum": [*names(purpose), OWN_FOLDER]}),
+    ]
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
@@ -138,10 +149,13 @@ Rule = tuple[dict[str, Any], dict[str, Any], str]
 def resolve(kind: type[T], rules: Sequence[Rule], given: dict[str, Any]) -> T:
     """The config with these values; what is not given comes from the rules that match what is, of which later win.
 
+    For a user's own folder, of which the fact `folder` is true, those of a data set of such images match.
+
     Raises ConfigError in one line for an unknown field, a value of the wrong kind, or an impossible combination.
     """
     given = {name: field_value(kind, name, value) for name, value in given.items()}
     facts = {field.name: field.default for field in fields(kind)} | given
+    facts |= {"dataset": like(facts["dataset"]), "folder": is_folder(facts["dataset"])}
     values: dict[str, Any] = {}
     for match, own, _ in rules:
         if all(

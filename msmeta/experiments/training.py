@@ -120,7 +120,7 @@ def place(
     kind = kind if config.evaluate_on == "test" else f"{kind}-tuning"
     found = data.stored_hash(config.dataset, split=split)
     defaults = {f.name: f.default for f in fields(config) if f.default is not MISSING}
-    whole = runs.plain(config)
+    whole, name = runs.plain(config), name.replace(":", "-")  # as in folder:birds
     return runs.Run(kind, name, config.preset, whole, root or runs.results_root(), found, source, defaults)
 
 
@@ -170,7 +170,7 @@ def train(
                 "log": training.log,
                 "curve": training.curve,
                 **({"selection": training.selection} if training.selection else {}),
-                "data": {"name": images.name, "title": images.title, "hash": images.hash},
+                "data": {"name": images.name, "title": images.title, "hash": images.hash, **images.notes},
                 "source": source and {"name": source.name, "hash": source.hash},
                 "provenance": {
                     **runs.provenance(chosen),

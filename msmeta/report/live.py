@@ -29,7 +29,8 @@ def train(
     Says how each run ended. Finished runs with the same config are reused unless `force`. values: of fields of the
     config; None is the preset's. Raises ConfigError where there is nothing to run.
     """
-    dataset, why = _choose_data(experiment, preset, dataset)
+    purpose = data.TRANSFER if experiment is TRANSFER else data.FEW_SHOT
+    dataset, why = _choose_data(experiment, preset, data.known_as(dataset, purpose))
     choices = [[(name, value) for value in own] for name, own in values.items()]
     configs = [
         experiment.module.preset_config(preset, dataset, **method, **{n: v for n, v in chosen if v is not None})
@@ -57,11 +58,12 @@ def title(found: pd.DataFrame) -> str:
 def _choose_data(experiment: Experiment, preset: str, dataset: str) -> tuple[str, str]:
     """(data set for live runs, what they use and why): itself, or glyphs where it or the source network is missing.
 
-    The presets `cpu` and `paper` insist on the data set. Raises ConfigError for an unknown one.
+    The presets `cpu` and `paper` insist on the data set, as on a user's own folder all do. Raises ConfigError for an
+    unknown one.
     """
     title, source = data.find(dataset).title, _source(experiment, preset, dataset)
     glyphs = f"These runs used procedurally drawn glyphs, not {title}, because"
-    if preset in runs.COMMITTED_PRESETS:
+    if preset in runs.COMMITTED_PRESETS or data.is_folder(dataset):
         name, why = dataset, f"These runs used {title}."
     elif preset == "smoke":
         name, why = data.glyphs_like(dataset), f"{glyphs} the smoke preset always does."
@@ -96,12 +98,13 @@ def data_in_words(name: str) -> str:
     if entry.purpose == data.FEW_SHOT:
         train, test = (f"{entry.classes_in(split):,}" for split in ("train", "test"))
         turned = f", each in {entry.rotations} rotations" if entry.rotations > 1 else ""
-        what = (
-            f"{train} classes for meta-training and {test} others for meta-test{turned}, {entry.samples} images of each"
-        )
+        images = f"{entry.samples_in_words} images of each"
+        what = f"{train} classes for meta-training and {test} others for meta-test{turned}, {images}"
     else:
         train, validation, test = (f"{len(entry.splits[split]):,}" for split in ("train", "validation", "test"))
         what = f"{entry.classes} classes; {train} images for training, {validation} for validation, {test} for the test"
+    if entry.notes:
+        what += "".join(f"; {name}: {found}" for name, found in data.in_words(entry) if name not in entry.splits)
     return (
         f"**{entry.title}**: {what}, {entry.side}x{entry.side} pixels. Source: {entry.source.rstrip('.')}. "
         f"Licence: {entry.licence.rstrip('.')}. SHA-256 of the arrays: `{data.load(name).hash[:16]}`."

@@ -108,7 +108,7 @@ def findings(number: int, found: pd.DataFrame) -> list[Finding]:
         pairs = [(method, BASELINE) for method in longer(here, MULTI_STEP)]
         pairs += [(method, scratch) for scratch in longer(here, SCRATCH) for method in (BASELINE, MULTI_STEP)]
         own += [Claim("not in the paper", *pair, where, Bounds(0), printed=False) for pair in pairs]
-    return claims.find(TRANSFER, number, found, own, lambda config: data.DATASETS[config.dataset].title, at_the_end)
+    return claims.find(TRANSFER, number, found, own, lambda config: data.find(config.dataset).title, at_the_end)
 
 
 def claims_table(number: int, found: pd.DataFrame) -> Rows:

@@ -10,7 +10,7 @@ import torch
 from pydantic import BeforeValidator, Field
 
 from msmeta.bilevel import Bilevel, MetaGradient, Params
-from msmeta.data import FEW_SHOT, names
+from msmeta.data import FEW_SHOT
 from msmeta.dynamics import SGD
 from msmeta.estimators import (
     Binomial,
@@ -25,7 +25,17 @@ from msmeta.estimators import (
     Reptile,
     Truncated,
 )
-from msmeta.experiments.config import OPTIMIZERS, Config, Count, Long, NotNegative, Positive, checked, whole
+from msmeta.experiments.config import (
+    OPTIMIZERS,
+    Config,
+    Count,
+    Long,
+    NotNegative,
+    Positive,
+    checked,
+    dataset_for,
+    whole,
+)
 from msmeta.optimisers import Adam
 
 Estimator = Callable[[Bilevel, Params], MetaGradient]
@@ -93,7 +103,10 @@ RGB = ("miniimagenet", "cifar-fs")
 class FewShotConfig(Config):
     """Everything that defines the outcome of a run; `preset_config` fills in what a preset says."""
 
-    dataset: Annotated[Literal[names(FEW_SHOT)], Field(description="Data set, as `msmeta data list` names it.")]
+    dataset: Annotated[
+        dataset_for(FEW_SHOT),
+        Field(description="Data set, as `msmeta data list` names it, or a folder of your images (data/README.md)."),
+    ]
     way: Annotated[Count, Field(description="Classes of a task.")]
     shot: Annotated[Count, Field(description="Support images of a class.")]
     query: Annotated[Count, Field(description="Query images of a class.")] = 15

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from msmeta import machine
 from msmeta.bilevel import Bilevel, Params
-from msmeta.data import Episodes, EpisodeSampler
+from msmeta.data import Episodes, EpisodeSampler, like
 from msmeta.errors import DivergedError
 from msmeta.experiments import graphs
 from msmeta.experiments.distributed import World
@@ -135,7 +135,7 @@ def task_chunk(config: FewShotConfig, device: torch.device) -> int:
         return config.task_chunk
     if device.type == "cuda":
         return config.tasks
-    if config.dataset in RGB:
+    if like(config.dataset) in RGB:
         return 1
     held = config.way * (config.shot + 5) * config.filters  # 2 tasks of 20-way 5-shot, 32 filters, take 430 MB
     return min(4, max(1, 16_000 // held), math.ceil(config.tasks / 2))

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from msmeta.data import L2T_WW, SEEDED, TRANSFER, names, require_split
+from msmeta.data import L2T_WW, SEEDED, TRANSFER, require_split
 from msmeta.dynamics import SGD
 from msmeta.errors import ConfigError
-from msmeta.experiments.config import OPTIMIZERS, Config, Count, NotNegative, Positive, checked, number
+from msmeta.experiments.config import OPTIMIZERS, Config, Count, NotNegative, Positive, checked, dataset_for, number
 from msmeta.experiments.transfer.sources import SOURCES
 from msmeta.experiments.transfer.step import transfer_windows
 from msmeta.models.resnet import ResNet
@@ -34,7 +34,10 @@ class TransferConfig(Config):
     images is the one evaluated.
     """
 
-    dataset: Annotated[Literal[names(TRANSFER)], Field(description="Data set, as `msmeta data list` names it.")]
+    dataset: Annotated[
+        dataset_for(TRANSFER),
+        Field(description="Data set, as `msmeta data list` names it, or a folder of your images (data/README.md)."),
+    ]
     estimator: Annotated[
         Literal[ESTIMATORS], Field(description="Of the meta-gradient; `multistep` with window 1 is the Baseline.")
     ]
