@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from msmeta.data.dataset import FEW_SHOT, TRANSFER, Dataset
-from msmeta.errors import ConfigError
+from msmeta.data.dataset import FEW_SHOT, TRANSFER, Arrays, Dataset
+from msmeta.errors import ConfigError, DataError
 
 PREFIX = "folder:"
 OPTIONS = r"(?:@(?P<side>\d{1,5}))?(?P<options>(?:\+(?:grey|squash|transfer|links|least\d{1,6}))*)"
@@ -105,11 +105,15 @@ def entry(name: str) -> Dataset:
         classes=0,
         shape=(1 if given.grey else 3, stored, stored),
         splits={},
-        build=lambda *_: None,
+        build=_build_by_path,
         samples=None if given.transfer else 0,
         crop=given.side if mapped else None,
         given=f"{PREFIX}PATH{given.suffix}",
     )
+
+
+def _build_by_path(*_: object) -> Arrays:
+    raise DataError("a folder is prepared by its path, folder:PATH, from which it takes its name")
 
 
 def stored(name: str, root: Path) -> Dataset:

@@ -191,7 +191,8 @@ def build(
         "newest": scan.newest,
     }
     labels = np.array([number[rows[place][1]] for place in kept], np.int64)
-    return Arrays(images, labels, classes, splits | ({} if scan.given.transfer else {"tune": splits["train"]}), notes)
+    own = {} if scan.given.transfer else {"tune": splits["train"]}
+    return Arrays(images, labels, classes, splits=splits | own, notes=notes)
 
 
 def decoded(data: bytes, name: str, shape: tuple[int, int, int], squash: bool) -> np.ndarray:
