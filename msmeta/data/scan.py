@@ -11,19 +11,17 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from msmeta.data import folder as names
 from msmeta.data.dataset import Allocate, Arrays, Dataset, Progress, splits_of_images
 from msmeta.data.folder import Given
-from msmeta.data.raw import decode_all, open_image
+from msmeta.data.pictures import FORMATS, decoded
+from msmeta.data.raw import decode_all
 from msmeta.data.splits import SEED, shuffled, stratified
 from msmeta.data.trees import PARTS, listed, lists_of, located, matching
 from msmeta.errors import DataError
 from msmeta.paths import user_path
 
-FORMATS = ("PNG", "JPEG", "WebP", "BMP", "GIF", "PPM", "TIFF")
-"""Those that torchvision's folders of images have, and GIF."""
 IMAGE = r"(?:[^/.][^/]*/)*[^/.][^/]*\.(?i:png|jpe?g|webp|bmp|gif|p[bgp]m|tiff?)"
 LISTS = r"(?:(?i:splits?|lists?)/)?(train|val|test)\.csv"
 PART_OF = {
@@ -193,17 +191,3 @@ def build(
     labels = np.array([number[rows[place][1]] for place in kept], np.int64)
     own = {} if scan.given.transfer else {"tune": splits["train"]}
     return Arrays(images, labels, classes, splits=splits | own, notes=notes)
-
-
-def decoded(data: bytes, name: str, shape: tuple[int, int, int], squash: bool) -> np.ndarray:
-    """One image of `shape` (1 or 3 channels), as it is shown: turned by its EXIF data, what is transparent on white.
-
-    Its middle square or, with `squash`, all of it is resized, with Pillow's bilinear filter. Raises DataError.
-    """
-    image = ImageOps.exif_transpose(open_image(data, name, FORMATS, "RGBA"))
-    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert(
-        "L" if shape[0] == 1 else "RGB"
-    )
-    fit = image.resize if squash else partial(ImageOps.fit, image)
-    pixels = np.asarray(fit(shape[1:], Image.Resampling.BILINEAR))
-    return pixels.reshape(*shape[1:], shape[0]).transpose(2, 0, 1)

@@ -5,12 +5,15 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from made import write
 from PIL import Image
 
+from msmeta.data import load
 from msmeta.errors import ConfigError
 from msmeta.experiments import few_shot, sweep, transfer
+from msmeta.experiments.few_shot.adapted import adapt_to
 from msmeta.report import live
 from msmeta.report.frame import FEW_SHOT, TRANSFER, frame
 
@@ -48,6 +51,13 @@ def test_few_shot_by_the_command_line(msmeta, birds, tmp_path):
     assert again[0] == 0 and "this run has finished before" in again[1]
     row = frame(FEW_SHOT, [result]).iloc[0]
     assert (row["title"], row["dataset"]) == ("Folder birds", name)
+    query = write(tmp_path / "query", {"x.png": (birds / "bird 09/17.png").read_bytes()})
+    theta, config = torch.load(path.with_suffix(".pt")), few_shot.FewShotConfig(**result["config"])
+    for part in ("bird 08", "bird 09", "bird 10"):
+        write(tmp_path / "support", {f"{part}/1.png": (birds / part / "1.png").read_bytes()})
+    adapted = adapt_to(config, theta, tmp_path / "support", query)
+    images = torch.cat([*load(name).images.values()])
+    assert (images == adapted.query.x[0]).flatten(1).all(1).any()  # read as those that it was trained on
     status, out, err = msmeta(*arguments[:-1], f"folder:{birds}@32")
     assert status == 2 and len(err.strip().splitlines()) == 1
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from msmeta.data import FEW_SHOT, TRANSFER, EpisodeSampler, find, in_words, known_as, load, prepare, status, stored_hash
 from msmeta.data.folder import parse
-from msmeta.data.scan import decoded, scan
+from msmeta.data.pictures import decoded
+from msmeta.data.scan import scan
 from msmeta.errors import ConfigError
 
 LABELS = [f"class {label}" for label in "abcdefghij"]

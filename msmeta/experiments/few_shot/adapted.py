@@ -80,7 +80,8 @@ def adapt_to(
     """
     model = network(trained)
     support, query = (paths.user_path(*given) for given in ((support, "support"), (query, "query")))
-    own, asked = (read_pictures(folder, model.channels, model.size) for folder in (support, query))
+    squash = data.parse(trained.dataset).squash if data.is_folder(trained.dataset) else None
+    own, asked = (read_pictures(folder, model.channels, model.size, squash) for folder in (support, query))
     names = sorted(set(filter(None, own.classes)))
     if None in own.classes or len(names) < 2:
         loose = next((f": {file} lies in none" for file, c in zip(own.files, own.classes, strict=True) if not c), "")
