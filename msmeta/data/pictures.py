@@ -35,9 +35,10 @@ def read_pictures(folder: Path, channels: int, side: int, squash: bool | None = 
     """The pictures in a folder and in its folders, one for each class.
 
     squash: as `decoded` has it, which reads them where it is given: for a network that was trained on a user's own
-    folder. Else what is transparent becomes white. With 3 channels the middle square of a picture is taken. With 1, as drawings on
-    paper: grey, a margin of the paper's shade makes them square, and darkest and lightest become black and white; where
-    the paper is lighter than the ink, they are inverted, as data sets of drawings have light strokes on black.
+    folder. Else what is transparent becomes white. With 3 channels the middle square of a picture is taken. With 1, as
+    drawings on paper: grey, a margin of the paper's shade makes them square, and darkest and lightest become black and
+    white; where the paper is lighter than the ink, they are inverted, as data sets of drawings have light strokes on
+    black.
     Raises DataError in one line for a folder without pictures and for one that cannot be read or shows nothing.
     """
     if not folder.is_dir():
