@@ -172,6 +172,7 @@ def sweep_command(
     ] = False,
 ) -> None:
     """Train a grid of runs, each a job of its own; what has finished is not repeated."""
+    from msmeta import data
     from msmeta.experiments import sweep
 
     parts = sweep.read_parts(spec, preset)
@@ -179,6 +180,8 @@ def sweep_command(
         _show_plan(parts, f"msmeta sweep {spec}" + (f" --preset {preset}" if preset else ""))
         return
     configs = list(dict.fromkeys(config for part in parts.values() for config in part))
+    for name in dict.fromkeys(config.dataset for config in configs if data.is_folder(config.dataset)):
+        options.show_folder(name)
     try:
         failed = sweep.sweep(configs, executor, parallel, retries, parse_settings(settings or []))
     except KeyboardInterrupt:

@@ -82,7 +82,7 @@ def known_as(values: dict[str, Any], purpose: str) -> dict[str, Any]:
         return values | {"dataset": data.known_as(values["dataset"], purpose, progress=progress)}
 
 
-def show_folder(name: str, least: int = data.folder.LEAST) -> None:
+def show_folder(name: str, least: int = data.LEAST) -> None:
     """A table of what is in a folder of a user's own. least: images of a class, fewer are said to be few."""
     table = Table(name, "", title_justify="left")
     for row in data.in_words(data.find(name), least):

@@ -82,7 +82,8 @@ def _train(experiment: str, values: Values, time_budget: str | None, force: bool
     config = resolve(kind, module.presets.RULES, options.known_as(values, experiment))
     place, first = module.run(config), distributed.is_first()
     if data.is_folder(config.dataset) and first:
-        options.show_folder(config.dataset, getattr(config, "shot", 0) + getattr(config, "query", 0))
+        least = config.shot + config.query if isinstance(config, few_shot.FewShotConfig) else data.LEAST
+        options.show_folder(config.dataset, least)
     known = place.result_path.exists() and not force
     with options.bar("iteration {task.description}") as bar:
         task = bar.add_task("", total=1.0, visible=False)

@@ -3,7 +3,7 @@
 from msmeta.data.dataset import FEW_SHOT, L2T_WW, SEEDED, TRANSFER, Arrays, Dataset
 from msmeta.data.episodes import Episodes, EpisodeSampler
 from msmeta.data.fallback import glyphs_like, real_or_glyphs
-from msmeta.data.folder import in_words, is_folder, is_path, parse
+from msmeta.data.folder import LEAST, in_words, is_folder, is_path, parse
 from msmeta.data.images import Images
 from msmeta.data.l2t_ww import LISTS as L2T_LISTS
 from msmeta.data.l2t_ww import require_split
@@ -19,6 +19,7 @@ __all__ = [
     "L2T_LISTS",
     "L2T_WW",
     "SEEDED",
+    "LEAST",
     "TABLE_6",
     "TRANSFER",
     "Arrays",

@@ -6,6 +6,7 @@ files, so that no path of a machine stands in them, and folders of equal names a
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -144,8 +145,14 @@ def in_words(dataset: Dataset, least: int = LEAST) -> list[tuple[str, str]]:
         each = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
         lines.append((split, f"{sum(counts.values()):,} images of {len(counts):,} classes, {each} a class"))
     lines.append(("split", notes["split"]))
-    small = [f"{c} ({n} in {split})" for split, own in notes["classes"].items() for c, n in own.items() if n < least]
-    lines.append((f"under {least} images", _named(small)))
+    if dataset.purpose == FEW_SHOT:
+        counts = [
+            (f"{label} ({n} in {split})", n) for split, own in notes["classes"].items() for label, n in own.items()
+        ]
+    else:
+        totals = sum(map(Counter, notes["classes"].values()), Counter())
+        counts = [(f"{c} ({n})", n) for c, n in totals.items()]
+    lines.append((f"under {least} images", _named([text for text, count in counts if count < least])))
     if notes["left_out"]:
         lines.append(("classes left out", _named([f"{label} ({count})" for label, count in notes["left_out"].items()])))
     if notes["unlisted"]:

@@ -23,6 +23,7 @@ import torch
 import yaml
 
 from msmeta import paths, runs
+from msmeta.data import known_as
 from msmeta.errors import ConfigError, UserError
 from msmeta.experiments import few_shot, transfer
 from msmeta.experiments.config import resolve
@@ -86,6 +87,9 @@ def _read_runs(spec: Any, where: str, preset: str | None) -> list[Config]:
             raise ConfigError(f"{where}, run {number}: {entry!r} is not a mapping of fields to values")
         entry = shared | entry | ({"preset": preset} if preset else {})
         columns = [value if isinstance(value, list) else [value] for value in entry.values()]
+        if "dataset" in entry:  # here, so that a folder is looked through once
+            place = [*entry].index("dataset")
+            columns[place] = [known_as(name, experiment) for name in columns[place]]
         if [] in columns:
             raise ConfigError(f"{where}, run {number}: {list(entry)[columns.index([])]} is an empty list")
         total += math.prod(map(len, columns))
