@@ -144,7 +144,7 @@ def stored_hash(name: str, root: Path | None = None, split: str = SEEDED) -> str
     """
     root = Path(root or data_root())
     dataset = _found(name, root)
-    hashed = None if dataset.generated else _read_meta(find(dataset.view_of or name), root)["hash"]
+    hashed = None if dataset.generated else _read_meta(find(dataset.view_of or name, root), root)["hash"]
     if dataset.generated or dataset.view_of:
         hashed = _made_hash(name, root, hashed)
     return _hash_of_split(hashed, _divided(dataset, root, split))
