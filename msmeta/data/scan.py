@@ -140,7 +140,7 @@ def _divided(found: Mapping[str, list[Row]], how: str, transfer: bool) -> tuple[
                 "give a folder without splits, or train transfer on this one"
             )
         if transfer and one == "train" and (new := classes[other] - classes[one]):
-            raise DataError(f"class {min(new)} has images in {other} and none in train")
+            raise DataError(f"class {min(new)} has images in {other}, none in train (+least5 leaves small ones out)")
     return {part: sorted(parts[part]) for part in PARTS}, how
 
 
