@@ -125,7 +125,7 @@ def test_without_validation_a_fifth_of_train_is_taken(tmp_path, root, purpose, t
         (tree(top="train/") | tree(["class a"]), FEW_SHOT, "folder class a lies beside those of splits"),
         (tree(top="train/") | tree(top="val/"), TRANSFER, "it has train and val, but no test: rename one"),
         (tree(top="train/") | tree(["class j"], top="test/"), FEW_SHOT, "class class j is in train and in test, which"),
-        (tree(LABELS[1:], top="train/") | tree(top="test/"), TRANSFER, "class class a has images in test, none in train"),
+        (tree(LABELS[1:], top="train/") | tree(top="test/"), TRANSFER, "class a has images in test, none in train"),
         (tree(LABELS[:2]), FEW_SHOT, "too few classes or images: there are none for train"),
         (tree() | {"train.csv": b"filename,label\nclass a/9.png,x\n"}, FEW_SHOT, r"such as class a/9\.png: these are"),
         (tree() | {f"{part}.csv": TWICE for part in ("train", "test")}, FEW_SHOT, "name class a/1.png more than once"),
