@@ -23,7 +23,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
-WIDTH, HEIGHT = 3.5, 2.7
+WIDTH, HEIGHT = 3.4, 2.7
 """Inches of a panel: two fill the text of a page, one that of a phone."""
 PALETTE = {
     "ink": ("#1a1a1a", "#f2f2f2"),

@@ -32,7 +32,7 @@ class Line:
     """
 
     def __init__(self, parts: Iterable[str], rows: pd.DataFrame, files: Iterable[str], command: str, page: str) -> None:
-        self.parts, self.rows, self.files = list(filter(None, parts)), rows, list(files)
+        self.said, self.rows, self.files = "; ".join(filter(None, parts)), rows, list(files)
         self.command, self.page = command, page
 
     def _repr_html_(self) -> str:
@@ -42,13 +42,13 @@ class Line:
             f'<details><summary>JSON of {len(links)} runs</summary>{" ".join(links)}</details>' if links else ""
         )  # fmt: skip
         download = f'<a download="{escape(self.page)}.csv" href="data:text/csv;base64,{csv}">CSV</a>'
-        said, both = escape("; ".join(self.parts)), ", ".join(filter(None, [download, stored]))
+        said, both = escape(self.said), ", ".join(filter(None, [download, stored]))
         notebook = f'<a href="_sources/{escape(self.page)}.ipynb">{escape(self.page)}.ipynb</a>'
         made = f"Made by: <code>{escape(self.command)}</code>, shown by {notebook}"
         return f'<div class="provenance">{said}. Download: {both}. {made}</div>'
 
     def __repr__(self) -> str:
-        return f"{'; '.join(self.parts)}. Made by: {self.command}"
+        return f"{self.said}. Made by: {self.command}"
 
 
 def of_runs(found: pd.DataFrame, page: str) -> Line | str:
@@ -77,7 +77,7 @@ def of_measurements(results: Mapping[str, Result], command: str, page: str) -> L
     config = own[0]["config"]
     size = [f"{config[name]} {name}" for name in ("filters", "tasks") if config.get(name)]
     where = [result["provenance"] for result in own]
-    parts = ["" if "problem" in config else "random images", ", ".join(size), _where(where)]
+    parts = ["" if "problem" in config else "Random images", ", ".join(size), _where(where)]
     rows = [{"measurement": name, **row} for name, result in results.items() for row in _rows(result["metrics"])]
     files = [f"{name}{_end(result)}.json" for name, result in results.items()]
     return Line(parts, pd.json_normalize(rows), files, command, page)

@@ -120,4 +120,4 @@ def test_a_picture_is_saved_for_readers_of_plain_files(tmp_path):
     from matplotlib.image import imread
 
     image = imread(tmp_path / "picture.png")
-    assert image.shape[:2] == (324, 840) and (image[0, 0, :3] == 1).all() and image[..., :3].min() < 0.2
+    assert image.shape[:2] == (324, 816) and (image[0, 0, :3] == 1).all() and image[..., :3].min() < 0.2
