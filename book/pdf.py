@@ -66,6 +66,8 @@ def _move(article: Tag, name: str, names: set[str]) -> None:
     for attribute in ("href", "src", "data"):
         for element in article.find_all(attrs={attribute: True}):
             url = urlsplit(element[attribute])
+            if url.scheme == "data" and element.name == "a":  # a table to download, which would fill the file
+                del element[attribute]
             if url.scheme or url.netloc:
                 continue
             path = posixpath.normpath(posixpath.join(posixpath.dirname(name), url.path)) if url.path else name

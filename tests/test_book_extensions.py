@@ -65,7 +65,7 @@ PAGES = {
         <a class="reference internal" href="deep/b.html">B</a></nav>
         <article id="main"><h1 id="top">Front</h1><a href="a.html#x">x</a><a href="https://example.org">far</a></article>""",
     "a.html": """<article><h1 id="x">A</h1><a href="#x">here</a><a href="deep/b.html">B</a>
-        <a href="_modules/m.html">m</a><img src="_images/p.svg">
+        <a href="_modules/m.html">m</a><a href="data:text/csv,1">c</a><img src="_images/p.svg">
         <details><summary>s</summary>hidden</details><script>alert(1)</script></article>""",
     "deep/b.html": """<article><h1 id="x">B</h1><a href="../a.html#x">A</a><img src="../_images/p.svg"></article>""",
 }
