@@ -17,6 +17,7 @@ from made import refused, write
 from msmeta import ConfigError, cli
 from msmeta.data import DATASETS, Arrays, MinibatchSampler, evaluation_batches, l2t_ww, load, prepare, raw, stored_hash
 from msmeta.data.dataset import splits_of_images
+from msmeta.experiments import transfer
 
 COUNTS = {"train": 7, "validation": 5, "test": 6}
 WEIGHTS = os.environ.get("MSMETA_SOURCE_WEIGHTS", Path(__file__).parents[3] / "shared/data" / l2t_ww.SOURCE.file)
@@ -204,6 +205,16 @@ def test_mapped_images_are_drawn_as_those_in_memory(root, monkeypatch):
     for one, other in zip(*(evaluation_batches(images, "train", 4) for images in (mapped, whole)), strict=True):
         assert all(map(torch.equal, one, other))
     assert torch.equal(mapped.subset(3).images["train"], whole.subset(3).images["train"])
+
+
+def test_a_run_trains_on_the_lists_and_says_so(root, tmp_path, monkeypatch):
+    monkeypatch.setenv("MSMETA_DATA", str(root))
+    config = transfer.preset_config("smoke", "cifar-100", "scratch", split="l2t-ww", batch=3)
+    result = transfer.train(config, "cpu", results_root=tmp_path / "results")
+    assert result["config"]["split"] == "l2t-ww"
+    assert result["metrics"]["images"] == {"train": len(TRAIN), "validation": len(VALIDATION), "test": COUNTS["test"]}
+    assert result["data"]["hash"] == stored_hash("cifar-100", root, "l2t-ww") != stored_hash("cifar-100", root)
+    assert transfer.run(config, tmp_path / "results").result() == result
 
 
 def test_what_cannot_be_divided_so_is_one_line(root, monkeypatch):

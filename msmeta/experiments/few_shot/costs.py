@@ -80,6 +80,7 @@ def uniform(steps: int, window: int) -> tuple[int, ...]:
     return (window,) * whole + (rest,) * (rest > 0)
 
 
+@machine.memory_errors("out of memory: lower filters, tasks, way or shot")
 def measure(cell: Cell, device: str = "auto") -> dict[str, float]:
     """Median seconds of a meta-iteration, bytes, and tasks in memory at once; on a CPU in a process of its own.
 

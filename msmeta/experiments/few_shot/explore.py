@@ -47,6 +47,10 @@ class Setting:
     backward: str = "autograd"
 
 
+OUT_OF_MEMORY = "out of memory: lower tasks, way or shot"
+
+
+@machine.memory_errors(OUT_OF_MEMORY)
 def prepare(
     preset: str,
     way: int = 5,
@@ -88,6 +92,7 @@ def divisors(steps: int) -> list[int]:
     return [n for n in range(1, steps + 1) if steps % n == 0]
 
 
+@machine.memory_errors(OUT_OF_MEMORY)
 def compare(learner: Learner, setting: Setting, *windows: int) -> list[dict[str, Any]]:
     """A row each for exact, the setting's window or all of these, and first-order, on the same tasks.
 

@@ -105,6 +105,12 @@ def test_a_failed_measurement_is_one_line():
         costs.live("huge", None, None, None, "cpu", 8, 2)
 
 
+def test_want_of_memory_is_one_line():
+    """No machine has the 50 petabytes of these images."""
+    with pytest.raises(UserError, match="^out of memory: lower filters, tasks, way or shot$"):
+        costs.measure(Cell("first-order", 1, 1_000_000, 1, 1, filters=4, tasks=1_000_000), "cpu")
+
+
 def test_bytes_are_those_of_the_saved_tensors():
     x = torch.ones(1000, dtype=torch.float64, requires_grad=True)
     with SavedBytes() as saved:

@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from msmeta import SGD, ConfigError, MultiStep
+from msmeta import SGD, ConfigError, MultiStep, UserError
 from msmeta.bilevel import task_dot
 from msmeta.experiments import few_shot
 from msmeta.experiments.few_shot import explore
@@ -73,6 +73,15 @@ def test_mistakes_end_in_one_clear_line(settings, message):
     with pytest.raises(ConfigError, match=message) as caught:
         explore.prepare(**{"preset": "smoke", **settings})
     assert "\n" not in str(caught.value)
+
+
+def test_want_of_memory_is_one_line(monkeypatch):
+    def sample(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(explore.EpisodeSampler, "sample", sample)
+    with pytest.raises(UserError, match="^out of memory: lower tasks, way or shot$"):
+        explore.prepare("smoke", meta_iterations=0)
 
 
 def test_the_notebook_runs_without_a_browser(tmp_path):
