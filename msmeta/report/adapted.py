@@ -56,8 +56,8 @@ def _is_usual(run: Finished) -> bool:
 def _scores(run: Finished) -> str:
     title, metrics = run.result["data"]["title"], run.result["metrics"]
     return (
-        f"{run.module.label(run.config)} on {title}, {run.module.setting(run.config)}: "
-        f"{metrics['accuracy']:.1f} % on its test classes after {metrics['iterations']:,} meta-iterations"
+        f"{run.module.label(run.config)} on {title}, {run.module.setting(run.config)}: {metrics['accuracy']:.1f} % on "
+        f"its {run.config.evaluate_on} classes after {metrics['iterations']:,} meta-iterations"
     )
 
 
