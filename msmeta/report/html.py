@@ -28,7 +28,7 @@ def interval(mean: float, half: float | None, form: str = ".2f", best: bool = Fa
     """A mean and its interval, aligned with those above and below; bold where it is the best."""
     value, margin = f"{mean:{form}}", "" if half is None else f"±{half:{form.lstrip('+')}}"
     shown = f"<strong>{value}</strong>" if best else value
-    return Cell(plus_minus(mean, half, form), f'{shown}<span class="margin">{margin}</span>')
+    return Cell(plus_minus(mean, half, form), f'{shown}<span class="half">{margin}</span>')
 
 
 def quiet(text: str) -> Cell:

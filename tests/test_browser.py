@@ -1,0 +1,200 @@
+"""The built book in a browser: each page at two widths, light and dark. `make book` builds it; any preset will do."""
+
+import asyncio
+import urllib.parse
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+import chromium
+import pytest
+from playwright.async_api import Browser, Page, async_playwright
+
+BOOK = Path(__file__).resolve().parent.parent / "book" / "_build" / "html"
+AXE = files("axe_playwright_python") / "axe.min.js"
+LOOK = Path(__file__).with_name("look.js").read_text() + AXE.read_text()
+TABS = 3
+"""Pages looked at at a time."""
+KINDS = ("errors", "requests", "formulas", "pictures", "width", "accessibility", "sliders")
+PATIENCE = 600_000
+"""Milliseconds: for a browser that hangs, not for a machine that is busy."""
+NARROW, WIDE = ({"width": width, "height": 800} for width in (360, 1280))
+COLOURS = ["color-contrast", "link-in-text-block"]
+"""Rules whose answer depends on the theme."""
+
+if chromium.PATH is None:
+    pytest.skip(chromium.MISSING, allow_module_level=True)
+
+
+@dataclass
+class Look:
+    """What there was to see of one page. faults: by kind, each with the page's name and size."""
+
+    page: Path
+    faults: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    links: list[str] = field(default_factory=list)
+    places: set[str] = field(default_factory=set)
+    sliders: int = 0
+    whole: bool = True
+    """Until parts of the page are taken away, which its own scripts may miss."""
+
+    def note(self, kind: str, found: list[str], where: str = "") -> None:
+        name = self.page.relative_to(BOOK) if self.page.is_relative_to(BOOK) else self.page.name
+        self.faults[kind] += [f"{name} {where}: {fault}" for fault in found]
+
+
+async def look_at(look: Look, tab: Page) -> None:
+    """Loads a page as a phone would, widens it to a desk's, and darkens both."""
+    await tab.emulate_media(color_scheme="light")
+    await tab.set_viewport_size(NARROW)
+    await tab.goto(look.page.as_uri())
+    await tab.evaluate(f"() => {{ {LOOK}; window.look = look }}")
+    await tab.evaluate("look.ready()")
+    look.links, look.places = await tab.evaluate("look.links()"), set(await tab.evaluate("look.places()"))
+    look.note("formulas", await tab.evaluate("look.equations()"))
+    look.note("pictures", await tab.evaluate("look.pictures()"))
+    await tab.evaluate("look.empty()")
+    for size in (NARROW, WIDE):
+        await resize(tab, size)
+        look.note("width", await tab.evaluate("look.wide()"), f"{size['width']} px")
+        await violations(tab, look, {"rules": {rule: {"enabled": False} for rule in COLOURS}})
+    look.sliders = await tab.evaluate("look.sliders()")
+    await move_sliders(tab, look)
+    look.whole = False
+    await tab.evaluate("look.thin()")
+    for size, theme in ((WIDE, "light"), (WIDE, "dark"), (NARROW, "dark"), (NARROW, "light")):
+        await tab.emulate_media(color_scheme=theme)
+        await tab.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme)
+        await resize(tab, size)
+        await violations(tab, look, {"runOnly": COLOURS}, theme)
+
+
+def local(address: str) -> bool:
+    return address.startswith(("file:", "data:", "blob:"))
+
+
+async def resize(tab: Page, size: dict[str, int]) -> None:
+    await tab.set_viewport_size(size)
+    await tab.evaluate("look.settled()")
+
+
+async def violations(tab: Page, look: Look, options: dict, theme: str = "") -> None:
+    found = await tab.evaluate("options => look.violations(options)", {**options, "preload": False})
+    look.note("accessibility", found, f"{tab.viewport_size['width']} px {theme}".strip())
+
+
+async def move_sliders(tab: Page, look: Look) -> None:
+    """Each slider by a key; what is drawn or written beside it has to change."""
+    for slider in await tab.locator("main input[type=range]:visible:enabled").all():
+        before = await tab.evaluate("look.drawn()")
+        at_end = await slider.evaluate("slider => slider.value === slider.max")
+        await slider.press("ArrowLeft" if at_end else "ArrowRight")
+        await tab.evaluate("look.settled()")
+        if await tab.evaluate("look.drawn()") == before:
+            look.note("sliders", [f"{await slider.get_attribute('id')} changes nothing"])
+
+
+async def in_one_tab(pages: Iterator[Path], browser: Browser) -> list[Look]:
+    """One page after another: a tab of its own would cost each as much again."""
+    tab, looks = await browser.new_page(), []
+    tab.set_default_timeout(PATIENCE)
+    tab.on("console", lambda message: looks[-1].note("errors", [message.text] if message.type == "error" else []))
+    tab.on("pageerror", lambda error: looks[-1].note("errors", [str(error)] if looks[-1].whole else []))
+    tab.on("requestfailed", lambda request: looks[-1].note("errors", [f"not loaded: {request.url}"]))
+    tab.on("request", lambda request: looks[-1].note("requests", [] if local(request.url) else [request.url]))
+    for page in pages:
+        looks.append(Look(page))
+        await look_at(looks[-1], tab)
+    return looks
+
+
+async def look_at_all(pages: list[Path]) -> list[Look]:
+    left = iter(pages)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(**chromium.OPTIONS)
+        looks = await asyncio.gather(*(in_one_tab(left, browser) for _ in range(TABS)))
+        await browser.close()
+    return [look for own in looks for look in own]
+
+
+@pytest.fixture(scope="module")
+def looks() -> list[Look]:
+    pages = sorted(path for path in BOOK.rglob("*.html") if "_static" not in path.parts)
+    if not pages:
+        pytest.skip("there is no built book here: make book")
+    return asyncio.run(look_at_all(pages))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_page_has_faults(kind, looks):
+    """errors: of scripts. requests: to other hosts. formulas: not typeset. pictures: without words for what they show.
+    width: wider than the window. accessibility: rules of axe-core. sliders: that change nothing."""
+    assert [fault for look in looks for fault in look.faults[kind]] == []
+
+
+def test_the_sliders_were_there_to_move(looks):
+    assert sum(look.sliders for look in looks) >= 6
+
+
+def test_every_link_leads_to_a_file_and_a_place_that_are_there(looks):
+    assert dead_links(looks) == []
+
+
+def dead_links(looks: list[Look]) -> list[str]:
+    places, dead = {look.page: look.places for look in looks}, []
+    for look in looks:
+        for link in look.links:
+            address = urllib.parse.urlsplit(link)
+            if address.scheme != "file":
+                continue
+            target, place = Path(urllib.parse.unquote(address.path)), urllib.parse.unquote(address.fragment)
+            there = target.is_file() and (not place or target not in places or place in places[target])
+            if not there:
+                dead.append(f"{look.page.name}: {link}")
+    return dead
+
+
+def test_search_from_any_page_finds_the_proposition(looks):
+    async def search() -> list[str]:
+        errors = []
+        async with async_playwright() as playwright:
+            browser = await playwright.chromium.launch(**chromium.OPTIONS)
+            tab = await browser.new_page()
+            tab.set_default_timeout(PATIENCE)
+            tab.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+            tab.on("pageerror", lambda error: errors.append(str(error)))
+            await tab.goto((BOOK / "method.html").as_uri())
+            await tab.keyboard.press("Control+K")
+            await tab.keyboard.type("Proposition 1")
+            await tab.keyboard.press("Enter")
+            await tab.wait_for_selector("#search-results > p:has-text('found')")
+            found = await tab.locator("#search-results li > a").all_inner_texts()
+            await browser.close()
+        assert errors == []
+        return found
+
+    assert "Proposition 1 and Lemma 1" in asyncio.run(search())
+
+
+FAULTY = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Faulty</title><script>
+const dark = matchMedia("(prefers-color-scheme: dark)");
+(dark.onchange = () => { document.documentElement.dataset.theme = dark.matches ? "dark" : "light" })();
+throw new Error("a script's")</script></head>
+<body><main style="background: white"><h1 id="top">Faulty</h1><p style="color: #999">Pale, and \\(x^2\\).</p>
+<a href="#top">right</a><a href="#nowhere">wrong</a><a href="gone.html">gone</a><img src="http://127.0.0.1:9/x.png">
+<span class="math">x</span><input type="range" aria-label="idle"><div style="width: 2000px">wide</div></main></body>"""
+
+
+def test_each_kind_of_fault_is_found(tmp_path):
+    page = tmp_path / "faulty.html"
+    page.write_text(FAULTY)
+    (look,) = looks = asyncio.run(look_at_all([page]))
+    assert set(look.faults) == set(KINDS) and all(look.faults.values())
+    assert set(look.faults["requests"]) == {"faulty.html : http://127.0.0.1:9/x.png"}
+    assert len(look.faults["formulas"]) == 2 and len(look.faults["pictures"]) == 1
+    assert {fault.split(": ")[0] for fault in look.faults["width"]} == {"faulty.html 360 px", "faulty.html 1280 px"}
+    pale = {fault.partition(": ")[0] for fault in look.faults["accessibility"] if "color-contrast" in fault}
+    assert pale == {f"faulty.html {width} px {theme}" for width in (360, 1280) for theme in ("light", "dark")}
+    assert [link.rpartition("/")[2] for link in dead_links(looks)] == ["faulty.html#nowhere", "gone.html"]
