@@ -85,6 +85,12 @@ def test_jupyterlab_opens_on_the_notebooks(place):
     server = subprocess.Popen(["bash", "-c", command], stderr=subprocess.PIPE, text=True)
     try:
         url = next(found[0] for line in server.stderr if (found := re.search(r"http://127\S+token=\w+", line)))
+        while True:  # it prints its address before it listens
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except ConnectionRefusedError:
+                assert server.poll() is None
         with urllib.request.urlopen(url.replace("/lab?", "/api/contents/explore_n.ipynb?content=0&")) as answer:
             assert answer.status == 200
     finally:
