@@ -6,15 +6,18 @@ from pathlib import Path
 import pytest
 
 from msmeta import UserError
+from msmeta.experiments import sweep
 from msmeta.report.frame import FEW_SHOT, TRANSFER, commit_in_words, committed, frame, stored
 
 RESULTS = Path(__file__).parents[2] / "results"
 
 
-def test_every_committed_run_is_evidence_of_its_preset():
+def test_every_committed_run_is_evidence_of_its_preset_or_of_the_campaign():
+    asked = set(sweep.read_spec(RESULTS / "sweeps" / "campaign.yaml"))
     for experiment in (FEW_SHOT, TRANSFER):
-        own = committed(experiment)
-        assert len(own) == len(list((RESULTS / experiment.kind).glob("*.json"))) > 40
+        own, every = committed(experiment), stored(experiment, experiment.kind)
+        assert len(every) == len(list((RESULTS / experiment.kind).glob("*.json"))) and len(own) > 40
+        assert set(every["config"]) - set(own["config"]) <= asked
         assert (own["iterations"] > 0).all() and own["accuracy"].between(0, 100).all()
         assert len(stored(experiment, f"{experiment.kind}-tuning", preset="cpu")) > 20
     assert set(committed(FEW_SHOT, dataset="omniglot", way=20)["setting"]) == {"20-way 1-shot", "20-way 5-shot"}
