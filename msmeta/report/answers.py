@@ -79,8 +79,7 @@ def _of_findings(found: Sequence[Finding]) -> str:
     if line.verdict is Verdict.NOT_RUN:
         return said
     reported = f", where the paper has {line.reported}" if line.reported else ""
-    seeds = f"{worst.seeds} seed{'s' if worst.seeds != 1 else ''}"
-    far = f"{worst.name}, {worst.place}: {line.measured} points over {seeds}{reported}"
+    far = f"{worst.name}, {worst.place}: {line.measured} points over {worst.seeds_in_words}{reported}"
     return f"{said} Farthest from what is claimed is {far}."
 
 

@@ -53,6 +53,11 @@ class Finding:
         return Verdict.NOT_RUN if self.difference is None else self.difference.verdict(self.claim.bounds, self.p)
 
     @property
+    def seeds_in_words(self) -> str:
+        """How many."""
+        return f"{self.seeds} seed{'s' if self.seeds != 1 else ''}"
+
+    @property
     def over(self) -> str:
         """What the interval is over, and the p-value."""
         if self.difference is None or self.difference.half is None:

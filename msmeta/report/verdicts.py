@@ -80,8 +80,8 @@ def of_findings(page: str, found: Sequence[Finding]) -> Line:
     if worst.difference is None:
         return Line(worst.claim.words, page, reported, quiet("not run"), over, summary.verdict, said)
     measured = interval(worst.difference.mean, worst.difference.half, "+.2f")
-    seeds = f"{worst.seeds} seed{'s' if worst.seeds != 1 else ''}"
-    return Line(worst.claim.words, page, reported, measured, f"{over}; {seeds}", summary.verdict, said)
+    said_over = f"{over}; {worst.seeds_in_words}"
+    return Line(worst.claim.words, page, reported, measured, said_over, summary.verdict, said)
 
 
 def _share(
