@@ -14,10 +14,10 @@ export PIP_ROOT_USER_ACTION = ignore
 export PIP_NO_INPUT = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book pdf test lint lab lock picture clean $(NOTEBOOKS)
+.PHONY: help setup book pdf test test-all lint lab lock picture clean $(NOTEBOOKS)
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@printf '  make %-10s %s\n' $(foreach name,$(NOTEBOOKS),$(name) 'run notebooks/$(name).ipynb into book/_run')
 	@echo 'Settings: PRESET=smoke|quick|cpu|paper  ARGS="-p way 20" (a notebook) or "-k dynamics" (test)  PYTHON=python3.12'
 
@@ -45,6 +45,9 @@ pdf: $(STAMP) ## print the built book as one file, book/_build/book.pdf (needs C
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
+
+test-all: $(STAMP) ## run every trial of reliability, of which `make test` runs a sample, and keep their counts
+	$(BIN)/python -m pytest tests/reliability --every-trial $(ARGS)
 
 lint: $(STAMP) ## check style with ruff
 	$(BIN)/ruff check .

@@ -16,6 +16,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 signal.signal(signal.SIGINT, signal.default_int_handler)  # some tests send it, and a shell's background jobs ignore it
 
 
+def pytest_addoption(parser):
+    parser.addoption("--every-trial", action="store_true", help="of tests/reliability, not a sample; keeps the counts")
+
+
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     """Puts made results where the report finds them."""

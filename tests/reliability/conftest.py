@@ -1,0 +1,73 @@
+"""Counts trials: what a user, a machine or a stranger may do, tried many times over, a sample of each kind by default."""
+
+import random
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from msmeta import runs
+
+SAMPLE = 12
+"""Trials of a kind in `make test`; `make test-all` makes every one."""
+TALLY = pytest.StashKey[list["Kind"]]()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Trials of one kind. test: the name that runs it again. lost: by the case that lost something, what."""
+
+    name: str
+    test: str
+    tried: int
+    lost: dict[str, str]
+
+    @property
+    def held(self) -> int:
+        return self.tried - len(self.lost)
+
+
+@pytest.fixture
+def trials(request):
+    """Tries each of `cases`: `attempt(case)` gives None, or what was lost, in a line; what it raises is lost as well.
+
+    name: of the kind, as the book shows it. A sample is drawn by the kind's name, so that it is the same each time.
+    """
+
+    def run(name: str, cases: Sequence, attempt: Callable[[object], str | None], sample: int = SAMPLE) -> None:
+        if not request.config.getoption("every_trial"):
+            cases = random.Random(name).sample(list(cases), min(sample, len(cases)))
+        lost = {repr(case): told for case in cases if (told := lost_in(attempt, case))}
+        kind = Kind(name, request.node.originalname, len(cases), lost)
+        request.config.stash.setdefault(TALLY, []).append(kind)
+        assert not lost, "\n".join(f"{case}: {told}" for case, told in lost.items())
+
+    return run
+
+
+def lost_in(attempt: Callable[[object], str | None], case: object) -> str | None:
+    try:
+        return attempt(case)
+    except Exception:
+        return traceback.format_exc()
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    kinds = config.stash.get(TALLY, [])
+    if not kinds:
+        return
+    terminalreporter.section("trials: held of tried")
+    for kind in kinds:
+        terminalreporter.write_line(f"{kind.held:>6} of {kind.tried:>5}  {kind.name}")
+    if config.getoption("every_trial"):
+        for kind in kinds:
+            save(kind)
+
+
+def save(kind: Kind) -> None:
+    """Where the page "What can go wrong" reads it."""
+    name = f"reliability/{kind.test.removeprefix('test_')}.json"
+    metrics = {"tried": kind.tried, "held": kind.held}
+    runs.save_measurement(name, {"kind": kind.name, "test": kind.test}, metrics, torch.device("cpu"))
