@@ -1,4 +1,4 @@
-"""Counts trials: what a user, a machine or a stranger may do, tried many times over, a sample of each kind by default."""
+"""Counts trials: what a user, a machine or a stranger may do, tried many times, a sample of each kind by default."""
 
 import random
 import traceback
