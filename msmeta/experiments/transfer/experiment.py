@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from msmeta.experiments.transfer import sources
 from msmeta.experiments.transfer.config import TARGETS, TransferConfig
 from msmeta.experiments.transfer.sources import SOURCES
 from msmeta.experiments.transfer.step import GraphedStepper, Iteration, TransferProblem, transfer_iteration
-from msmeta.models.l2t import L2T
+from msmeta.models.l2t import L2T, SourceBatch
 from msmeta.models.resnet import ResNet
 from msmeta.models.vgg9 import VGG9
 from msmeta.optimisers import Adam
@@ -55,13 +55,14 @@ class Transfer:
     batch: the meta-gradient is that of one process. Each process holds all of φ, θ and the source network.
 
     An iteration gives the total loss, the outer loss and the change of the gradient (Figure 1), None where there is
-    none. The learning curve has the accuracy (%) on the validation images after each epoch; the φ that does best on
-    them is the one tested. images: instead of the data set's, for a timing.
+    none. The learning curve has the accuracy (%) on the validation images after each epoch, and the mean of the weights
+    of the pairs; the φ that does best on these images is the one tested. images: instead of the data set's, for a
+    timing.
     """
 
     place = staticmethod(run)
     logged = ("total_loss", "outer_loss", "gradient_change")
-    curve = ("epoch", "seconds", "accuracy")
+    curve = ("epoch", "seconds", "accuracy", "pair_weight")
     selection = ()
     out_of_memory = "out of memory: lower --batch or --width"
 
@@ -142,7 +143,8 @@ class Transfer:
             accuracy = evaluate(self.target, self.inner.phi, self.statistics, self.images, "validation")
             if accuracy > max(done.curve["accuracy"], default=-1.0):
                 done.best = _copies(self.inner.phi), _copies(self.statistics)
-            training.add_point(done.curve, (epoch, done.seconds, accuracy))
+            weight = self.pair_weights().mean().item() if self.l2t else None
+            training.add_point(done.curve, (epoch, done.seconds, accuracy, weight))
 
     def accuracy(self, done: Training, row: Row) -> float | None:
         """On the validation images, after the last epoch."""
@@ -204,7 +206,7 @@ class Transfer:
 
     @torch.no_grad()
     def _meta_metrics(self) -> dict[str, Any]:
-        """How far θ has moved, and the mean weights λ_st of the pairs over random validation images."""
+        """How far θ has moved, and the weights of the pairs."""
         start = self.l2t.init_meta()
         moved = {
             kind: math.sqrt(
@@ -213,15 +215,22 @@ class Transfer:
             )
             for kind in ("what", "where")
         }  # fmt: skip
-        count = min(EVALUATION_BATCH, len(self.images.labels["validation"]))
-        x, _ = MinibatchSampler(self.images, count, split="validation", augment=False).batch_at(0)
-        batch = self.l2t.source_batch(self.source.features(x), self.sizes)
         return {
             "meta_movement": {kind: round(value, 5) for kind, value in moved.items()},
-            "pair_weights": [
-                [round(value, 4) for value in row.tolist()] for row in self.l2t.pair_weights(self.theta, batch)
-            ],
+            "pair_weights": [[round(value, 4) for value in row.tolist()] for row in self.pair_weights()],
         }
+
+    @torch.no_grad()
+    def pair_weights(self) -> Tensor:
+        """The mean weights λ_st of the pairs over random validation images: (targets, sources)."""
+        return self.l2t.pair_weights(self.theta, self._validation)
+
+    @cached_property
+    def _validation(self) -> SourceBatch:
+        """Of random validation images, without what the transfer loss alone needs."""
+        count = min(EVALUATION_BATCH, len(self.images.labels["validation"]))
+        x, _ = MinibatchSampler(self.images, count, split="validation", augment=False).batch_at(0)
+        return self.l2t.source_batch(self.source.features(x), sizes=[])
 
 
 train = partial(training.train, Transfer)

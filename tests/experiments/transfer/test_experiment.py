@@ -6,6 +6,7 @@ import math
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -45,6 +46,7 @@ def test_result_holds_what_a_reader_needs(train, tmp_path):
     assert 0 <= metrics["accuracy"] <= 100 and result["curve"]["accuracy"] == [metrics["validation_accuracy"]]
     assert all(value > 0 for value in metrics["meta_movement"].values())
     assert [len(row) for row in metrics["pair_weights"]] == [3] * 5
+    assert result["curve"]["pair_weight"] == [pytest.approx(np.mean(metrics["pair_weights"]), abs=1e-4)]
     assert result["data"]["hash"] == images.hash and result["source"] == {"name": "random-resnet32", "hash": None}
     assert 0 < result["provenance"]["train_seconds"] < result["provenance"]["wall_seconds"]
     assert not list((tmp_path / "checkpoints").glob("*"))
@@ -63,7 +65,7 @@ def test_scratch_learns_drawings(train):
     assert result["metrics"]["accuracy"] > 50
     assert result["log"]["total_loss"][-1] < result["log"]["total_loss"][0]
     assert result["source"] is None and "pair_weights" not in result["metrics"]
-    assert set(result["log"]["outer_loss"]) == {None}
+    assert set(result["log"]["outer_loss"]) == {None} == set(result["curve"]["pair_weight"])
 
 
 def test_the_network_of_the_best_epoch_is_tested(train):
