@@ -27,6 +27,7 @@ from msmeta.report import (
     status,
     transfer,
     transfer_figures,
+    transfer_strength,
     transfer_time,
     transfer_words,
     turn,
@@ -39,5 +40,5 @@ __all__ = [
     "adapted", "answers", "batch_norm", "check_parameters", "costs", "data_sets", "exploration", "few_shot",
     "few_shot_time", "few_shot_tuning", "gradients", "interactive", "live", "measured_with", "origin", "outlook",
     "paper", "products", "provenance", "run_by_papermill", "scaling", "show", "speed", "status", "stored_benchmark",
-    "transfer", "transfer_figures", "transfer_time", "transfer_words", "turn", "verdicts",
+    "transfer", "transfer_figures", "transfer_strength", "transfer_time", "transfer_words", "turn", "verdicts",
 ]  # fmt: skip

@@ -175,7 +175,8 @@ def tuning_figure(optimizer: str) -> Picture | str:
 
 
 def _tuned(optimizer: str) -> list[tuning.Grid]:
-    return tuning.grids(TRANSFER, lambda run: (run.dataset, run.label, run.epochs), _best_so_far, optimizer=optimizer)
+    own = {"optimizer": optimizer, "beta": transfer.TransferConfig.beta}  # other β are no choice (transfer_strength)
+    return tuning.grids(TRANSFER, lambda run: (run.dataset, run.label, run.epochs), _best_so_far, **own)
 
 
 def _best_so_far(run: Any) -> tuning.Points:

@@ -1,0 +1,107 @@
+"""Does meta-transfer depend on more than how strongly it transfers, which is β times the mean weight of the pairs?
+
+With T = 0 θ stays at its start, where each weight λ is about 1. With a lower β it then transfers as weakly as a method
+that has lowered its λ. If strength is all that θ changes, both do equally well; if θ has found which pairs are worth
+imitating, the method does better.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from msmeta.experiments.transfer import TransferConfig
+from msmeta.report.frame import TRANSFER, stored
+from msmeta.report.html import Cell, Rows, interval, quiet, verdict
+from msmeta.report.picture import Picture, panels, styled
+from msmeta.report.style import drawn, plain_ticks
+from msmeta.report.tables import cells, difference, p_text
+from msmeta.statistics import Bounds, Difference, Verdict, holm, mean_ci
+
+FIXED = "0-step"
+"""The method whose θ does not move."""
+NEAR = 0.05
+"""As strong as a method is a run whose strength differs by less than this part."""
+MARGIN = Bounds(-1, 1)
+"""Equal, as the paper has it in its Tables 2 and 3."""
+
+
+def tested(optimizer: str) -> pd.DataFrame:
+    """Committed runs on CIFAR-100 whose config is the `cpu` preset's own, with T = 0 in all but β."""
+    found = _with_strength(stored(TRANSFER, "transfer", dataset="cifar-100", optimizer=optimizer, preset="cpu"))
+    return found.loc[[_of_preset(config) for config in found["config"]]]
+
+
+def tuned(optimizer: str) -> pd.DataFrame:
+    """Those by which rates were chosen, and of T = 0 with other β."""
+    return _with_strength(stored(TRANSFER, "transfer-tuning", dataset="cifar-100", optimizer=optimizer))
+
+
+def _of_preset(config: TransferConfig) -> bool:
+    preset = TRANSFER.preset(config)
+    return config == (preset if config.steps else replace(preset, beta=config.beta))
+
+
+def _with_strength(found: pd.DataFrame) -> pd.DataFrame:
+    """The runs that transfer and have kept λ; `strength` is β times λ, a mean over pairs and over the epochs."""
+    kept = [None not in curve.get("pair_weight", [None]) for curve in found["curve"]]
+    own = found.loc[kept]
+    strengths = [run.beta * float(np.mean(run.curve["pair_weight"])) for run in own.itertuples()]
+    return own.assign(strength=strengths)
+
+
+@styled
+def figure(optimizer: str) -> Picture | str:
+    """Validation accuracy against strength: T = 0 with several β, and each other run by which rates were chosen."""
+    found = tuned(optimizer)
+    fixed, others = found[found["label"] == FIXED], found[found["label"] != FIXED]
+    best = fixed.loc[fixed.groupby("beta")["accuracy"].idxmax()].sort_values("strength") if len(fixed) else fixed
+    if len(best) < 2:
+        return "No figure of accuracy against strength: T = 0 was not run with two β."
+    picture, ((axis,),) = panels(1)
+    axis.plot(best["strength"], best["accuracy"], label="T = 0, other β", **drawn(FIXED))
+    for label, own in others.groupby("label", sort=False):
+        axis.plot(own["strength"], own["accuracy"], linestyle="none", label=label, **drawn(label))
+    axis.set_xscale("log")
+    plain_ticks(axis.xaxis, sorted({round(beta, 2) for beta in best["beta"]}))
+    axis.set(xlabel="β times mean λ", ylabel="validation accuracy (%)", title=f"CIFAR-100, {best['setting'].iloc[0]}")
+    return picture.label_lines()
+
+
+def table(optimizer: str) -> Rows:
+    """Each method beside T = 0 that transfers as strongly, on test images, by seed; p-values are corrected (Holm)."""
+    found = tested(optimizer)
+    fixed = cells(found[found["label"] == FIXED])
+    methods = cells(found[found["label"] != FIXED])
+    equals = [_as_strong(own, fixed) for own in methods]
+    apart = [None if base is None else difference(own, base) for own, base in zip(methods, equals, strict=True)]
+    corrected = holm([less and less.p(MARGIN) for less in apart])
+    rows = [_row(*each) for each in zip(methods, equals, apart, corrected, strict=True)]
+    heads = ["Method", "β times mean λ", "Accuracy (%)", "T = 0 as strong: β", "Accuracy of it (%)", "Less it (points)"]
+    return Rows(
+        "Methods beside T = 0 with a lower β, which transfers as strongly and has learned no θ. Equal: within "
+        f"{MARGIN} points.", heads, [("", rows)], heads[1:-1],
+    )  # fmt: skip
+
+
+def _as_strong(own: pd.DataFrame, fixed: list[pd.DataFrame]) -> pd.DataFrame | None:
+    """The runs of T = 0 whose strength is nearest, where it is near."""
+    strength = own["strength"].mean()
+    near = [base for base in fixed if abs(base["strength"].mean() - strength) < NEAR * strength]
+    return min(near, key=lambda base: abs(base["strength"].mean() - strength), default=None)
+
+
+def _row(own: pd.DataFrame, equal: pd.DataFrame | None, less: Difference | None, p: float | None) -> list[str]:
+    row = [own["row"].iloc[0], _mean(own["strength"], ".3f"), _mean(own["accuracy"])]
+    if equal is None or less is None:
+        return [*row, *[quiet("–")] * 2, quiet(Verdict.NOT_RUN)]
+    number, found = interval(less.mean, less.half, "+.2f"), verdict(less.verdict(MARGIN, p))
+    over = quiet(f"{len(own)} seeds" + ("" if p is None else f", {p_text(p)}"))
+    cell = Cell(f"{number}, {found}, {over}", f"{number.html} {found.html}<br>{over.html}")
+    return [*row, f"{equal['beta'].iloc[0]:g}", _mean(equal["accuracy"]), cell]
+
+
+def _mean(values: pd.Series, form: str = ".2f") -> Cell:
+    return interval(*mean_ci(list(values)), form)
