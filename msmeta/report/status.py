@@ -23,7 +23,7 @@ def summary() -> str:
         seeds = listed([min(map(len, ran)), max(map(len, ran))]).replace(", ", " to ") if ran else "-"
         presets = listed(own["preset"].iloc[0] for own in ran) or "-"
         hours = sum(own["train_seconds"].sum() for own in ran) / 3600
-        rows.append([f"{{numref}}`table-{number}`", len(places), len(ran), seeds, presets, f"{hours:.1f}"])
+        rows.append([f"[Table {number}](table_{number}.html)", len(places), len(ran), seeds, presets, f"{hours:.1f}"])
     return markdown(["Table", "cells of the paper", "run", "seeds of each", "preset", "hours of training"], rows)
 
 
