@@ -31,6 +31,7 @@ from jupyter_client import AsyncKernelManager
 from myst_nb.core.read import read_myst_markdown_notebook
 from papermill.exceptions import PapermillExecutionError
 
+from msmeta.errors import one_line
 from msmeta.report import metadata
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -301,7 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run_notebook(notebook, target, {"preset": options.preset, **values}, ROOT)
             print(f"{options.notebook} run in {time.monotonic() - start:.0f} s: {target.relative_to(ROOT)}")
     except (BuildError, OSError) as error:
-        print(f"build: {error}", file=sys.stderr)
+        print(f"build: {one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("build: interrupted; the last good book is untouched", file=sys.stderr)

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 from bs4 import BeautifulSoup, Tag
 
+from msmeta.errors import one_line
+
 BUILD = Path(__file__).resolve().parent / "_build"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 TIMEOUT = 600  # seconds; formulas of the whole book take tens
@@ -124,7 +126,7 @@ def main() -> int:
     try:
         print(f"printed {print_book(BUILD / 'html', BUILD / 'book.pdf')}")
     except (PdfError, OSError) as error:
-        print(f"pdf: {error}", file=sys.stderr)
+        print(f"pdf: {one_line(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -30,10 +30,17 @@ class Interrupted(UserError):
     exit_status = 130
 
 
+def one_line(text: object) -> str:
+    """As a terminal may show it: names in archives, files and results are strangers', so what no letter is, such as the
+    escape sequences that a terminal obeys, is written out."""
+    line = " ".join(str(text).split())
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in line)
+
+
 def script(main: Callable[[], None]) -> None:
     """Runs a script's `main`; an error that the user can mend ends it with its one line and its exit status."""
     try:
         main()
     except UserError as error:
-        print(f"{sys.argv[0]}: {error}", file=sys.stderr)
+        print(f"{sys.argv[0]}: {one_line(error)}", file=sys.stderr)
         sys.exit(error.exit_status)

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from msmeta import machine, paths
 from msmeta.cli import options, trained
-from msmeta.errors import ConfigError, DataError, DivergedError, Interrupted, UserError
+from msmeta.errors import ConfigError, DataError, DivergedError, Interrupted, UserError, one_line
 from msmeta.experiments.config import PRESETS
 
 EXPLAINED = {error.exit_status for error in (UserError, DivergedError, Interrupted)}
@@ -71,7 +71,7 @@ def main() -> NoReturn:
 
 def _fail(message: str, status: int) -> NoReturn:
     if message:  # none after a help that was shown for want of a command
-        print("msmeta: " + " ".join(message.split()), file=sys.stderr)
+        print(f"msmeta: {one_line(message)}", file=sys.stderr)
     sys.exit(status)
 
 

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from msmeta import data
+from msmeta.errors import one_line
 from msmeta.experiments.config import schema
 
 
@@ -86,7 +87,7 @@ def show_folder(name: str, least: int = data.LEAST) -> None:
     """A table of what is in a folder of a user's own. least: images of a class, fewer are said to be few."""
     table = Table(name, "", title_justify="left")
     for row in data.in_words(data.find(name), least):
-        table.add_row(*map(escape, row))
+        table.add_row(*(escape(one_line(text)) for text in row))
     Console().print(table)
 
 

@@ -12,7 +12,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Column, Table
 
-from msmeta.errors import UserError
+from msmeta.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from msmeta.experiments.finished import Finished
@@ -108,7 +108,7 @@ def evaluate(
             if len(found) == 1:
                 raise
             failed += 1
-            print(f"{each.name}: {error}", file=sys.stderr)
+            print(one_line(f"{each.name}: {error}"), file=sys.stderr)
             continue
         print(f"{each.name}: {_in_words(each, changes, result)}")
         if save:

@@ -24,7 +24,7 @@ import yaml
 
 from msmeta import paths, runs
 from msmeta.data import known_as
-from msmeta.errors import ConfigError, UserError
+from msmeta.errors import ConfigError, UserError, one_line
 from msmeta.experiments import few_shot, transfer
 from msmeta.experiments.config import resolve
 from msmeta.experiments.few_shot import FewShotConfig
@@ -194,10 +194,10 @@ def sweep(
                 name = place(config, root).name
                 tries[config] = tries.get(config, 0) + lost
                 if lost and tries[config] <= retries:
-                    say(f"{name}: {problem}; starting it again ({tries[config]} of {retries})")
+                    say(one_line(f"{name}: {problem}; starting it again ({tries[config]} of {retries})"))
                     waiting.insert(0, config)
                 elif problem:
-                    say(f"{name}: {problem}")
+                    say(one_line(f"{name}: {problem}"))
                     failed[name] = problem
                 else:
                     accuracy = place(config, root).result()["metrics"]["accuracy"]
