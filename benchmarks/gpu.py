@@ -14,7 +14,6 @@ seconds for each step.
 
 import argparse
 import io
-import json
 import os
 import subprocess
 import sys
@@ -30,7 +29,7 @@ import torch
 from transfer_step import SETTINGS
 from transfer_step import Row as TransferRow
 
-from msmeta import data, machine, runs
+from msmeta import data, files, machine, runs
 from msmeta.bilevel import Params, State, detach
 from msmeta.data import Episodes, EpisodeSampler
 from msmeta.errors import ConfigError, UserError, script
@@ -100,15 +99,12 @@ class Log:
         volumes = [packed[start : start + VOLUME] for start in range(0, len(packed), VOLUME)]
         names = [ARCHIVE] if len(volumes) == 1 else [f"{ARCHIVE}.{i}" for i in range(len(volumes))]
         for name, volume in zip(names, volumes, strict=True):
-            with runs.replacing(self.out / name) as path:
-                path.write_bytes(volume)
+            files.write(self.out / name, volume)
         for path in self.out.glob(f"{ARCHIVE}*"):
             if path.name not in names:
                 path.unlink()
         said = {"device": torch.cuda.is_available() and torch.cuda.get_device_name(), "torch": torch.__version__}
-        with runs.replacing(self.out / "gpu.json") as path:
-            text = json.dumps({**said, "steps": self.steps, "left_out": self.left_out}, indent=1)
-            path.write_text(text + "\n")
+        runs.write_json(self.out / "gpu.json", {**said, "steps": self.steps, "left_out": self.left_out})
 
 
 def pack(results: Path) -> tuple[bytes, list[str]]:

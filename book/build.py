@@ -15,7 +15,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from jupyter_client import AsyncKernelManager
 from myst_nb.core.read import read_myst_markdown_notebook
 from papermill.exceptions import PapermillExecutionError
 
+from msmeta import files
 from msmeta.errors import one_line
 from msmeta.report import metadata
 
@@ -53,9 +53,8 @@ def build_book(book: Path, notebooks: Path, preset: str, root: Path) -> Path:
     book is where it was.
     """
     output = book / "_build"
-    output.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".staging-", dir=output) as folder:
-        staging = Path(folder, "book")
+    with files.working_folder("staging", output) as folder:
+        staging = folder / "book"
         shutil.copytree(
             book, staging, ignore=shutil.ignore_patterns("_build", "_run", "build.py", "pdf.py", "__pycache__")
         )
@@ -98,8 +97,8 @@ def run_page(page: Path, root: Path) -> None:
     """Replaces a MyST page with cells by the executed notebook; raises BuildError for a failing cell, as of a check."""
     notebook = read_myst_markdown_notebook(page.read_text(encoding="utf-8"))
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    with tempfile.TemporaryDirectory(prefix=".page-", dir=page.parent) as folder:
-        source = Path(folder, f"{page.stem}.ipynb")
+    with files.working_folder("page", page.parent) as folder:
+        source = folder / f"{page.stem}.ipynb"
         nbformat.write(notebook, source)
         run_notebook(source, page.with_suffix(".ipynb"), {}, root)
     page.unlink()
@@ -113,9 +112,8 @@ def run_notebook(notebook: Path, target: Path, parameters: dict[str, Any], root:
     known = papermill.inspect_notebook(str(notebook))
     if unknown := sorted(set(parameters) - set(known)):
         raise BuildError(f"{notebook.name} has no parameter {', '.join(unknown)}: it has {', '.join(known)}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".run-", dir=target.parent) as folder, _kernel(Path(folder)):
-        temporary, ended = Path(folder, target.name), []
+    with files.working_folder("run", target.parent) as folder, _kernel(folder):
+        temporary, ended = folder / target.name, []
         try:
             papermill.execute_notebook(
                 str(notebook), str(temporary), parameters, kernel_name=KERNEL, cwd=str(root), progress_bar=False,
@@ -125,7 +123,7 @@ def run_notebook(notebook: Path, target: Path, parameters: dict[str, Any], root:
             reason = " ".join(f"{error.ename}: {error.evalue}".split())
             raise BuildError(f"{notebook.name} failed in cell {error.cell_index}: {reason}") from error
         except RuntimeError as error:  # the kernel did not start, or it died
-            cell, log = _last_cell(temporary), Path(folder, KERNEL_LOG).read_text().strip().splitlines()
+            cell, log = _last_cell(temporary), (folder / KERNEL_LOG).read_text().strip().splitlines()
             where = "" if cell is None else f" in cell {cell}"
             why = _end_in_words(ended[-1] if ended else None, (log or ["no word of why"])[-1])
             raise BuildError(f"{notebook.name}: its kernel died{where}: {why}") from error

@@ -10,12 +10,12 @@ import posixpath
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from bs4 import BeautifulSoup, Tag
 
+from msmeta import files
 from msmeta.errors import one_line
 
 BUILD = Path(__file__).resolve().parent / "_build"
@@ -100,11 +100,11 @@ def browser() -> str:
 def print_book(html: Path, target: Path) -> Path:
     """Writes `target` whole or not at all. Raises PdfError."""
     program = browser()
-    with tempfile.TemporaryDirectory(prefix=".pdf-", dir=html.parent) as folder:
-        page = html / f"{Path(folder).name}.html"  # beside the pages, whose images it shows
+    with files.working_folder("pdf", html.parent) as folder:
+        page = html / f"{folder.name}.html"  # beside the pages, whose images it shows
         try:
             page.write_text(one_page(html), encoding="utf-8")
-            made = Path(folder, target.name)
+            made = folder / target.name
             command = [
                 program, "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer",
                 "--virtual-time-budget=300000", f"--user-data-dir={folder}/profile", f"--print-to-pdf={made}",

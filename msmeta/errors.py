@@ -24,6 +24,12 @@ class DivergedError(UserError):
     exit_status = 3
 
 
+class WriteError(UserError):
+    """A file cannot be written: the disk is full, the quota used up, the folder read-only. What was there stays."""
+
+    exit_status = 3
+
+
 class Interrupted(UserError):
     """The user ended a command early; the message says how it goes on."""
 

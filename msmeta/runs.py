@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import fcntl
-import glob
 import hashlib
 import io
 import json
@@ -26,8 +25,8 @@ from typing import IO, Any
 
 import torch
 
-from msmeta import machine
-from msmeta.errors import UserError
+from msmeta import files, machine
+from msmeta.errors import UserError, WriteError
 
 LOOK_SECONDS = 2.0
 """For which a benchmark looks at the machine before it begins."""
@@ -102,8 +101,7 @@ class Run:
         text = json.dumps({"kind": self.kind, "config": self.config, **result}, indent=1, allow_nan=False)
         if kept:
             self._save(self.parameters_path, kept)
-        with replacing(self.result_path) as temporary:
-            temporary.write_text(_one_line_lists(text) + "\n")
+        files.write(self.result_path, (_one_line_lists(text) + "\n").encode())
         self.checkpoint_path.unlink(missing_ok=True)
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
@@ -113,8 +111,7 @@ class Run:
     def _save(self, path: Path, state: dict[str, Any]) -> None:
         buffer = io.BytesIO()
         torch.save(state, buffer)  # which to a full disk raises no OSError
-        with replacing(path) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
+        files.write(path, buffer.getbuffer())
 
     def load_parameters(self) -> dict[str, torch.Tensor]:
         """The parameters that the result tells the accuracy of, as `read_parameters`."""
@@ -144,11 +141,10 @@ class Run:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = _locked(path)
         except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+            raise WriteError(f"cannot write {path}: {files.reason(error, path)}") from error
         with file:
             for kept in (self.checkpoint_path, self.parameters_path, self.result_path):
-                for orphan in kept.parent.glob(f".{glob.escape(kept.name)}.*"):
-                    orphan.unlink(missing_ok=True)
+                files.remove_leftovers(kept)
             try:
                 yield
             finally:
@@ -271,23 +267,7 @@ def save_measurement(
 
 def write_json(path: Path, value: Any) -> None:
     """Whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1) + "\n")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` that takes its place if the block ends well and vanishes if it does not."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            yield temporary
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    files.write(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def _locked(path: Path) -> IO[str]:

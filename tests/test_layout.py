@@ -10,7 +10,19 @@ METHOD = ("bilevel", "rates", "dynamics", "optimisers", "outer_terms", "adjoint"
 RIVALS = ("truncated", "binomial", "lazy_hessian", "perturbed")
 LATER = ("rates", "optimisers", "outer_terms", "adaptation", *(f"estimators.{name}" for name in RIVALS))
 """Files that the method got after it held what the paper has: not in the bound on its length."""
-ROOMS = ("errors", *METHOD, "verify", "modules", "models", "statistics", "paths", "machine", "comparison", "partitions")
+ROOMS = (
+    "errors",
+    *METHOD,
+    "verify",
+    "modules",
+    "models",
+    "statistics",
+    "paths",
+    "files",
+    "machine",
+    "comparison",
+    "partitions",
+)
 ROOMS += ("workers", "data", "runs", "experiments", "report", "cli")
 """In the order in which data flows: a module imports of its own room and of those before it."""
 

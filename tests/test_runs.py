@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from msmeta import UserError, data, machine, runs
+from msmeta import UserError, data, files, machine, runs
 from msmeta.experiments import sweep, transfer
 
 
@@ -86,7 +86,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     before = run.result_path.read_text()
     with pytest.raises(ValueError):
         run.save_result({**_result(), "metrics": {"accuracy": float("nan")}})  # JSON has no NaN
-    with pytest.raises(RuntimeError), runs.replacing(run.result_path) as temporary:
+    with pytest.raises(RuntimeError), files.replacing(run.result_path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert run.result_path.read_text() == before and len(list(run.result_path.parent.iterdir())) == 1

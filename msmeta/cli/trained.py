@@ -152,7 +152,7 @@ def adapt(
     device: Device = "auto",
 ) -> None:
     """Adapt a meta-trained network to a few pictures of each of your classes, and classify others."""
-    from msmeta import paths, runs
+    from msmeta import files, paths
     from msmeta.experiments import few_shot, finished
     from msmeta.experiments.config import field_values
 
@@ -163,8 +163,7 @@ def adapt(
     out = paths.user_path(out, "--out")
     out = out / "predictions" if out.is_dir() else out
     table, picture = (out.with_name(out.name + suffix) for suffix in (".csv", ".png"))
-    with runs.replacing(table) as temporary:
-        temporary.write_text(adapted.table(), "utf-8")
+    files.write(table, adapted.table().encode())
     title = f"{one.module.label(one.config)}, meta-trained on {one.result['data']['title']}"
     right = "" if adapted.accuracy is None else f", {adapted.accuracy:.1f} % of those in a folder of their class right"
     print(f"{title}: {len(adapted.query.files)} pictures of {len(adapted.names)} classes{right}")
@@ -176,6 +175,6 @@ def adapt(
     except ModuleNotFoundError as error:
         print(f"no picture sheet, for want of {error.name}: pip install 'msmeta[book]'")
         return
-    with runs.replacing(picture) as temporary:
+    with files.replacing(picture) as temporary:
         sheet(adapted, title).save_png(temporary)
     print(f"picture sheet: {picture}")

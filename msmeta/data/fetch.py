@@ -1,11 +1,11 @@
 """Single files from the network, by the hash of their content."""
 
 import hashlib
-import tempfile
 import urllib.request
 from http.client import HTTPException, IncompleteRead
 from pathlib import Path
 
+from msmeta import files
 from msmeta.data import raw
 from msmeta.data.raw import MAX_BYTES, reach, reason
 from msmeta.errors import DataError
@@ -43,11 +43,4 @@ def require(content: bytes, sha256: str) -> None:
 
 def store(content: bytes, path: Path) -> None:
     """Writes a file whole or not at all. Raises DataError in one line if it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as work:
-            temporary = Path(work, path.name)
-            temporary.write_bytes(content)
-            temporary.replace(path)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+    files.write(path, content, DataError)

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
+import math
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from msmeta import paths
+from msmeta import files, paths
 from msmeta.data import folder, l2t_ww
 from msmeta.data.dataset import SEEDED, Arrays, Dataset, Progress, ViewAlone
 from msmeta.data.images import Images, Selected
@@ -89,17 +89,17 @@ def prepare(
     try:
         if place.exists() and (others := sorted({path.name for path in place.iterdir()} - FILES)):
             raise DataError(f"{place} holds something else ({others[0]}): move it, the folder will be replaced")
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{dataset.stored_as}-", dir=root, ignore_cleanup_errors=True) as work:
+        with files.working_folder(dataset.stored_as, root) as work:
             if source is None:
-                source = Path(work, "downloaded")
+                source = work / "downloaded"
                 download(name, dataset.raw_files, source, progress)
-            built = _build(dataset, source, Path(work), progress, follow_links)
+            built = _build(dataset, source, work, progress, follow_links)
             if place.exists():
-                place.rename(Path(work, "damaged"))
+                place.rename(work / "damaged")
             built.rename(place)
     except OSError as error:
-        raise DataError(f"{name}: cannot write {error.filename or root}: {error.strerror or error}") from error
+        at, size = Path(error.filename or root), dataset.size * math.prod(dataset.shape)
+        raise DataError(f"{name}: cannot write {at}: {files.reason(error, at, size)}") from error
     return place
 
 
