@@ -19,7 +19,7 @@ def test_every_place_that_prints_an_error_writes_it_out(capsys, monkeypatch):
     def fail():
         raise DataError(STRANGE)
 
-    monkeypatch.setattr(sys, "argv", ["msmeta"])
+    monkeypatch.setattr(sys, "argv", ["msmeta", "data"])
     monkeypatch.setattr(cli, "app", lambda **options: fail())
     for call, name in ((cli.main, "msmeta"), (lambda: script(fail), sys.argv[0])):
         with pytest.raises(SystemExit) as ended:
