@@ -3,10 +3,12 @@ const look = {
   // Resolves once fonts are there and MathJax, where the page has any, has set every formula.
   ready: () => document.fonts.ready.then(() => window.MathJax?.startup?.promise).then(() => true),
 
-  // Resolves once the page has answered a new size or theme, and colours no longer change.
+  // Resolves once the page has answered a new size or theme, and brings what still moves to its end: Chromium does not
+  // tick transitions that nobody can see, so that to wait for one may take for ever.
   async settled() {
     for (let frame = 0; frame < 2; frame++) await new Promise(requestAnimationFrame);
-    await Promise.allSettled(document.getAnimations().map((animation) => animation.finished));
+    for (const moving of document.getAnimations())
+      if (moving.effect.getComputedTiming().endTime < Infinity) moving.finish();
     return true;
   },
 

@@ -69,10 +69,11 @@ async def look_at(look: Look, tab: Page) -> None:
         await tab.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme)
         await resize(tab, size)
         await violations(tab, look, {"runOnly": COLOURS}, theme)
+    await tab.goto("about:blank")  # what its scripts still say is of this page
 
 
 def local(address: str) -> bool:
-    return address.startswith(("file:", "data:", "blob:"))
+    return address.startswith(("file:", "data:", "blob:", "about:"))
 
 
 async def resize(tab: Page, size: dict[str, int]) -> None:
@@ -106,7 +107,7 @@ async def in_one_tab(pages: Iterator[Path], browser: Browser) -> list[Look]:
     tab.on("request", lambda request: looks[-1].note("requests", [] if local(request.url) else [request.url]))
     for page in pages:
         looks.append(Look(page))
-        await look_at(looks[-1], tab)
+        await asyncio.wait_for(look_at(looks[-1], tab), PATIENCE / 1000)  # scripts in a page have no limit of their own
     return looks
 
 
