@@ -22,6 +22,7 @@ from msmeta.report import (
     paper,
     products,
     provenance,
+    reliability,
     scaling,
     speed,
     status,
@@ -39,6 +40,7 @@ from msmeta.report.style import measured_with, origin, show, stored_benchmark
 __all__ = [
     "adapted", "answers", "batch_norm", "check_parameters", "costs", "data_sets", "exploration", "few_shot",
     "few_shot_time", "few_shot_tuning", "gradients", "interactive", "live", "measured_with", "origin", "outlook",
-    "paper", "products", "provenance", "run_by_papermill", "scaling", "show", "speed", "status", "stored_benchmark",
-    "transfer", "transfer_figures", "transfer_strength", "transfer_time", "transfer_words", "turn", "verdicts",
+    "paper", "products", "provenance", "reliability", "run_by_papermill", "scaling", "show", "speed", "status",
+    "stored_benchmark", "transfer", "transfer_figures", "transfer_strength", "transfer_time", "transfer_words",
+    "turn", "verdicts",
 ]  # fmt: skip

@@ -66,18 +66,20 @@ def of_runs(found: pd.DataFrame, page: str) -> Line | str:
 
 def of_benchmark(result: Result | None, name: str, page: str) -> Line | str:
     """Of what `msmeta bench NAME` measured; nothing where it did not."""
-    return of_measurements({f"benchmarks/{name}": result} if result else {}, f"msmeta bench {name}", page)
+    own = {f"benchmarks/{name}": result} if result else {}
+    return of_measurements(own, f"msmeta bench {name}", page, "Random images")
 
 
-def of_measurements(results: Mapping[str, Result], command: str, page: str) -> Line | str:
-    """Of stored measurements by their names, such as `meta-gradients/omniglot`; nothing where there are none."""
+def of_measurements(results: Mapping[str, Result], command: str, page: str, of: str = "") -> Line | str:
+    """Of stored measurements by their names, such as `meta-gradients/omniglot`; nothing where there are none. of: what
+    was measured on, where the results do not say."""
     if not results:
         return ""
     own = list(results.values())
     config = own[0]["config"]
     size = [f"{config[name]} {name}" for name in ("filters", "tasks") if config.get(name)]
     where = [result["provenance"] for result in own]
-    parts = ["" if "problem" in config else "Random images", ", ".join(size), _where(where)]
+    parts = [of, ", ".join(size), _where(where)]
     rows = [{"measurement": name, **row} for name, result in results.items() for row in _rows(result["metrics"])]
     files = [f"{name}{_end(result)}.json" for name, result in results.items()]
     return Line(parts, pd.json_normalize(rows), files, command, page)

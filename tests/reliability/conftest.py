@@ -69,5 +69,5 @@ def pytest_terminal_summary(terminalreporter, config):
 def save(kind: Kind) -> None:
     """Where the page "What can go wrong" reads it."""
     name = f"reliability/{kind.test.removeprefix('test_')}.json"
-    metrics = {"tried": kind.tried, "held": kind.held}
+    metrics = [{"kind": kind.name, "tried": kind.tried, "held": kind.held}]
     runs.save_measurement(name, {"kind": kind.name, "test": kind.test}, metrics, torch.device("cpu"))
