@@ -65,6 +65,11 @@ def device_name(device: torch.device) -> str:
     return f"{found[1] if found else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def one_thread(device: torch.device) -> Iterator[None]:
     """On a CPU no operation is shared out among threads, which would round it by their number."""

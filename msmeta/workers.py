@@ -61,8 +61,7 @@ def count(asked: str | int) -> int:
     if asked == "auto":
         if multiprocessing.current_process().daemon:  # which may have no processes of its own
             return 1
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(cores, torch.get_num_threads())
+        return min(machine.cores(), torch.get_num_threads())
     number = int(asked) if str(asked).isdecimal() else 0
     if number < 1:
         raise ConfigError(f"workers={asked}: it must be auto, or a number from 1")

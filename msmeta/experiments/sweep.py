@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import yaml
 
-from msmeta import paths, runs
+from msmeta import machine, paths, runs
 from msmeta.data import known_as
 from msmeta.errors import ConfigError, UserError, one_line
 from msmeta.experiments import few_shot, transfer
@@ -222,7 +222,7 @@ class _Jobs:
         self.running: dict[Any, tuple[Config, int | None]] = {}
         self._root, self._local = root, executor == "local"
         self._gpus = torch.cuda.device_count() if self._local else 0
-        self._threads = max(1, (os.cpu_count() or 1) // parallel) if self._local else parameters.get("cpus_per_task")
+        self._threads = max(1, machine.cores() // parallel) if self._local else parameters.get("cpus_per_task")
         self._uncompleted = submitit.core.utils.UncompletedJobError
         self._failed_submission = submitit.core.utils.FailedSubmissionError
         try:

@@ -50,6 +50,11 @@ def tuning_table(dataset: str = "omniglot") -> str:
     return _sections(dataset, lambda found: tuning.table(FEW_SHOT, found, "iterations"))
 
 
+def tuned(dataset: str = "omniglot") -> pd.DataFrame:
+    """The runs of this table."""
+    return tuning.runs_of(_grids(dataset=dataset))
+
+
 def tuning_stability(dataset: str = "omniglot") -> str:
     """Which of these is best at each point of the learning curves (`tuning.stability`), in Markdown."""
     return _sections(dataset, lambda found: tuning.stability(found, "after"))

@@ -40,7 +40,7 @@ def cost() -> str:
     rows, total = [], 0.0
     for kind, name in _KINDS.items():
         found = [result["provenance"] for result in runs.read_results(kind)]
-        hours = sum(own["train_seconds"] * own["threads"] for own in found) / 3600
+        hours = sum(own["train_seconds"] * own.get("workers", own["threads"]) for own in found) / 3600
         total += hours
         rows.append([name, len(found), f"{hours:.1f}", f"{hours * CORE_WATTS / 1000:.2f}"])
     rows.append(["all", sum(row[1] for row in rows), f"{total:.1f}", f"{total * CORE_WATTS / 1000:.2f}"])

@@ -164,6 +164,11 @@ def tuning_table(optimizer: str) -> str:
     return tuning.table(TRANSFER, _tuned(optimizer), "epochs", note)
 
 
+def tuned(optimizer: str) -> pd.DataFrame:
+    """The runs of this table."""
+    return tuning.runs_of(_tuned(optimizer))
+
+
 def tuning_stability(optimizer: str) -> str:
     """Which of these was best after each epoch (`tuning.stability`), in Markdown."""
     return tuning.stability(_tuned(optimizer), "epoch")

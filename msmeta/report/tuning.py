@@ -132,6 +132,11 @@ def grids(
     return [Grid.of(own, points) for _, own in found.groupby(keys, sort=False)]
 
 
+def runs_of(found: list[Grid]) -> pd.DataFrame:
+    """A row a run of all grids."""
+    return pd.concat([grid.found for grid in found]) if found else pd.DataFrame()
+
+
 def of_sweep(experiment: Experiment, name: str, points: Callable[[Any], Points]) -> tuple[Grid | None, str]:
     """The runs of `results/sweeps/NAME.yaml` that were made, and in words what is missing, with the command."""
     asked, command = _asked(name), f"`msmeta sweep results/sweeps/{name}.yaml`"

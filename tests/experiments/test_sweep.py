@@ -13,7 +13,7 @@ import pytest
 import slurm
 import torch
 
-from msmeta import ConfigError, cli, runs
+from msmeta import ConfigError, cli, machine, runs
 from msmeta.experiments import few_shot, sweep, transfer
 
 RUNS = Path(__file__).resolve().parents[2] / "results" / "sweeps"
@@ -168,7 +168,7 @@ def test_runs_are_made_once_and_a_failure_is_named(msmeta, spec, tmp_path):
     root = tmp_path / "results"
     (result,) = runs.read_results("few-shot", root, live=True)
     assert result["config"]["window"] == [4, 4]
-    assert result["provenance"]["threads"] == max(1, os.cpu_count() // 2)
+    assert result["provenance"]["threads"] == max(1, machine.cores() // 2)
     logs = [path.name for path in (root / "checkpoints" / "jobs").iterdir()]
     assert len({name.split("_")[0] for name in logs}) == 1, "logs are kept of the failed run alone"
     spec.write_text(SPEC.replace("[1, [4, 4]]", "[[4, 4]]").partition("  - {estimator: first-order")[0])
