@@ -13,13 +13,20 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from msmeta.errors import UserError, WriteError
 
 
 def write(path: Path, content: bytes, error: type[UserError] = WriteError) -> None:
     """Writes a file whole or not at all, and onto the disk. Raises `error` as `write_errors`."""
-    with replacing(path, len(content), error) as temporary, temporary.open("wb") as file:
+    with replacing(path, len(content), error) as temporary:
+        put(temporary, content)
+
+
+def put(path: Path, content: bytes) -> None:
+    """Writes a file, onto the disk. Raises OSError."""
+    with path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())  # where some file systems first say that they are full
@@ -64,12 +71,16 @@ def reason(failure: OSError, path: Path, size: int | None = None) -> str:
 
 
 def require_room(path: Path, size: int, count: int = 1) -> None:
-    """Raises WriteError where the file could not be written with `size` bytes, or not `count` times beside itself."""
+    """Raises WriteError where a file of `size` bytes could not be written there, or not `count` of them.
+
+    Makes no folder: where there is none yet, the one above is looked at.
+    """
     with write_errors(path, size * count):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if shutil.disk_usage(path.parent).free < size * count:
+        folder = _existing(path)
+        if shutil.disk_usage(folder).free < size * count:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        temporary = _temporary(path)
+        remove_leftovers(folder / path.name)
+        temporary = _temporary(folder / path.name)
         try:
             with temporary.open("wb") as file:
                 if hasattr(os, "posix_fallocate"):  # which asks the disk, its quota and the limits of this process
@@ -85,6 +96,24 @@ def remove_leftovers(path: Path) -> None:
         if re.fullmatch("[0-9]+", number) and not _alive(int(number)):
             with suppress(OSError):
                 found.unlink()
+
+
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Keeps a file that says, while this process lives, that it is at work. what: it is, for the error.
+
+    Raises UserError where another process has it. The system drops a lock with its process, however that ends.
+    """
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _lock_file(path, what)
+    with file:
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            fcntl.flock(file, fcntl.LOCK_UN)  # forked children hold it as well
 
 
 @contextmanager
@@ -104,6 +133,25 @@ def working_folder(name: str, parent: Path) -> Iterator[Path]:
             folder = Path(kept.enter_context(work))
             kept.enter_context(_locked(folder))
         yield folder
+
+
+def _lock_file(path: Path, what: str) -> IO[bytes]:
+    """The file, locked by this process, whose number it holds. Raises UserError where another process has it."""
+    while True:
+        file = path.open("a+b", buffering=0)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with file:
+                file.seek(0)
+                raise UserError(f"{what} by process {file.read().decode() or '?'}: wait for its end") from None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                file.truncate(0)
+                with suppress(OSError):  # on a full disk an empty file is locked as well
+                    file.write(str(os.getpid()).encode())
+                return file
+        file.close()  # its holder removed it before it was locked here
 
 
 def _remove_unlocked(folder: Path) -> None:
@@ -141,4 +189,4 @@ def _alive(number: int) -> bool:
 
 
 def _existing(path: Path) -> Path:
-    return next(folder for folder in path.absolute().parents if folder.is_dir())
+    return next(folder for folder in path.absolute().parents if folder.exists())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import fcntl
 import hashlib
 import io
 import json
@@ -21,15 +20,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
-from msmeta import files, machine
-from msmeta.errors import UserError, WriteError
+from msmeta import checkpoints, files, machine
+from msmeta.errors import UserError
 
 LOOK_SECONDS = 2.0
 """For which a benchmark looks at the machine before it begins."""
+ROOM = 2**20
+"""Bytes that a result's text and a checkpoint's log may take, generously."""
 COMMITTED_PRESETS = ("cpu", "paper")
 """Presets whose results are evidence and belong in version control; those of the others are kept apart, in `live/`."""
 
@@ -93,63 +94,98 @@ class Run:
         return self.result_path.with_suffix(".pt")
 
     def save_result(self, result: dict[str, Any], parameters: dict[str, torch.Tensor] | None = None) -> None:
-        """Writes the result whole or not at all, and drops the checkpoint. parameters: kept beside it."""
+        """Writes the result whole or not at all, and drops the checkpoints. parameters: kept beside it.
+
+        Raises WriteError.
+        """
+        self._store(*self._as_stored(result, parameters))
+
+    def keep_result(self, result: dict[str, Any], parameters: dict[str, torch.Tensor]) -> Path:
+        """Puts beside the checkpoint what `save_result` could not store; the file. Raises WriteError."""
+        text, kept = self._as_stored(result, parameters)
+        with suppress(OSError):  # to make room
+            checkpoints.before(self.checkpoint_path).unlink(missing_ok=True)
+        files.write(self.kept_path, checkpoints.pack(self._identity | {"result": text, "parameters": kept}))
+        return self.kept_path
+
+    def store_kept(self) -> bool:
+        """Stores what `keep_result` kept, if there is any. Raises WriteError."""
+        if not self.kept_path.exists():
+            return False
+        try:
+            found = self._own(checkpoints.read(self.kept_path), self.kept_path)
+        except checkpoints.DamagedError:  # the last checkpoint is of the same training
+            return False
+        self._store(found["result"], found["parameters"])
+        return True
+
+    def require_room(self, checkpoint: int, parameters: int) -> None:
+        """Raises WriteError where so many bytes of tensors cannot be written, to the checkpoints or with the result."""
+        there = sum(path.exists() for path in (self.checkpoint_path, checkpoints.before(self.checkpoint_path)))
+        files.require_room(self.checkpoint_path, checkpoint + ROOM, 3 - there)  # the last, the one before, the next
+        files.require_room(self.result_path, parameters + ROOM)
+
+    def _as_stored(self, result: dict[str, Any], parameters: dict[str, torch.Tensor] | None) -> tuple[str, Any]:
+        """The text of the result's file, and the parameters."""
         kept = {}
         if parameters is not None:  # copied, as a view would bring along the tensor that it is of
             kept = {name: value.detach().cpu().clone() for name, value in parameters.items()}
             result = {**result, "parameters": {"hash": hash_of_tensors(kept)}}
         text = json.dumps({"kind": self.kind, "config": self.config, **result}, indent=1, allow_nan=False)
-        if kept:
-            self._save(self.parameters_path, kept)
-        files.write(self.result_path, (_one_line_lists(text) + "\n").encode())
-        self.checkpoint_path.unlink(missing_ok=True)
+        return _one_line_lists(text) + "\n", kept
+
+    def _store(self, text: str, kept: dict[str, torch.Tensor]) -> None:
+        with files.replacing(self.result_path, len(text)) as temporary:
+            files.put(temporary, text.encode())
+            if kept:
+                buffer = io.BytesIO()
+                torch.save(kept, buffer)  # which to a full disk raises no OSError
+                files.write(self.parameters_path, buffer.getbuffer())
+        self.drop_checkpoint()
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Writes tensors and plain values whole or not at all."""
-        self._save(self.checkpoint_path, state)
-
-    def _save(self, path: Path, state: dict[str, Any]) -> None:
-        buffer = io.BytesIO()
-        torch.save(state, buffer)  # which to a full disk raises no OSError
-        files.write(path, buffer.getbuffer())
+        """Writes tensors and plain values whole or not at all, as `checkpoints.save`."""
+        checkpoints.save(self.checkpoint_path, self._identity | state)
 
     def load_parameters(self) -> dict[str, torch.Tensor]:
         """The parameters that the result tells the accuracy of, as `read_parameters`."""
         return read_parameters(self.parameters_path, self.result() or {})
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """The state that was saved, on the CPU, or None. Raises UserError for a file that cannot be read."""
-        if not self.checkpoint_path.exists():
-            return None
-        try:
-            return torch.load(self.checkpoint_path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch.load's ways to fail on a damaged file have no common class
-            raise self.damaged_checkpoint() from error
+        """The state that was saved, on the CPU, as `checkpoints.load`. Raises UserError for one of another run."""
+        found = checkpoints.load(self.checkpoint_path)
+        return None if found is None else self._own(found, self.checkpoint_path)
 
-    def damaged_checkpoint(self) -> UserError:
-        """What to raise for a checkpoint that cannot be used."""
-        return UserError(f"checkpoint {self.checkpoint_path} is damaged: start again with --force")
+    def drop_checkpoint(self) -> None:
+        """Removes the checkpoints, and a result that was kept beside them."""
+        for path in (self.checkpoint_path, checkpoints.before(self.checkpoint_path), self.kept_path):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    @property
+    def kept_path(self) -> Path:
+        """Where a result waits that could not be stored."""
+        return self.checkpoint_path.with_suffix(".result")
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        return {"kind": self.kind, "config": self.config, "data": self.data, "source": self.source}
+
+    def _own(self, found: Any, path: Path) -> dict[str, Any]:
+        """What a checkpoint holds beside what says which run it is of. Raises UserError where that is another."""
+        checkpoints.require_run(path, found, self._identity, self.defaults)
+        return {name: value for name, value in found.items() if name not in self._identity}
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keeps the run for this process, and removes the temporary files of processes that were killed.
 
-        Raises UserError where another process has it. The system drops a lock with its process, however that ends.
+        Raises UserError where another process has it.
         """
-        path = self.checkpoint_path.with_suffix(".lock")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = _locked(path)
-        except OSError as error:
-            raise WriteError(f"cannot write {path}: {files.reason(error, path)}") from error
-        with file:
-            for kept in (self.checkpoint_path, self.parameters_path, self.result_path):
-                files.remove_leftovers(kept)
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-                fcntl.flock(file, fcntl.LOCK_UN)  # forked children hold it as well
+        with files.locked(self.checkpoint_path.with_suffix(".lock"), "this run is being trained"):
+            for path in (self.checkpoint_path, self.kept_path, self.parameters_path, self.result_path):
+                files.remove_leftovers(path)
+            yield
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -268,27 +304,6 @@ def save_measurement(
 def write_json(path: Path, value: Any) -> None:
     """Whole or not at all."""
     files.write(path, (json.dumps(value, indent=1) + "\n").encode())
-
-
-def _locked(path: Path) -> IO[str]:
-    """The file, locked by this process, whose number it holds. Raises UserError where another process has it."""
-    while True:
-        file = path.open("a+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            with file:
-                file.seek(0)
-                raise UserError(
-                    f"this run is being trained by process {file.read() or '?'}: wait for its end"
-                ) from None
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                file.truncate(0)
-                file.write(str(os.getpid()))
-                file.flush()
-                return file
-        file.close()  # its holder removed it before it was locked here
 
 
 def provenance(device: torch.device) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The command line: `msmeta data`, `train`, `tune`, `sweep`, `plan`, `bench`, `results`, `evaluate` and `adapt`.
 
-A user's mistake ends in one line on standard error and exit status 2; a diverged run in status 3, Ctrl-C in 130.
+A user's mistake ends in one line on standard error and exit status 2; a diverged run and a file that cannot be
+written in status 3, Ctrl-C in 130.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -21,10 +23,10 @@ from rich.table import Table
 
 from msmeta import machine, paths
 from msmeta.cli import options, trained
-from msmeta.errors import ConfigError, DataError, DivergedError, Interrupted, UserError, one_line
+from msmeta.errors import ConfigError, DataError, DivergedError, Interrupted, UserError, WriteError, one_line
 from msmeta.experiments.config import PRESETS
 
-EXPLAINED = {error.exit_status for error in (UserError, DivergedError, Interrupted)}
+EXPLAINED = {error.exit_status for error in (UserError, DivergedError, WriteError, Interrupted)}
 """Exit statuses of a script that has said in one line why."""
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Multi-step estimation for gradient-based meta-learning."
@@ -43,6 +45,7 @@ def main() -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):  # a log or an old terminal may not know a sign such as ±
             stream.reconfigure(errors="replace")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    warnings.showwarning = lambda message, *_, **__: print(f"msmeta: {one_line(str(message))}", file=sys.stderr)
     if sys.argv[1:2] in (["train"], ["tune"]):  # to import the experiments takes a second
         from msmeta.cli import train
 

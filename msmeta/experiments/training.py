@@ -20,10 +20,12 @@ import torch
 from torch import Tensor
 
 from msmeta import data, machine, runs
+from msmeta.checkpoints import size_of
 from msmeta.data import Images
-from msmeta.errors import ConfigError
+from msmeta.errors import ConfigError, UserError, WriteError
 from msmeta.experiments import distributed
 from msmeta.experiments.distributed import World
+from msmeta.experiments.resume import require_fit
 
 CHECKPOINT_SECONDS = 60
 Row = tuple[float | None, ...]
@@ -91,6 +93,9 @@ class Experiment(Protocol):
     def state(self) -> dict[str, Any]:
         """These tensors and plain values, for a checkpoint."""
 
+    def expected(self) -> tuple[dict[str, Any], Any]:
+        """A `state`, and a `best`, with the keys, shapes and types that those of a begun training have."""
+
     def fraction(self, training: Training) -> float:
         """How much of the training is done, 1 or more at its end."""
 
@@ -154,36 +159,38 @@ def train(
     if chosen.type == "cpu":
         machine.keep_freed_memory()
     with world.together(), where.lock() if world.first else nullcontext():
+        if force and world.first:
+            where.drop_checkpoint()
+        if world.of_first(world.first and where.store_kept()):
+            return where.result()
         own = experiment(config, chosen, world, **options)
         machine.reset_peak_memory(chosen)
         with machine.memory_errors(own.out_of_memory):
-            training, resumed = _begin_or_resume(own, where, world, resume, force)
+            training, resumed = _begin_or_resume(own, where, world, resume)
             deadline = started + (math.inf if time_budget is None else time_budget)
             done = _loop(own, training, where, config.log_every, chosen, world, deadline, on_step)
             if not (done and world.first):
                 return None
             metrics = own.metrics(training)
         images, source = own.images, own.source
-        where.save_result(
-            {
-                "metrics": metrics,
-                "log": training.log,
-                "curve": training.curve,
-                **({"selection": training.selection} if training.selection else {}),
-                "data": {"name": images.name, "title": images.title, "hash": images.hash, **images.notes},
-                "source": source and {"name": source.name, "hash": source.hash},
-                "provenance": {
-                    **runs.provenance(chosen),
-                    "processes": world.size,
-                    **own.how,
-                    "train_seconds": round(training.seconds, 3),
-                    "wall_seconds": round(time.perf_counter() - started, 3),
-                    "peak_memory_bytes": machine.peak_memory(chosen),
-                    "resumed": resumed,
-                },
+        result = {
+            "metrics": metrics,
+            "log": training.log,
+            "curve": training.curve,
+            **({"selection": training.selection} if training.selection else {}),
+            "data": {"name": images.name, "title": images.title, "hash": images.hash, **images.notes},
+            "source": source and {"name": source.name, "hash": source.hash},
+            "provenance": {
+                **runs.provenance(chosen),
+                "processes": world.size,
+                **own.how,
+                "train_seconds": round(training.seconds, 3),
+                "wall_seconds": round(time.perf_counter() - started, 3),
+                "peak_memory_bytes": machine.peak_memory(chosen),
+                "resumed": resumed,
             },
-            own.tested(training),
-        )
+        }
+        _store(where, result, own.tested(training))
     return where.result()
 
 
@@ -193,26 +200,46 @@ def add_point(columns: Columns, values: tuple[Any, ...], digits: int = 4) -> Non
         column.append(round(value, digits) if isinstance(value, float) else value)
 
 
-def _begin_or_resume(
-    own: Experiment, where: runs.Run, world: World, resume: bool, force: bool
-) -> tuple[Training, bool]:
-    """The training as it begins, or as its checkpoint left it, and whether the latter."""
-    saved = world.of_first(None if force or not world.first else where.load_checkpoint())
+def _begin_or_resume(own: Experiment, where: runs.Run, world: World, resume: bool) -> tuple[Training, bool]:
+    """The training as it begins, or as its checkpoint left it, and whether the latter.
+
+    Raises UserError where the checkpoint does not fit, or where what training writes could not be written.
+    """
+    saved = world.of_first(where.load_checkpoint() if world.first else None)
+    expected, best = own.expected()
+    columns = {"log": ("iteration", "seconds", *own.logged), "curve": own.curve, "selection": own.selection}
     if saved is None:
-        columns = ("iteration", "seconds", *own.logged), own.curve, own.selection
-        own.begin(0, None)
-        return Training(*({name: [] for name in names} for names in columns)), False
+        training = Training(*({name: [] for name in names} for names in columns.values()))
+    else:
+        try:
+            require_fit(saved, expected, best, columns, len(own.logged))
+        except ValueError as error:
+            problem = f"checkpoint {where.checkpoint_path}: {error}; it is damaged: start again with --force"
+            raise UserError(problem) from error
+        training = Training(**{name: value for name, value in saved.items() if name != "state"})
+        if not resume:
+            raise ConfigError(
+                f"an unfinished run with this config stopped at iteration {training.iteration}: "
+                "continue it with --resume, or start again with --force"
+            )
+    if world.first:
+        where.require_room(size_of(expected) + size_of(best), size_of(best))
+    own.begin(training.iteration, saved["state"] if training.iteration else None)
+    return training, saved is not None
+
+
+def _store(where: runs.Run, result: dict[str, Any], parameters: dict[str, Tensor]) -> None:
+    """Stores a result; where that fails it is kept beside the checkpoint. Raises WriteError that says what to do."""
     try:
-        state, training = saved.pop("state"), Training(**saved)
-    except (KeyError, TypeError) as error:
-        raise where.damaged_checkpoint() from error
-    if not resume:
-        raise ConfigError(
-            f"an unfinished run with this config stopped at iteration {training.iteration}: "
-            "continue it with --resume, or start again with --force"
-        )
-    own.begin(training.iteration, state)
-    return training, True
+        where.save_result(result, parameters)
+    except WriteError as error:
+        try:
+            kept = where.keep_result(result, parameters)
+        except WriteError:
+            kept = f"{where.checkpoint_path} has the trained network: make room, and --resume evaluates it again"
+        else:
+            kept = f"the result waits in {kept}: make room, and the same command stores it"
+        raise WriteError(f"{error}; {kept}") from error
 
 
 def _loop(
@@ -232,7 +259,11 @@ def _loop(
 
     def save() -> None:
         if world.first:
-            where.save_checkpoint({**vars(training), "state": own.state()})
+            try:
+                where.save_checkpoint({**vars(training), "state": own.state()})
+            except WriteError as error:
+                way_on = "make room, and --resume goes on from the last checkpoint"
+                raise WriteError(f"{error}; stopped at iteration {training.iteration}: {way_on}") from error
 
     whole, saved = True, time.perf_counter()
     with _Signals() as signals:
@@ -262,6 +293,8 @@ def _loop(
                 fraction, speed = min(1.0, own.fraction(training)), training.iteration / training.seconds
                 accuracy = own.accuracy(training, rows[-1])
                 on_step(Progress(training.iteration, fraction, speed, rows[-1][0], accuracy))
+        except WriteError:
+            raise
         except BaseException:
             if whole and not signals.asked:  # an interrupt that another handler raised, at a boundary by chance
                 save()

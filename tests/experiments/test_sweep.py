@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 import slurm
-import torch
 
-from msmeta import ConfigError, cli, machine, runs
+from msmeta import ConfigError, checkpoints, cli, machine, runs
 from msmeta.experiments import few_shot, sweep, transfer
 
 RUNS = Path(__file__).resolve().parents[2] / "results" / "sweeps"
@@ -232,7 +231,7 @@ def test_an_interrupted_sweep_leaves_checkpoints_and_goes_on(spec, tmp_path, mon
     assert process.returncode == 130, err
     assert err.strip() == "msmeta: interrupted: the same command goes on where the runs stopped"
     (checkpoint,) = saved.glob("*.pt")  # and the member has ended, as its lock has gone
-    assert torch.load(checkpoint, weights_only=True)["iteration"] == 1 and not list(saved.glob("*.lock"))
+    assert checkpoints.read(checkpoint)["iteration"] == 1 and not list(saved.glob("*.lock"))
 
     submit, said, killed = sweep._Jobs.submit, [], []
 

@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 import torch
 
-from msmeta import ConfigError, DivergedError, UserError, runs, workers
+from msmeta import ConfigError, DivergedError, UserError, checkpoints, runs, workers
 from msmeta.experiments import few_shot, training, transfer
 from msmeta.workers import Team
 
@@ -151,8 +151,8 @@ def test_a_signal_ends_at_the_next_boundary(kind, place, number, tmp_path, monke
                 TRAIN[kind](SMALL[kind], "cpu", results_root=tmp_path)
         assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        (checkpoint,) = (tmp_path / "checkpoints").iterdir()
-        stopped = torch.load(checkpoint, weights_only=True)["iteration"]
+        (checkpoint,) = (tmp_path / "checkpoints").glob("*.pt")
+        stopped = checkpoints.read(checkpoint)["iteration"]
         assert stopped == last_state["iteration"] and stopped > 0
         resumed = TRAIN[kind](SMALL[kind], "cpu", resume=True, results_root=tmp_path)
     finally:
@@ -308,12 +308,12 @@ def test_a_damaged_checkpoint_or_result_is_named_and_force_repeats_the_run(tmp_p
     place, train = few_shot.run(SMALL["few_shot"], tmp_path), partial(few_shot.train, SMALL["few_shot"], "cpu")
     place.checkpoint_path.parent.mkdir()
     for damage in (
+        lambda: place.checkpoint_path.write_bytes(b"no checkpoint"),
         lambda: place.save_checkpoint({}),
         lambda: place.save_checkpoint({"state": {}, "iteration": 1}),
-        lambda: place.checkpoint_path.write_bytes(b"no checkpoint"),
     ):
         damage()
-        with pytest.raises(UserError, match="is damaged: start again with --force"):
+        with pytest.raises(UserError, match="^checkpoint .* is damaged: start again with --force$"):
             train(resume=True, results_root=tmp_path)
     train(force=True, results_root=tmp_path)
     place.result_path.write_text('{"config": ')

@@ -20,7 +20,7 @@ from msmeta import data, runs
 from msmeta.bilevel import Params
 from msmeta.data import Images
 from msmeta.errors import ConfigError, DivergedError
-from msmeta.experiments import training
+from msmeta.experiments import resume, training
 from msmeta.experiments.distributed import World
 from msmeta.experiments.few_shot.config import ESTIMATORS, META_OPTIMIZERS, META_SCHEDULES, FewShotConfig
 from msmeta.experiments.few_shot.step import stepper, task_chunk
@@ -85,7 +85,7 @@ class FewShot:
         on_gpu = self.device.type == "cuda"
         self.optimizer = META_OPTIMIZERS[config.meta_optimizer](list(self.theta.values()), config.meta_lr, on_gpu)
         if state is not None:
-            self.optimizer.load_state_dict(state["optimizer"])
+            resume.give(self.optimizer, state["optimizer"])
         work = Work(config, self.model, self.images, self.chunk, self.world)
         self.team = team_of(work, self.workers)
         self.steps = stepper(config, self.device)(
@@ -101,7 +101,12 @@ class FewShot:
 
     def state(self) -> dict[str, Any]:
         theta = {name: value.detach() for name, value in self.theta.items()}
-        return {"theta": theta, "optimizer": self.optimizer.state_dict()}
+        return {"theta": theta, "optimizer": resume.tensors_of(self.optimizer)}
+
+    def expected(self) -> tuple[dict[str, Any], Params]:
+        theta = self.model.init(self.config.seed)
+        moments = resume.adam_like(theta.values()) if self.config.meta_optimizer == "adam" else {}
+        return {"theta": theta, "optimizer": moments}, theta
 
     def fraction(self, done: Training) -> float:
         by_time = done.seconds / self.config.train_seconds if self.config.train_seconds else 0.0

@@ -21,7 +21,7 @@ from msmeta.bilevel import Params, State
 from msmeta.data import Images, MinibatchSampler
 from msmeta.dynamics import SGD
 from msmeta.errors import ConfigError
-from msmeta.experiments import training
+from msmeta.experiments import resume, training
 from msmeta.experiments.distributed import World
 from msmeta.experiments.training import Row, Training
 from msmeta.experiments.transfer import sources
@@ -90,9 +90,8 @@ class Transfer:
     def begin(self, iteration: int, state: dict[str, Any] | None) -> None:
         config = self.config
         if state is None:
-            phi, statistics = self.target.init(config.seed)
-            theta = self.l2t.init_meta() if self.l2t else {}
-            inner = State(phi | (self.l2t.init_matching(config.seed) if self.l2t else {}))
+            phi, statistics, theta = self._start()
+            inner = State(phi)
         else:
             inner, statistics, theta = State(*state["inner"]), state["statistics"], state["theta"]
         buffers = {name: self._here(values) for name, values in inner.buffers.items()}
@@ -105,7 +104,7 @@ class Transfer:
                 capturable=on_gpu,
             )  # fmt: skip
             if state is not None:
-                self.optimizer.load_state_dict(state["optimizer"])
+                resume.give(self.optimizer, state["optimizer"])
         for value in self.theta.values():  # filled at each iteration, where a graph finds it again
             value.grad = torch.zeros_like(value)
         self.batches = self.sampler.from_step(iteration, workers=0 if self.images.side == 32 else LOADERS)
@@ -117,8 +116,18 @@ class Transfer:
             "inner": (self.inner.phi, self.inner.buffers, int(self.inner.step)),
             "statistics": self.statistics,
             "theta": {name: value.detach() for name, value in self.theta.items()},
-            "optimizer": self.optimizer.state_dict() if self.optimizer else None,
+            "optimizer": resume.tensors_of(self.optimizer) if self.optimizer else None,
         }
+
+    def expected(self) -> tuple[dict[str, Any], Any]:
+        phi, statistics, theta = self._start()
+        state = {
+            "inner": (phi, {name: phi for name in self._buffers}, 1),
+            "statistics": statistics,
+            "theta": theta,
+            "optimizer": resume.adam_like(theta.values()) if theta else None,
+        }
+        return state, (phi, statistics)
 
     def fraction(self, done: Training) -> float:
         return done.iteration / (self.config.epochs * self.sampler.batches)
@@ -170,6 +179,19 @@ class Transfer:
         kinds = {"phi": phi, "statistics": statistics, "theta": self.theta}
         return {f"{kind}.{name}": value for kind, own in kinds.items() for name, value in own.items()}
 
+    def _start(self) -> tuple[Params, Params, Params]:
+        """φ with the matching of features, batch norm's statistics and θ, before the first iteration."""
+        phi, statistics = self.target.init(self.config.seed)
+        if self.l2t is None:
+            return phi, statistics, {}
+        return phi | self.l2t.init_matching(self.config.seed), statistics, self.l2t.init_meta()
+
+    @property
+    def _buffers(self) -> tuple[str, ...]:
+        """Names of the inner optimiser's own variables."""
+        velocity = ("velocity",) if self.config.momentum else ()
+        return {"sgd": velocity, "adam": ("mean", "square")}[self.config.optimizer]
+
     def _here(self, params: Params) -> Params:
         return {name: value.to(self.device) for name, value in params.items()}
 
@@ -192,8 +214,7 @@ class Transfer:
     def _graphed(self, iteration: int) -> GraphedStepper:
         """The same as one graph, which moves `inner` and `statistics` in place."""
         dynamics = self.config.dynamics(0)
-        names = {"sgd": ("velocity",), "adam": ("mean", "square")}[self.config.optimizer]
-        zeros = {name: {k: torch.zeros_like(v) for k, v in self.inner.phi.items()} for name in names}
+        zeros = {name: {k: torch.zeros_like(v) for k, v in self.inner.phi.items()} for name in self._buffers}
         state = replace(self.inner, buffers=zeros | self.inner.buffers)
 
         def iterate(x: Tensor, y: Tensor, inner: State, lr: Tensor, statistics: Params) -> Iteration:
