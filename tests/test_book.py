@@ -1,6 +1,7 @@
 """Building the book, on a small copy of it with small notebooks: what is built, refused, and left in place."""
 
 import importlib.util
+import itertools
 import os
 import re
 import shutil
@@ -344,6 +345,17 @@ def test_every_notebook_is_a_page_of_the_book():
     written = {page for page in sources if not page.startswith("_")}
     assert written - pages == {"index"}
     assert pages - written == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+
+
+def test_every_page_states_its_question_and_its_answer():
+    folders = ("book/*.md", "book/recipes/*.md", "notebooks/*.ipynb")
+    for page in itertools.chain(*map(ROOT.glob, folders)):
+        if page.stem in ("index", "references"):
+            continue
+        own = nbformat.read(page, 4).cells if page.suffix == ".ipynb" else []
+        text = "\n".join(cell.source for cell in own) or page.read_text()
+        assert re.search(r"^\*\*(Question|Problem)\.\*\* ", text, re.MULTILINE), page.name
+        assert re.search(r"^\*\*Answer\.\*\* |show\(.*answers\.", text, re.MULTILINE), page.name
 
 
 def test_the_table_of_presets_has_the_presets_numbers():
