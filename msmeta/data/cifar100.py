@@ -16,8 +16,9 @@ from msmeta.data.dataset import (
     splits_of_classes,
     splits_of_images,
 )
+from msmeta.data.decoders import FORMATS, Decode, decode_all
 from msmeta.data.pickles import PickledArray, as_text, load_pickle
-from msmeta.data.raw import decode_all, open_image, readable
+from msmeta.data.raw import readable
 from msmeta.data.splits import divide
 from msmeta.data.trees import PARTS, grouped, matching
 from msmeta.errors import DataError
@@ -54,7 +55,7 @@ ALONE = r"(?:.*/)?data/([^/.][^/]*)/([^/.][^/]*)\.(?:png|webp)"
 VALIDATION = 5_000
 """Of the images published for training."""
 SIDE = 32
-ARCHIVE = RawFile("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85")
+decode = Decode(FORMATS, 3, SIDE, exact=SIDE)
 T = TypeVar("T")
 
 
@@ -125,14 +126,6 @@ def few_shot(arrays: Arrays) -> Arrays:
     classes = [label for names in FEW_SHOT_CLASSES.values() for label in names]
     places = where[[arrays.classes.index(label) for label in classes]].ravel()
     return Arrays(arrays.images[places], labels, classes)
-
-
-def decode(data: bytes, name: str) -> np.ndarray:
-    """One image as uint8 (3, 32, 32). Raises DataError if it cannot be decoded or has another size."""
-    image = open_image(data, name)
-    if image.size != (SIDE, SIDE):
-        raise DataError(f"{name} is {image.width}x{image.height} instead of {SIDE}x{SIDE}")
-    return np.asarray(image).transpose(2, 0, 1)
 
 
 def _labels_and_order() -> tuple[np.ndarray, np.ndarray]:

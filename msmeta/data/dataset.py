@@ -22,6 +22,18 @@ class ViewAlone(DataError):
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What raw files may be at most, with room for what lies beside those that are read.
+
+    members: of an archive, read or not. member: bytes of one that is read. archive: bytes of all, read or not.
+    """
+
+    members: int = 200_000
+    member: int = 2**28
+    archive: int = 2**33
+
+
+@dataclass(frozen=True)
 class RawFile:
     """One official archive: where it can be downloaded, and its MD5, as torchvision has them."""
 
@@ -86,6 +98,7 @@ class Dataset:
     """What archives of raw files are called, without suffix."""
     wanted: str = ".*"
     """Regular expression of the members of an archive that are read."""
+    limits: Limits = Limits()
     samples: int | None = None
     """Images of a class of a data set for few-shot tasks, the fewest where they differ; None for one for transfer."""
     rotations: int = 1

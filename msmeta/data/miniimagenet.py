@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from msmeta.data.dataset import Allocate, Arrays, Dataset, Progress, splits_of_classes
-from msmeta.data.pickles import PickledArray, as_text, load_pickle
-from msmeta.data.raw import MAX_ARCHIVE_BYTES, decode_all, open_image, readable, resized
+from msmeta.data.decoders import FORMATS, Decode, decode_all
+from msmeta.data.pickles import MAX_BYTES, PickledArray, as_text, load_pickle
+from msmeta.data.raw import readable
 from msmeta.data.trees import LIST, PARTS, T, grouped, listed, lists_of, located, matching
 from msmeta.errors import DataError
 
 CLASSES = {"train": 64, "validation": 16, "test": 20}
 SAMPLES = 600
 SIDE = 84
+decode = Decode(FORMATS, 3, SIDE)
 WITHIN = {"miniimagenet", "mini-imagenet", "mini_imagenet", "images", "split", "splits", *PARTS}
 """Folders that are looked into, in small letters."""
 IMAGE = r"(?:.*/)?(images|train|val|test)/(?:([^/.][^/]*)/)?[^/.][^/]*\.(?i:jpe?g|png|webp)"
@@ -63,11 +65,6 @@ def build(
     return _arrays(decode_all(dataset, folder, names, decode, progress, allocate), classes)
 
 
-def decode(data: bytes, name: str) -> np.ndarray:
-    """One image as uint8 (3, 84, 84). Raises DataError if it cannot be decoded."""
-    return resized(open_image(data, name), SIDE)
-
-
 def _checked(found: Mapping[str, Iterable[tuple[str, T]]]) -> dict[str, list[T]]:
     """Images of each class, classes in the order of the splits, from (class, image) of each split."""
     classes: dict[str, list[T]] = {}
@@ -85,7 +82,7 @@ def _arrays(images: np.ndarray, classes: Mapping[str, list]) -> Arrays:
 
 def _from_pickles(dataset: Dataset, folder: Path, progress: Progress, allocate: Allocate, follow_links: bool) -> Arrays:
     pattern = rf"(?:.*/)?({'|'.join(name for names in PICKLES for name in names.values())})"
-    where = {match[1]: match.string for match in matching(folder, pattern, WITHIN, follow_links, MAX_ARCHIVE_BYTES)}
+    where = {match[1]: match.string for match in matching(folder, pattern, WITHIN, follow_links, MAX_BYTES)}
     names = next((names for names in PICKLES if where.keys() & names.values()), None)
     if names is None:
         raise DataError(f"it does not hold miniImageNet, which is {dataset.obtained}")

@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from msmeta.data.dataset import Allocate, Arrays, Dataset, Progress, RawFile, splits_of_classes
-from msmeta.data.raw import decode_all, open_image
+from msmeta.data.decoders import Decode, decode_all
 from msmeta.data.splits import shuffled
 from msmeta.data.trees import grouped, matching
 from msmeta.errors import DataError
@@ -20,6 +19,8 @@ DRAWING = r"(.*/)?([^/.][^/]*/character\d+)/[^/.][^/]*\.png"
 """Below the folder of a part: what lies between, and the character, `Alphabet/characterNN`."""
 WITHIN = ("omniglot-py", "omniglot", "omniglot-master", "python")
 """Folders that torchvision and the authors' repository have around those of the parts."""
+decode = Decode(("PNG",), 1, SIDE, exact=RAW_SIDE, fit="lanczos", negative=True)
+"""One drawing, strokes 255 on 0."""
 URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 
 
@@ -56,14 +57,6 @@ def build(
 def split_order(count: int) -> list[int]:
     """A seeded permutation of the characters in alphabetical order."""
     return shuffled(count, SPLIT_SEED).tolist()
-
-
-def decode(data: bytes, name: str) -> np.ndarray:
-    """One drawing as uint8 (28, 28), strokes 255 on 0. Raises DataError unless `data` is a 105x105 PNG."""
-    grey = open_image(data, name, ("PNG",), "L")
-    if grey.size != (RAW_SIDE, RAW_SIDE):
-        raise DataError(f"{name} is {grey.width}x{grey.height} instead of {RAW_SIDE}x{RAW_SIDE}")
-    return 255 - np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
 
 
 DATASET = Dataset(

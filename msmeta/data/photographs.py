@@ -17,14 +17,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from msmeta.data.dataset import Allocate, Arrays, Dataset, Progress, splits_of_images
-from msmeta.data.raw import decode_all, open_image, readable, resized
+from msmeta.data.decoders import Decode, decode_all
+from msmeta.data.raw import readable
 from msmeta.data.splits import divide
 from msmeta.data.trees import matching
 from msmeta.errors import DataError
 
 STORED, SIDE = 256, 224
 """Sides of the images on disk and of what a network sees."""
-FORMATS = ("JPEG", "PNG", "WebP", "GIF", "BMP")
+decode = Decode(("JPEG", "PNG", "WebP", "GIF", "BMP"), 3, STORED)
 """Some images in circulation are named .jpg and are not JPEG."""
 MAX_LIST_BYTES = 2**22
 """Of a MAT-file, which may be compressed a thousandfold."""
@@ -93,11 +94,6 @@ def build(
     images = decode_all(dataset, folder, files, decode, progress, allocate)
     among = np.cumsum(~testing)[order] - 1  # the training images alone, as in a folder of their own
     return Arrays(images, labels[order], names_of_classes.tolist(), among[: dataset.splits["test"].start])
-
-
-def decode(data: bytes, name: str) -> np.ndarray:
-    """One image as uint8 (3, 256, 256). Raises DataError if it cannot be decoded."""
-    return resized(open_image(data, name, FORMATS), STORED)
 
 
 BIRD_LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt")

@@ -1,28 +1,27 @@
-"""Raw files, which are not trusted: bounded downloads, archives extracted once, and images."""
+"""Raw files, which are not trusted: bounded downloads, and archives extracted once."""
 
 import csv
 import errno
-import io
 import os
 import re
+import reprlib
 import socket
 import stat
 import struct
 import tarfile
 import threading
+import unicodedata
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO, NoReturn
 
-import numpy as np
-from PIL import Image, UnidentifiedImageError
-
-from msmeta.data.dataset import Allocate, Dataset, Progress, RawFile
+from msmeta.data.archives import Member, tarred, zipped
+from msmeta.data.dataset import Dataset, Limits, Progress, RawFile
 from msmeta.errors import DataError
 
 REACH_SECONDS = 5.0
@@ -31,20 +30,19 @@ STALL_SECONDS = 15.0
 """The longest silence in a transfer that has begun."""
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
+ANY = Limits()
 MAX_FILES = 200_000
-"""Members of an archive, or files that are read below a folder."""
+"""Files that are read below a folder."""
 MAX_BYTES = 2**28
 """Of a file."""
-MAX_ARCHIVE_BYTES = 2**33
-"""Of all files together that are extracted from an archive."""
-MAX_PIXELS = 2**26
-"""Of an image before it is resized: four bytes each are held while it is decoded."""
-FORMATS = ("PNG", "JPEG", "WebP")
-DECODERS = min(4, os.cpu_count() or 1)
+MAX_NAME = 4096
+"""Characters of a member's name."""
 
-DAMAGE = csv.Error, tarfile.TarError, zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError
+DAMAGE = (
+    csv.Error, tarfile.TarError, zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, RuntimeError,
+    ValueError, OverflowError, MemoryError,
+)  # fmt: skip
 """What the standard library raises for damaged content."""
-Decode = Callable[[bytes, str], np.ndarray]
 
 
 def download(name: str, files: tuple[RawFile, ...], folder: Path, progress: Progress) -> None:
@@ -122,14 +120,31 @@ def readable(what: object) -> Iterator[None]:
         raise DataError(f"cannot read {what}: {reason(error)}") from error
 
 
-def extracted(folder: Path, stems: Sequence[str], wanted: str, into: Path, progress: Progress) -> Path:
-    """A folder with all that `folder` holds, its archives of these names extracted: itself where there is none.
+@contextmanager
+def opened(path: Path, most: int) -> Iterator[tuple[BinaryIO, int]]:
+    """A file, open for reading, and its size. Raises ValueError if it has more bytes than `most`, or is no file.
+
+    Devices and FIFOs, which may never begin or end, are not opened, nor waited for where one takes a file's place.
+    """
+    if not path.is_file():
+        raise ValueError("it is not there" if not path.exists() else "it is a device or a folder, not a file")
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        state = os.fstat(file.fileno())
+        if not stat.S_ISREG(state.st_mode):
+            raise ValueError("it is a device, not a file")
+        if state.st_size > most:
+            raise ValueError(f"it has more than the {most:,} bytes allowed")
+        yield file, state.st_size
+
+
+def extracted(folder: Path, dataset: Dataset, into: Path, progress: Progress) -> Path:
+    """A folder with all that `folder` holds, the archives of a data set extracted: itself where there is none.
 
     An archive `stem.zip` (.tar, .tar.gz, .tgz) becomes the folder `into/stem`, in place of a folder of this name; to
     everything else there is a link. Raises DataError as `extract` does.
     """
     archives = {}
-    for stem in stems:
+    for stem in dataset.archives:
         if present := [path for suffix in SUFFIXES if (path := folder / f"{stem}{suffix}").is_file()]:
             archives[stem] = present[0]
     if not archives:
@@ -137,128 +152,64 @@ def extracted(folder: Path, stems: Sequence[str], wanted: str, into: Path, progr
     into.mkdir()
     for done, (stem, archive) in enumerate(archives.items()):
         progress(f"extract {archive.name}", done, len(archives))
-        extract(archive, into / stem, wanted)
+        extract(archive, into / stem, dataset.wanted, dataset.limits)
     for path in folder.iterdir():
         if path.name not in archives and path not in archives.values():
             (into / path.name).symlink_to(path.absolute())
     return into
 
 
-def extract(archive: Path, into: Path, wanted: str = ".*") -> None:
-    """Extracts the files of a zip or tar archive whose names match `wanted`, however large the others are.
+def extract(archive: Path, into: Path, wanted: str = ".*", limits: Limits = ANY) -> None:
+    """Extracts the files of a zip or tar archive whose names match `wanted`.
 
-    Raises DataError in one line if the archive is damaged or a member is a link or a device, points out of the
-    archive's folder, or is larger than MAX_BYTES, if there are more than MAX_FILES, or if all are larger than
-    MAX_ARCHIVE_BYTES.
+    Raises DataError in one line if the archive is damaged, if it is larger than `limits`, or if a member is a link or a
+    device, points out of the archive's folder, is there twice, or has a name that cannot be shown.
     """
-    admits = _admission(archive, re.compile(wanted))
+    admits = _admission(archive, re.compile(wanted), limits)
     into.mkdir(parents=True)
-    with readable(archive):
-        if archive.suffix == ".zip":
-            with zipfile.ZipFile(archive) as file:
-                plain = (0, stat.S_IFREG, stat.S_IFDIR)
-                members = [
-                    info
-                    for info in file.infolist()
-                    if admits(info.filename, stat.S_IFMT(info.external_attr >> 16) in plain, info.file_size)
-                ]
-                file.extractall(into, members)
-        else:
-            with tarfile.open(archive, "r:" if archive.suffix == ".tar" else "r:gz") as file:
-
-                def keep(info: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
-                    admitted = admits(info.name, info.isreg() or info.isdir(), info.size)
-                    return tarfile.data_filter(info, path) if admitted else None
-
-                file.extractall(into, filter=keep)
-                # Where a header is damaged, tarfile stops as if at the end; and a checksum stands only at the very end.
-                if file.fileobj.read(2**20).strip(b"\0"):
-                    raise tarfile.ReadError("a header is damaged, or something follows the end")
+    with readable(archive), opened(archive, limits.archive) as (file, _):
+        is_zip = archive.suffix == ".zip"
+        for member in zipped(file, limits) if is_zip else tarred(file, limits, archive.suffix != ".tar"):
+            if admits(member):
+                target = into / PurePosixPath(member.name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("xb") as written:
+                    written.writelines(member.pieces())
 
 
-def _admission(archive: Path, wanted: re.Pattern[str]) -> Callable[[str, bool, int], bool]:
-    """A function of each member's name, whether it is a plain file or folder, and size: whether it is extracted."""
+def _admission(archive: Path, wanted: re.Pattern[str], limits: Limits) -> Callable[[Member], bool]:
+    """Whether a member is extracted, asked of each in turn."""
+    seen: set[PurePosixPath] = set()
     count = total = 0
 
-    def admits(name: str, plain: bool, size: int) -> bool:
+    def refuse(member: Member, why: str) -> NoReturn:
+        raise DataError(f"{archive}: member {reprlib.repr(member.name)} {why}")
+
+    def admits(member: Member) -> bool:
         nonlocal count, total
-        count += 1
-        path = PurePosixPath(name)
-        if count > MAX_FILES:
-            raise DataError(f"{archive} holds more than the {MAX_FILES:,} members allowed")
-        if path.is_absolute() or ".." in path.parts or "\\" in name:
-            raise DataError(f"{archive}: member {name!r} points out of the archive's folder")
-        if not plain:
-            raise DataError(f"{archive}: member {name!r} is a link or a device, not a file")
-        if not wanted.fullmatch(path.as_posix()):
+        count, total, path = count + 1, total + member.size, PurePosixPath(member.name)
+        if count > limits.members:
+            raise DataError(f"{archive} holds more than the {limits.members:,} members allowed")
+        if total > limits.archive:
+            raise DataError(f"{archive} holds more than the {limits.archive:,} bytes allowed")
+        if path.is_absolute() or ".." in path.parts or "\\" in member.name:
+            refuse(member, "points out of the archive's folder")
+        if len(member.name) > MAX_NAME or not showable(member.name):
+            refuse(member, "has a name that is too long, or with characters for control")
+        if not member.plain:
+            refuse(member, "is a link or a device, not a file")
+        if member.folder or not wanted.fullmatch(path.as_posix()):
             return False
-        if size > MAX_BYTES:
-            raise DataError(f"{archive}: member {name!r} has more than the {MAX_BYTES:,} bytes allowed")
-        total += size
-        if total > MAX_ARCHIVE_BYTES:
-            raise DataError(f"{archive} holds more than the {MAX_ARCHIVE_BYTES:,} bytes allowed")
+        if member.size > limits.member:
+            refuse(member, f"has more than the {limits.member:,} bytes allowed")
+        if path in seen:
+            refuse(member, "is there twice")
+        seen.add(path)
         return True
 
     return admits
 
 
-def open_image(data: bytes, name: str, formats: Sequence[str] = FORMATS, mode: str = "RGB") -> Image.Image:
-    """An image in one of the formats, loaded, as RGB or grey ("L") of 8 bits.
-
-    Raises DataError in one line that names it if it is damaged.
-    """
-    try:
-        with Image.open(io.BytesIO(data), formats=formats) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width}x{image.height} pixels are too many")
-            if image.mode[0] in "IF":  # of which Pillow would take what exceeds 255 for white
-                values = np.asarray(image)
-                if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-                    raise ValueError("its pixels are not of 8 or 16 bits")
-                image = Image.fromarray(np.round(values / 257).astype(np.uint8))
-            return image.convert(mode)
-    except (OSError, EOFError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        known = " or ".join(filter(None, (", ".join(formats[:-1]), formats[-1])))
-        why = "it has none of these formats" if data else "it is empty"
-        why = why if isinstance(error, UnidentifiedImageError) else reason(error)
-        raise DataError(f"{name} is not a readable {known} image: {why}") from error
-
-
-def resized(image: Image.Image, side: int) -> np.ndarray:
-    """An RGB image as uint8 (3, side, side), without cropping: Pillow's bilinear filter, which is antialiased."""
-    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
-
-
-def decode_all(
-    dataset: Dataset,
-    folder: Path,
-    names: Sequence[str],
-    decode: Decode,
-    progress: Progress,
-    allocate: Allocate,
-    unreadable: dict[str, str] | None = None,
-) -> np.ndarray:
-    """`decode(content, name)` of each of these files in `folder`, several at a time: uint8 (N, *dataset.shape)
-
-    unreadable: takes the reason of each file that cannot be read; else the first one's is raised, as a DataError.
-    """
-    images, what = allocate((len(names), *dataset.shape), np.uint8), f"read {dataset.title}"
-
-    def fill(place: int) -> None:
-        try:
-            with readable(names[place]):
-                content = (folder / names[place]).read_bytes()
-            images[place] = decode(content, names[place])
-        except DataError as error:
-            if unreadable is None:
-                raise
-            unreadable[names[place]] = str(error)
-
-    pool = ThreadPoolExecutor(DECODERS)
-    try:
-        for done, _ in enumerate(pool.map(fill, range(len(names)))):
-            progress(what, done, len(names))
-        progress(what, len(names), len(names))
-        return images
-    finally:
-        pool.shutdown(cancel_futures=True)
+def showable(name: str) -> bool:
+    """Whether a name can be shown: with a character for control, a terminal may do what it asks for."""
+    return all(unicodedata.category(character) != "Cc" for character in name)

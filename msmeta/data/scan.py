@@ -14,9 +14,9 @@ import numpy as np
 
 from msmeta.data import folder as names
 from msmeta.data.dataset import Allocate, Arrays, Dataset, Progress, splits_of_images
+from msmeta.data.decoders import decode_all
 from msmeta.data.folder import Given
-from msmeta.data.pictures import FORMATS, decoded
-from msmeta.data.raw import decode_all
+from msmeta.data.pictures import FORMATS, decode
 from msmeta.data.splits import SEED, shuffled, stratified
 from msmeta.data.trees import PARTS, listed, lists_of, located, matching
 from msmeta.errors import DataError
@@ -165,8 +165,8 @@ def build(
     """
     rows = [(part, *row) for part in PARTS for row in scan.parts[part]]
     unreadable: dict[str, str] = {}
-    decode = partial(decoded, shape=dataset.shape, squash=scan.given.squash)
-    images = decode_all(dataset, folder, [file for *_, file in rows], decode, progress, allocate, unreadable)
+    own = decode(*dataset.shape[::2], scan.given.squash)
+    images = decode_all(dataset, folder, [file for *_, file in rows], own, progress, allocate, unreadable)
     kept = [place for place, (*_, file) in enumerate(rows) if file not in unreadable]
     needed = {(part, label) for part, label, _ in rows if part == "train" or not scan.given.transfer}
     if gone := needed - {rows[place][:2] for place in kept}:

@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 
 from msmeta.data.dataset import Allocate, Arrays, Dataset, Progress, RawFile, splits_of_images
-from msmeta.data.raw import readable, resized
+from msmeta.data.pixels import stretched
+from msmeta.data.raw import readable
 from msmeta.data.splits import divide
 from msmeta.data.trees import matching
 from msmeta.errors import DataError
@@ -16,7 +17,6 @@ CLASSES = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "
 """In the order of the official labels, which count from 1."""
 PUBLISHED = {"train": 5_000, "test": 8_000}
 RAW_SIDE, SIDE = 96, 32
-ARCHIVE = RawFile("http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz", "91f7769df0f17e558f3565bffb0c7dfb")
 BINARY = r"(?:.*/)?((?:train|test)_[Xy]\.bin)"
 """Those that are read: the 100,000 unlabelled images beside them are 2.8 GB."""
 
@@ -43,7 +43,7 @@ def build(
     for done, place in enumerate(order):
         progress("resize STL-10", done, len(order))
         image = Image.fromarray(np.ascontiguousarray(pixels[place].transpose(2, 1, 0)))
-        images[done] = resized(image, SIDE)
+        images[done] = stretched(image, SIDE).transpose(2, 0, 1)
     progress("resize STL-10", len(order), len(order))
     return Arrays(images, labels[order], list(CLASSES), order[: PUBLISHED["train"]])
 

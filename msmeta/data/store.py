@@ -230,7 +230,7 @@ def _build(dataset: Dataset, source: Path, work: Path, progress: Progress, follo
     """The arrays of a data set in a new folder in `work`, from raw files in `source`."""
     folder = work / "built"
     folder.mkdir()
-    raw = extracted(source, dataset.archives, dataset.wanted, work / "raw", progress)
+    raw = extracted(source, dataset, work / "raw", progress)
     try:
         arrays = dataset.build(raw, progress, partial(_allocate, folder / IMAGES), dataset, follow_links)
     except DataError as error:  # which names files as they are called in their folder
