@@ -10,6 +10,7 @@ from msmeta.data.dataset import (
     Allocate,
     Arrays,
     Dataset,
+    Limits,
     Progress,
     RawFile,
     ViewAlone,
@@ -18,7 +19,7 @@ from msmeta.data.dataset import (
 )
 from msmeta.data.decoders import FORMATS, Decode, decode_all
 from msmeta.data.pickles import PickledArray, as_text, load_pickle
-from msmeta.data.raw import readable
+from msmeta.data.raw import MAX_BYTES, opened, readable
 from msmeta.data.splits import divide
 from msmeta.data.trees import PARTS, grouped, matching
 from msmeta.errors import DataError
@@ -56,6 +57,9 @@ VALIDATION = 5_000
 """Of the images published for training."""
 SIDE = 32
 decode = Decode(FORMATS, 3, SIDE, exact=SIDE)
+LIMITS = Limits(archive=2**30)
+REPEATED = 26
+"""Photographs that are there twice, some of them in two classes."""
 T = TypeVar("T")
 
 
@@ -81,13 +85,14 @@ def build(
         images = allocate((len(order), *dataset.shape), np.uint8)
         places = np.array(_published(rows))[order]
         np.take(pixels, places, axis=0, out=images)
-        return Arrays(images, labels[order], CLASSES, places[: dataset.splits["test"].start])
+        names = [f"{label}/{file}" for _, label, file, _ in (rows[place] for place in places)]
+        return Arrays(images, labels[order], CLASSES, places[: dataset.splits["test"].start], names=names)
     image = r"(?:.*/)?(train|test)/([^/.][^/]*)/([^/.][^/]*)\.(?:png|webp)"
     if found := matching(folder, image, {"cifar100", *SAMPLES}, follow_links):
         published = _published([(*match.groups(), match.string) for match in found])
         names = [published[place] for place in order]
         images = decode_all(dataset, folder, names, decode, progress, allocate)
-        return Arrays(images, labels[order], CLASSES)
+        return Arrays(images, labels[order], CLASSES, names=names)
     if matching(folder, ALONE, WITHIN, follow_links):
         raise ViewAlone(
             "data/CLASS/FILE does not say which images CIFAR-100 has for the test: CIFAR-FS alone can be prepared from "
@@ -109,14 +114,14 @@ def few_shot_alone(
     _check_known("data", images)
     published = dict(zip(PARTS, FEW_SHOT_CLASSES.values(), strict=True))
     for match in matching(folder, rf"(?:.*/)?splits/bertinetto/({'|'.join(PARTS)})\.txt", WITHIN, follow_links):
-        with readable(match.string):
-            names = (folder / match.string).read_text("utf-8").split()
+        with readable(match.string), opened(folder / match.string, MAX_BYTES) as (file, _):
+            names = file.read().decode("utf-8").split()
         if sorted(names) != sorted(published[match[1]]):
             raise DataError(f"{match.string} has other classes than CIFAR-FS")
     classes = [label for names in FEW_SHOT_CLASSES.values() for label in names]
     names = [name for label in classes for _, name in sorted(images[label])]
     labels = np.repeat(np.arange(len(classes)), sum(SAMPLES.values()))
-    return Arrays(decode_all(dataset, folder, names, decode, progress, allocate), labels, classes)
+    return Arrays(decode_all(dataset, folder, names, decode, progress, allocate), labels, classes, names=names)
 
 
 def few_shot(arrays: Arrays) -> Arrays:
@@ -145,6 +150,9 @@ def _published(rows: Iterable[tuple[str, str, str, T]]) -> list[T]:
         of_part = ((label, (file, item)) for of, label, file, item in rows if of == part)
         parts.append(grouped(part, of_part, len(CLASSES), samples))
         _check_known(part, parts[-1])
+        for label, items in parts[-1].items():
+            if len({file for file, _ in items}) < len(items):
+                raise DataError(f"{part} has two images of class {label} with one name: get it again")
     return [item for label in CLASSES for of_class in parts for _, item in sorted(of_class[label])]
 
 
@@ -208,6 +216,8 @@ CIFAR_100 = Dataset(
         RawFile("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"),
     ),
     archives=("cifar-100-python", "cifar100"),
+    limits=LIMITS,
+    repeated=REPEATED,
 )
 
 CIFAR_FS = Dataset(
@@ -228,4 +238,6 @@ CIFAR_FS = Dataset(
     view_of="cifar-100",
     build_alone=few_shot_alone,
     archives=("cifar100", "cifar-fs"),
+    limits=LIMITS,
+    repeated=REPEATED,
 )

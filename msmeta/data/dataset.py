@@ -1,6 +1,6 @@
 """What the package knows about a data set before any file of it is read."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -58,6 +58,8 @@ class Arrays:
     images, int64 (n,). It is the order of the official file or, of a file an image, that of class and file name."""
     splits: Mapping[str, range] | None = None
     """Images of each split, where it takes reading to know."""
+    names: Sequence[str] | None = None
+    """What each image is called in a message, where those that are repeated are known."""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """Plain values that are kept with a prepared folder of a user's own: `folder.build`."""
 
@@ -99,6 +101,8 @@ class Dataset:
     wanted: str = ".*"
     """Regular expression of the members of an archive that are read."""
     limits: Limits = Limits()
+    repeated: int | None = None
+    """Images that are the same as another one, in the published data; None where it is not known."""
     samples: int | None = None
     """Images of a class of a data set for few-shot tasks, the fewest where they differ; None for one for transfer."""
     rotations: int = 1

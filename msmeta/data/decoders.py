@@ -85,7 +85,8 @@ def decode_into(
         except BaseException:
             decoder.end()  # which owes answers
             raise
-        free.put(decoder)
+        finally:
+            free.put(decoder)
 
     with ExitStack() as stack:
         count = min(DECODERS, len(parts)) or 1

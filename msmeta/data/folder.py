@@ -121,7 +121,8 @@ def stored(name: str, root: Path) -> Dataset:
     """The same with splits and counts, where it is prepared."""
     dataset = entry(name)
     try:
-        meta = json.loads((root / dataset.stored_as / "meta.json").read_text())
+        file = root / dataset.stored_as / "meta.json"
+        meta = json.loads(file.read_text() if file.is_file() else "")
         notes = meta["notes"]
         own = {split: len(counts) for split, counts in notes["classes"].items()}
         fewest = min(min(counts.values()) for counts in notes["classes"].values())
@@ -133,7 +134,14 @@ def stored(name: str, root: Path) -> Dataset:
             split_classes=own | ({"tune": own["train"]} if dataset.purpose == FEW_SHOT else {}),
             notes=notes,
         )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # store says what is wrong when it is loaded
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+    ):  # store says what is wrong when it is loaded
         return dataset
 
 

@@ -1,6 +1,6 @@
 """miniImageNet: 100 classes of ImageNet, 600 images each (Vinyals et al. 2016; split of Ravi and Larochelle 2017)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -61,8 +61,8 @@ def build(
         classes = _checked(in_folders)
     else:
         return _from_pickles(dataset, folder, progress, allocate, follow_links)
-    names = [*chain.from_iterable(classes.values())]
-    return _arrays(decode_all(dataset, folder, names, decode, progress, allocate), classes)
+    names = _names(classes)
+    return _arrays(decode_all(dataset, folder, names, decode, progress, allocate), classes, names)
 
 
 def _checked(found: Mapping[str, Iterable[tuple[str, T]]]) -> dict[str, list[T]]:
@@ -76,8 +76,19 @@ def _checked(found: Mapping[str, Iterable[tuple[str, T]]]) -> dict[str, list[T]]
     return classes
 
 
-def _arrays(images: np.ndarray, classes: Mapping[str, list]) -> Arrays:
-    return Arrays(images, np.repeat(np.arange(len(classes)), SAMPLES), list(classes))
+def _arrays(images: np.ndarray, classes: Mapping[str, list], names: Sequence[str]) -> Arrays:
+    return Arrays(images, np.repeat(np.arange(len(classes)), SAMPLES), list(classes), names=names)
+
+
+def _names(classes: Mapping[str, Iterable[str]]) -> list[str]:
+    """Of all images. Raises DataError where one is in two classes."""
+    where: dict[str, str] = {}
+    for label, names in classes.items():
+        for name in names:
+            if name in where:
+                raise DataError(f"{name} is in classes {where[name]} and {label}: leave only what was published")
+            where[name] = label
+    return list(where)
 
 
 def _from_pickles(dataset: Dataset, folder: Path, progress: Progress, allocate: Allocate, follow_links: bool) -> Arrays:
@@ -86,33 +97,40 @@ def _from_pickles(dataset: Dataset, folder: Path, progress: Progress, allocate: 
     names = next((names for names in PICKLES if where.keys() & names.values()), None)
     if names is None:
         raise DataError(f"it does not hold miniImageNet, which is {dataset.obtained}")
-    pixels, found = {}, {}
+    pixels, found, classes_of = {}, {}, dict(zip(PARTS, CLASSES.values(), strict=True))
     for done, (part, name) in enumerate(names.items()):
         progress("read miniImageNet", done, len(names))
         if name not in where:
             raise DataError(f"no {name}: miniImageNet is {dataset.obtained}")
         with readable(where[name]):
-            pixels[part], rows = _content(load_pickle(folder, where[name]))
+            pixels[part], rows = _content(load_pickle(folder, where[name]), SAMPLES * classes_of[part])
         found[part] = [(label, (part, row)) for label, row in rows]
     classes = _checked(found)
+    called = _names({label: [f"row {row} of {names[part]}" for part, row in rows] for label, rows in classes.items()})
     images = allocate((dataset.size, 3, SIDE, SIDE), np.uint8)
     for place, (part, row) in enumerate(chain.from_iterable(classes.values())):
         images[place] = pixels[part][row].transpose(2, 0, 1)
     progress("read miniImageNet", len(names), len(names))
-    return _arrays(images, classes)
+    return _arrays(images, classes, called)
 
 
-def _content(content: dict[str, object]) -> tuple[np.ndarray, list[tuple[str, int]]]:
+def _content(content: dict[str, object], most: int) -> tuple[np.ndarray, list[tuple[str, int]]]:
     """Images uint8 (N, 84, 84, 3) of a split, and (class, row) of each; or ValueError.
 
     From `image_data` and `class_dict`, the rows of each class; from `data`, `labels` and `catname2label`; or from the
-    images of each class.
+    images of each class. most: images that it may have, since a list can name one thing any number of times.
     """
     if "image_data" in content:
-        pixels, rows = _pixels(content["image_data"], "image_data"), _rows_of_classes(content.get("class_dict"))
+        _require_at_most(most, content["image_data"])
+        pixels, rows = (
+            _pixels(content["image_data"], "image_data"),
+            _rows_of_classes(content.get("class_dict"), 4 * most),
+        )
     elif "data" in content:
+        _require_at_most(most, content["data"])
         pixels, rows = _pixels(content["data"], "data"), _labelled_rows(content)
     else:
+        _require_at_most(most, *content.values())
         of_class = {label: _pixels(images, label) for label, images in content.items()}
         labels = [label for label, images in of_class.items() for _ in images]
         pixels, rows = np.concatenate([*of_class.values()]), [(label, row) for row, label in enumerate(labels)]
@@ -120,6 +138,17 @@ def _content(content: dict[str, object]) -> tuple[np.ndarray, list[tuple[str, in
         if not 0 <= row < len(pixels):
             raise ValueError(f"class {label} has row {row}, of {len(pixels):,} images")
     return pixels, rows
+
+
+def _require_at_most(most: int, *lists: object) -> None:
+    count = sum(_length(values) for values in lists)
+    if count > most:
+        raise ValueError(f"it has {count:,} images instead of {most:,}: leave only what was published")
+
+
+def _length(values: object) -> int:
+    values = values.values if isinstance(values, PickledArray) else values
+    return len(values) if isinstance(values, list | np.ndarray) and np.ndim(values) else 0
 
 
 def _pixels(images: object, name: str) -> np.ndarray:
@@ -144,9 +173,10 @@ def _pixels(images: object, name: str) -> np.ndarray:
     return np.stack([np.rint(image * np.float64(scale)).astype(np.uint8) for image in found])
 
 
-def _rows_of_classes(classes: object) -> list[tuple[str, int]]:
+def _rows_of_classes(classes: object, most: int) -> list[tuple[str, int]]:
     if not isinstance(classes, dict):
         raise ValueError("it lacks class_dict")
+    _require_at_most(most, *classes.values())
     return [(as_text(label), row) for label, rows in classes.items() for row in _whole(rows, as_text(label))]
 
 
@@ -183,5 +213,6 @@ DATASET = Dataset(
     ),
     build=build,  # ImageNet's licence leaves no place to download it from
     archives=("miniimagenet", "mini-imagenet", "images"),
+    repeated=100,  # 8 and more, as a copy was made: ImageNet has photographs twice, some of them in two classes
     samples=SAMPLES,
 )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from msmeta.data.dataset import Allocate, Arrays, Dataset, Progress, RawFile, splits_of_classes
+from msmeta.data.dataset import Allocate, Arrays, Dataset, Limits, Progress, RawFile, splits_of_classes
 from msmeta.data.decoders import Decode, decode_all
 from msmeta.data.splits import shuffled
 from msmeta.data.trees import grouped, matching
@@ -51,7 +51,7 @@ def build(
     names = [name for _, files in characters for name in files]
     images = decode_all(dataset, folder, names, decode, progress, allocate)
     labels = np.repeat(np.arange(len(characters)), DRAWINGS)
-    return Arrays(images, labels, [character for character, _ in characters])
+    return Arrays(images, labels, [character for character, _ in characters], names=names)
 
 
 def split_order(count: int) -> list[int]:
@@ -78,6 +78,8 @@ DATASET = Dataset(
         RawFile(f"{URL}/images_evaluation.zip", "6b91aef0f799c5bb55b94e3f2daec811"),
     ),
     archives=tuple(CHARACTERS),
+    limits=Limits(members=100_000, member=2**20, archive=2**28),
+    repeated=1,  # six dots of Braille
     samples=DRAWINGS,
     rotations=4,
 )

@@ -5,6 +5,7 @@ Stanford Dogs (Khosla et al. 2011). None can be downloaded: their places have mo
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,9 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from msmeta.data.dataset import Allocate, Arrays, Dataset, Progress, splits_of_images
-from msmeta.data.decoders import Decode, decode_all
-from msmeta.data.raw import readable
+from msmeta.data.dataset import Allocate, Arrays, Dataset, Limits, Progress, splits_of_images
+from msmeta.data.decoders import ONE_THREAD, Decode, decode_all
+from msmeta.data.raw import MAX_BYTES, opened, readable
 from msmeta.data.splits import divide
 from msmeta.data.trees import matching
 from msmeta.errors import DataError
@@ -29,11 +30,16 @@ decode = Decode(("JPEG", "PNG", "WebP", "GIF", "BMP"), 3, STORED)
 """Some images in circulation are named .jpg and are not JPEG."""
 MAX_LIST_BYTES = 2**22
 """Of a MAT-file, which may be compressed a thousandfold."""
-READ_TEXTS = """
-import json, sys
+MAX_TEXTS = 2**24
+"""Bytes of all texts of such a list, as JSON."""
+READ_TEXTS = f"""
+import json, resource, sys
 from scipy.io import loadmat
+for kind, most in ((resource.RLIMIT_AS, 2**31), (resource.RLIMIT_CPU, 60), (resource.RLIMIT_CORE, 0)):
+    resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
 cells = loadmat(sys.argv[1], variable_names=["file_list"])["file_list"]
-print(json.dumps([cell.item() for cell in cells.ravel()]))
+texts = json.dumps([cell.item() for cell in cells.ravel()])
+sys.exit(1) if len(texts) > {MAX_TEXTS} else print(texts)
 """
 
 
@@ -136,8 +142,8 @@ def _in_folder(folder: str, path: str, testing: bool) -> Photograph:
 
 def _lines(path: Path) -> list[str]:
     """The lines that are not empty."""
-    with readable(path.name):
-        lines = path.read_text("utf-8-sig").splitlines()
+    with readable(path.name), opened(path, MAX_BYTES) as (file, _):
+        lines = file.read().decode("utf-8-sig").splitlines()
     return [text for line in lines if (text := line.strip())]
 
 
@@ -154,7 +160,8 @@ def _matlab_texts(path: Path) -> list[str]:
     if path.stat().st_size > MAX_LIST_BYTES:
         raise DataError(f"{path.name} has more than the {MAX_LIST_BYTES:,} bytes allowed")
     # In a process of its own, since a single changed byte can make SciPy's reader end the process.
-    run = subprocess.run([sys.executable, "-P", "-c", READ_TEXTS, path], capture_output=True)
+    command = [sys.executable, "-P", "-c", READ_TEXTS, path]
+    run = subprocess.run(command, capture_output=True, env=os.environ | ONE_THREAD)
     texts = json.loads(run.stdout) if run.returncode == 0 else [None]
     if not all(isinstance(text, str) for text in texts):
         raise DataError(f"cannot read {path.name}: SciPy finds no list of texts `file_list` in it")
@@ -173,6 +180,7 @@ def _dataset(
         build=partial(build, lists, listed),
         wanted=rf"(?:.*/)?({'|'.join([images, *map(re.escape, lists)])})",
         crop=SIDE,
+        limits=Limits(members=100_000, member=2**26),
         **about,
     )
 

@@ -115,7 +115,7 @@ def readable(what: object) -> Iterator[None]:
     try:
         yield
     except DAMAGE as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise  # it is not this file that is at fault
         raise DataError(f"cannot read {what}: {reason(error)}") from error
 
@@ -175,6 +175,8 @@ def extract(archive: Path, into: Path, wanted: str = ".*", limits: Limits = ANY)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with target.open("xb") as written:
                     written.writelines(member.pieces())
+                if target.stat().st_size != member.size:
+                    raise EOFError(f"member {member.name!r} ends too early")
 
 
 def _admission(archive: Path, wanted: re.Pattern[str], limits: Limits) -> Callable[[Member], bool]:

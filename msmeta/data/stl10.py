@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from msmeta.data.dataset import Allocate, Arrays, Dataset, Progress, RawFile, splits_of_images
+from msmeta.data.dataset import Allocate, Arrays, Dataset, Limits, Progress, RawFile, splits_of_images
 from msmeta.data.pixels import stretched
-from msmeta.data.raw import readable
+from msmeta.data.raw import MAX_BYTES, opened, readable
 from msmeta.data.splits import divide
 from msmeta.data.trees import matching
 from msmeta.errors import DataError
@@ -55,10 +55,10 @@ def _part(dataset: Dataset, where: Mapping[str, Path], part: str) -> tuple[np.nd
     for name, size in ((f"{part}_X.bin", count * 3 * RAW_SIDE * RAW_SIDE), (f"{part}_y.bin", count)):
         if name not in where:
             raise DataError(f"no {name}: STL-10 is {dataset.obtained}")
-        with readable(name):
-            found.append(np.fromfile(where[name], np.uint8))
-        if len(found[-1]) != size:
-            raise DataError(f"{name} has {len(found[-1]):,} bytes instead of {size:,}: get STL-10 again")
+        with readable(name), opened(where[name], MAX_BYTES) as (file, length):
+            if length != size:
+                raise DataError(f"{name} has {length:,} bytes instead of {size:,}: get STL-10 again")
+            found.append(np.frombuffer(file.read(), np.uint8))
     pixels, labels = found
     each = count // len(CLASSES)
     if np.bincount(labels).tolist() != [0] + [each] * len(CLASSES):
@@ -83,4 +83,5 @@ DATASET = Dataset(
     ),
     archives=("stl10_binary",),
     wanted=BINARY,
+    limits=Limits(members=1_000),
 )

@@ -21,6 +21,7 @@ from msmeta.data.images import Images, Selected
 from msmeta.data.raw import download, extracted, reason
 from msmeta.data.registry import DATASETS, data_root, find
 from msmeta.data.scan import scan
+from msmeta.data.trees import require_distinct
 from msmeta.errors import ConfigError, DataError
 
 IMAGES, LABELS, META, ORDER = "images.npy", "labels.npy", "meta.json", "order.npy"
@@ -235,6 +236,7 @@ def _build(dataset: Dataset, source: Path, work: Path, progress: Progress, follo
         arrays = dataset.build(raw, progress, partial(_allocate, folder / IMAGES), dataset, follow_links)
     except DataError as error:  # which names files as they are called in their folder
         raise type(error)(f"{dataset.name}, {source}: {error}") from error
+    require_distinct(dataset, arrays)
     np.save(folder / LABELS, arrays.labels)
     if arrays.order is not None:
         np.save(folder / ORDER, arrays.order.astype(np.int64))
@@ -307,7 +309,7 @@ def _mapped(file: Path, shape: tuple[int, ...], kind: type[np.generic]) -> np.nd
     """An array file, mapped. Raises ValueError, OSError or EOFError if it is not that."""
     # Mapped even if it is to be read: the shape in a damaged header is then held against the size of the file, not
     # allocated. Copy-on-write rather than read-only, since torch warns of arrays that cannot be written.
-    mapped = np.load(file, mmap_mode="c", allow_pickle=False)
+    mapped = np.lib.format.open_memmap(file, "c")
     if mapped.shape != shape or mapped.dtype != kind:
         raise ValueError(f"it holds {mapped.dtype} {mapped.shape} instead of {np.dtype(kind)} {shape}")
     return mapped
@@ -317,8 +319,10 @@ def _mapped(file: Path, shape: tuple[int, ...], kind: type[np.generic]) -> np.nd
 def _intact(dataset: Dataset, file: Path) -> Iterator[None]:
     """Turns what a damaged file raises into a DataError in one line."""
     try:
+        if file.exists() and not file.is_file():
+            raise ValueError("it is a device or a folder, not a file")
         yield
-    except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
+    except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{file} is damaged, or of another version ({reason(error)}): "
             f"run `msmeta data prepare {dataset.given or dataset.name}` to build it again"

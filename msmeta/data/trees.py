@@ -1,6 +1,7 @@
 """Folders of raw files, which are not trusted: which files they hold, what lists say of them, and their classes."""
 
 import csv
+import hashlib
 import io
 import os
 import re
@@ -10,7 +11,8 @@ from posixpath import splitext
 from typing import TypeVar
 
 from msmeta.data import raw
-from msmeta.data.raw import readable
+from msmeta.data.dataset import Arrays, Dataset
+from msmeta.data.raw import opened, readable, showable
 from msmeta.errors import DataError
 
 PARTS = ("train", "val", "test")
@@ -56,6 +58,8 @@ def matching(
                 if is_folder:
                     waiting.append(path)
                 elif match:
+                    if not showable(name):
+                        raise DataError(f"{name!r} is a name with characters for control: rename it")
                     if not entry.is_file():
                         raise DataError(f"{name} is a device or a link that leads nowhere, not a file")
                     if entry.stat().st_size > most:
@@ -97,14 +101,16 @@ def listed(folder: Path, lists: Mapping[str, str]) -> dict[str, list[tuple[str, 
     """(class, image) of each part, in the order of its CSV file. Raises DataError if that is none, or damaged."""
     found: dict[str, list[tuple[str, str]]] = {}
     for part, name in lists.items():
-        with readable(name):
-            rows = csv.DictReader(io.StringIO((folder / name).read_text("utf-8-sig")))
+        with readable(name), opened(folder / name, raw.MAX_BYTES) as (file, _):
+            rows = csv.DictReader(io.StringIO(file.read().decode("utf-8-sig")))
             if not {"filename", "label"} <= set(rows.fieldnames or ()):
                 raise ValueError("its columns are not filename,label")
             found[part] = [(row["label"], row["filename"]) for row in rows]
             for line, row in enumerate(found[part], 2):
                 if not all(row):
                     raise ValueError(f"line {line} lacks a filename or a label")
+                if not all(map(showable, row)):
+                    raise ValueError(f"line {line} has characters for control")
     return found
 
 
@@ -145,6 +151,8 @@ def grouped(part: str, found: Iterable[tuple[str, T]], classes: int, samples: in
     """
     listed: dict[str, list[T]] = {}
     for label, item in found:
+        if not showable(label):
+            raise DataError(f"{part} has a class {label!r}, whose name has characters for control")
         listed.setdefault(label, []).append(item)
     if len(listed) != classes:
         raise DataError(f"{part} has {len(listed):,} classes instead of {classes:,}: {_way_out(len(listed), classes)}")
@@ -159,3 +167,22 @@ def grouped(part: str, found: Iterable[tuple[str, T]], classes: int, samples: in
 
 def _way_out(found: int, expected: int) -> str:
     return "get it again" if found < expected else "leave only what was published"
+
+
+def require_distinct(dataset: Dataset, arrays: Arrays) -> None:
+    """Raises DataError where more images are the same as another one than were published so."""
+    if dataset.repeated is None or arrays.names is None:
+        return
+    first: dict[bytes, int] = {}
+    again = [
+        (before, place)
+        for place, image in enumerate(arrays.images)
+        if (before := first.setdefault(hashlib.sha256(image).digest(), place)) != place
+    ]
+    if len(again) > dataset.repeated:
+        # The published ones are mostly of one class.
+        one, other = max(again, key=lambda pair: arrays.labels[pair[0]] != arrays.labels[pair[1]])
+        raise DataError(
+            f"{dataset.name}: {arrays.names[one]} and {arrays.names[other]} are the same image, and so are "
+            f"{len(again):,} in all, where {dataset.repeated} were published: get it again"
+        )

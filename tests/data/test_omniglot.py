@@ -45,7 +45,7 @@ def tree() -> dict[str, bytes]:
         for character, drawing in np.ndindex(count, DRAWINGS):
             alphabet = f"{part[7:]}_{character // 4}_(made)"
             name = f"{part}/{alphabet}/character{character % 4 + 1:02d}/{character:04d}_{drawing:02d}.png"
-            left, top, bottom = 10 * character, 10 * drawing, 30 + 5 * len(part)
+            left, top, bottom = 10 * character, 10 * drawing, 60 + 30 * PARTS.index(part)
             files[name] = png(draw=(left, top, left + 20, bottom))
     return files
 
@@ -128,8 +128,8 @@ def test_the_split_is_fixed_for_ever():
 
 def test_decode_gives_strokes_on_black():
     image = module.decode(png(), "x")
-    assert image.shape == (28, 28) and image.dtype == np.uint8
-    assert image[13, 13] > 250 and image[0, 0] == 0
+    assert image.shape == (1, 28, 28) and image.dtype == np.uint8
+    assert image[0, 13, 13] > 250 and image[0, 0, 0] == 0
     assert np.array_equal(image, module.decode(png(mode="L"), "x"))
     assert len(np.unique(module.decode(png(draw=(41, 41, 60, 60)), "x"))) > 2  # Lanczos, not nearest
 

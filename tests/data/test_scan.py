@@ -12,12 +12,11 @@ from PIL import Image
 
 from msmeta.data import FEW_SHOT, TRANSFER, EpisodeSampler, find, in_words, known_as, load, prepare, status, stored_hash
 from msmeta.data.folder import parse
-from msmeta.data.pictures import decoded
+from msmeta.data.pictures import decode
 from msmeta.data.scan import scan
 from msmeta.errors import ConfigError
 
 LABELS = [f"class {label}" for label in "abcdefghij"]
-SIDE = (3, 16, 16)
 TWICE = b"filename,label\nclass a/1.png,x\n"
 
 
@@ -225,13 +224,13 @@ def test_damaged_and_missing(tmp_path, root):
 
 
 def test_pixels():
-    read = partial(decoded, name="x", shape=SIDE, squash=False)
+    read = partial(decode(3, 16, False), name="x")
     left_half_red = np.zeros((16, 48, 3), np.uint8)
     left_half_red[:, :16] = [255, 0, 0]
     left_half_red[:, 16:32] = [0, 255, 0]
     image = made.image(left_half_red)
     assert (read(image) == np.array([0, 255, 0])[:, None, None]).all()  # the middle square
-    squashed = decoded(image, "x", SIDE, True)
+    squashed = decode(3, 16, True)(image, "x")
     assert squashed[0, 0, 0] == 255 and squashed[:, 0, -1].tolist() == [0, 0, 0]
     assert (read(content((9, 9, 9, 0), mode="RGBA")) == 255).all()  # transparent
     exif = Image.Exif()
@@ -241,7 +240,7 @@ def test_pixels():
     file = io.BytesIO()
     Image.fromarray(tall).save(file, "PNG", exif=exif)
     assert read(file.getvalue())[0, 8].tolist() == [0] * 8 + [255] * 8
-    grey = decoded(made.image(np.full((16, 16), 1000, np.uint16)), "x", (1, 16, 16), False)
+    grey = decode(1, 16, False)(made.image(np.full((16, 16), 1000, np.uint16)), "x")
     assert grey.shape == (1, 16, 16) and (grey == 4).all()  # 1000 of 65535
 
 
@@ -250,5 +249,5 @@ def test_pixels():
     ("GIF", "P"), ("PPM", "RGB"), ("PPM", "L"), ("TIFF", "RGB"), ("TIFF", "I;16"),
 ])  # fmt: skip
 def test_types_of_images(kind, mode):
-    for shape in (SIDE, (1, 16, 16)):
-        assert decoded(content(0, kind, mode), "x", shape, False).shape == shape
+    for channels in (1, 3):
+        assert decode(channels, 16, False)(content(0, kind, mode), "x").shape == (channels, 16, 16)

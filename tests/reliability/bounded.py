@@ -1,0 +1,101 @@
+"""A process that has imported the command, forked for each trial: the command with bounds on its memory and its time.
+
+As a script it reads one trial a line (JSON: folder, words of the command) and answers with a line, the exit status,
+which is negative for a signal. What the command says is in the folder's `out` and `err`. Data sets are small there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+MEMORY = 2**29
+"""Bytes that a command may have beyond those at its start: none of the small data sets takes a tenth."""
+SECONDS = 60
+"""Of a processor. The slowest trials take about 3."""
+
+
+class Server:
+    """Starts the process at the first need."""
+
+    def __init__(self) -> None:
+        self._process = None
+
+    def __call__(self, folder: Path, *words: object) -> int:
+        """The command's exit status."""
+        if self._process is None:
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+            self._process = subprocess.Popen([sys.executable, __file__], **pipes, env=environment)
+        print(json.dumps([str(folder), [str(word) for word in words]]), file=self._process.stdin, flush=True)
+        return int(self._process.stdout.readline())
+
+    def end(self) -> None:
+        if self._process is not None:
+            with self._process:
+                self._process.stdin.close()
+
+
+def shrink() -> None:
+    """Data sets of a few images, as `hostile` makes them."""
+    from msmeta.data import DATASETS, cifar100, miniimagenet, omniglot, stl10
+    from msmeta.data.dataset import splits_of_images
+
+    omniglot.CHARACTERS, omniglot.DRAWINGS = {"images_background": 2, "images_evaluation": 1}, 2
+    cifar100.CLASSES, cifar100.SAMPLES, cifar100.VALIDATION = ["bee", "sea"], {"train": 2, "test": 1}, 1
+    miniimagenet.CLASSES, miniimagenet.SAMPLES = {"train": 2, "validation": 1, "test": 1}, 2
+    stl10.PUBLISHED = {"train": 20, "test": 10}
+    DATASETS["cifar-100"] = replace(DATASETS["cifar-100"], splits=splits_of_images(train=3, validation=1, test=2))
+    DATASETS["stl-10"] = replace(DATASETS["stl-10"], splits=splits_of_images(train=10, validation=10, test=10))
+    for name in ("bird", "indoor", "action", "dog"):
+        counts = splits_of_images(train=2, validation=2, test=2)
+        DATASETS[name] = replace(DATASETS[name], classes=2, splits=counts)
+
+
+def _serve() -> None:
+    import rich.progress  # noqa: F401
+
+    import msmeta.cli  # noqa: F401
+
+    shrink()
+    for line in sys.stdin:
+        folder, words = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            _attempt(Path(folder), words)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def _attempt(folder: Path, words: list[str]) -> None:
+    """The command, in this process; does not return."""
+    from msmeta import cli
+
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    os.environ["MSMETA_DATA"] = str(folder / "data")
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    bounds = {"RLIMIT_AS": pages * resource.getpagesize() + MEMORY, "RLIMIT_CPU": SECONDS, "RLIMIT_CORE": 0}
+    for name, bound in bounds.items():
+        kind = getattr(resource, name)
+        resource.setrlimit(kind, (bound, resource.getrlimit(kind)[1]))
+    sys.argv, status = ["msmeta", *words], 1
+    try:
+        cli.main()
+    except SystemExit as ended:
+        status = ended.code or 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    _serve()
