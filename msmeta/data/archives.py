@@ -92,7 +92,7 @@ def tarred(file: BinaryIO, limits: Limits, compressed: bool) -> Iterator[Member]
     stream = gzip.GzipFile(fileobj=file) if compressed else file
     told: dict[str, str] = {}
     headers = 0
-    while (block := stream.read(BLOCK)).strip(b"\0"):
+    while (block := stream.read(BLOCK) if stream.tell() else _taken(stream, BLOCK)).strip(b"\0"):
         info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         if info.size < 0:
             raise tarfile.ReadError("a size is less than nothing")
