@@ -24,11 +24,14 @@ Columns = dict[str, Column]
 
 def table(groups: Iterable[pd.DataFrame], columns: Columns) -> str:
     """A row a group of runs, in Markdown."""
-    rows = [
+    return markdown(list(columns), _rows(groups, columns))
+
+
+def _rows(groups: Iterable[pd.DataFrame], columns: Columns) -> list[list[Any]]:
+    return [
         [column.format(**own.iloc[0]) if isinstance(column, str) else column(own) for column in columns.values()]
         for own in groups
     ]
-    return markdown(list(columns), rows)
 
 
 def of_config(text: Callable[[Any], Any]) -> Column:
@@ -170,8 +173,8 @@ def listed(values: Iterable[Any]) -> str:
 
 
 def conditions(found: pd.DataFrame, own: Columns) -> str:
-    """What each row was run with, in Markdown: all that is known to move accuracy by points. own: columns of the
-    experiment, of the runs of one config."""
+    """What each row was run with, in Markdown: all that is known to move accuracy by points. What is the same in all
+    rows stands in a sentence before them. own: columns of the experiment, of the runs of one config."""
     columns = {
         "Run": "{title}, {setting}, {row}",
         "preset": "{preset}",
@@ -181,11 +184,14 @@ def conditions(found: pd.DataFrame, own: Columns) -> str:
         "training (s)": lambda seeds: mean_text(seeds["train_seconds"], 0),
         "accuracy (%)": accuracy_text,
         "device": lambda seeds: listed(f"{run.device}, {run.threads} threads" for run in seeds.itertuples()),
-        "code": lambda seeds: listed(
-            f"torch {run['torch']}, {commit_in_words(run)}" for run in seeds.to_dict("records")
-        ),
+        "torch": lambda seeds: listed(seeds["torch"]),
+        "commit": lambda seeds: listed(commit_in_words(run) for run in seeds.to_dict("records")),
     }
-    return table(cells(found), columns)
+    rows, heads = _rows(cells(found), columns), list(columns)
+    same = [i for i, values in enumerate(zip(*rows, strict=True)) if len(rows) > 1 and len(set(values)) == 1]
+    common = "; ".join(f"{heads[i]} {rows[0][i]}" for i in same)
+    others = [[value for i, value in enumerate(row) if i not in same] for row in [heads, *rows]]
+    return (f"In all rows: {common}.\n\n" if common else "") + markdown(others[0], others[1:])
 
 
 def live_table(found: pd.DataFrame, reported: Callable[[Any], Any], own: Columns) -> str:
