@@ -32,7 +32,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from msmeta import files
 from msmeta.errors import one_line
-from msmeta.report import metadata
+from msmeta.report import metadata, stored
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL = "msmeta-build"
@@ -90,6 +90,9 @@ def _add_results(root: Path, pages: Path) -> None:
     if (root / "results").exists() and (root / "CITATION.cff").exists():
         unfinished = shutil.ignore_patterns("live", "checkpoints", "sweeps", "*.pt", ".*")
         shutil.copytree(root / "results", pages / "results", ignore=unfinished)
+        for path in (pages / "results").glob("*/*.json"):
+            if stored.find(path) is None:  # which says why
+                path.unlink()
         metadata.write(root, pages)
 
 

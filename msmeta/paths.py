@@ -32,3 +32,18 @@ def user_path(text: str | Path, what: str) -> Path:
         why = getattr(error, "strerror", None) or error
         raise ConfigError(f"{what} {reprlib.repr(str(text))} is no path: {why}") from None
     return path
+
+
+def read_text(path: Path, most: int) -> str:
+    """The text of a plain file of at most so many bytes; a pipe or a device is not opened. Raises ConfigError."""
+    try:
+        if not path.is_file():
+            raise ValueError("it is no file" if path.exists() else "it is not there")
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+        if len(content) > most:
+            raise ValueError(f"it has more than {most:,} bytes")
+        return content.decode()
+    except (OSError, ValueError) as error:
+        why = "it is no UTF-8" if isinstance(error, UnicodeError) else getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot read {path}: {why}") from None

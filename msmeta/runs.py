@@ -126,12 +126,16 @@ class Run:
         files.require_room(self.result_path, parameters + ROOM)
 
     def _as_stored(self, result: dict[str, Any], parameters: dict[str, torch.Tensor] | None) -> tuple[str, Any]:
-        """The text of the result's file, and the parameters."""
+        """The text of the result's file, and the parameters. Raises ValueError where it does not fit its schema."""
+        from msmeta import results  # whose pydantic is not needed to measure
+
         kept = {}
         if parameters is not None:  # copied, as a view would bring along the tensor that it is of
             kept = {name: value.detach().cpu().clone() for name, value in parameters.items()}
             result = {**result, "parameters": {"hash": hash_of_tensors(kept)}}
-        text = json.dumps({"kind": self.kind, "config": self.config, **result}, indent=1, allow_nan=False)
+        result = {"kind": self.kind, "config": self.config, **result}
+        results.check(result)
+        text = json.dumps(result, indent=1, allow_nan=False)
         return _one_line_lists(text) + "\n", kept
 
     def _store(self, text: str, kept: dict[str, torch.Tensor]) -> None:
@@ -189,15 +193,10 @@ class Run:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """One result file. Raises UserError where it is no JSON object with a config."""
-    try:
-        result = json.loads(path.read_text())
-        parts = {"config": dict, "metrics": (dict, list), "provenance": dict}  # a benchmark has a list of rows
-        if not all(isinstance(result[part], kind) for part, kind in parts.items()):
-            raise TypeError
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"result {path} is damaged: delete it, or repeat the run with --force") from error
-    return result
+    """One result file. Raises UserError, which names it, where it cannot be read or does not fit its kind's schema."""
+    from msmeta import results
+
+    return results.read(path)
 
 
 def read_parameters(path: Path, result: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -215,13 +214,6 @@ def read_parameters(path: Path, result: dict[str, Any]) -> dict[str, torch.Tenso
     if not same:
         raise UserError(f"{path} is not what result {path.stem} was measured with: repeat the run with --force")
     return found
-
-
-def read_results(kind: str, root: Path | None = None, live: bool = False) -> list[dict[str, Any]]:
-    """All results of a kind, in order of their file names, which they say as `file`; with `live` those of the smoke and
-    quick presets."""
-    folder = (root or results_root()) / ("live" if live else "") / kind
-    return [read_result(path) | {"file": f"{kind}/{path.name}"} for path in sorted(folder.glob("*.json"))]
 
 
 def hash_of(result: dict[str, Any], part: str) -> str | None:
@@ -303,7 +295,7 @@ def save_measurement(
 
 def write_json(path: Path, value: Any) -> None:
     """Whole or not at all."""
-    files.write(path, (json.dumps(value, indent=1) + "\n").encode())
+    files.write(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
 def provenance(device: torch.device) -> dict[str, Any]:

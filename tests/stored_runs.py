@@ -35,7 +35,7 @@ def result(method="Baseline", accuracy=40.0, seed=0, preset="cpu", dataset="cifa
         "curve": {
             "epoch": list(epochs),
             "seconds": [config.window * 10.0 * epoch for epoch in epochs],
-            "accuracy": [accuracy + 1 - config.epochs + epoch for epoch in epochs],
+            "accuracy": [max(0.0, accuracy + 1 - config.epochs + epoch) for epoch in epochs],
             "pair_weight": [None if scratch else 0.5] * len(epochs),
         },
         "data": {"name": dataset, "title": data.DATASETS[dataset].title, "hash": "0"},

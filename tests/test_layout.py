@@ -23,7 +23,7 @@ ROOMS = (
     "comparison",
     "partitions",
 )
-ROOMS += ("workers", "data", "checkpoints", "runs", "experiments", "report", "cli")
+ROOMS += ("workers", "data", "checkpoints", "results", "runs", "experiments", "report", "cli")
 """In the order in which data flows: a module imports of its own room and of those before it."""
 
 

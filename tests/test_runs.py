@@ -1,7 +1,6 @@
 """The store of results: names, whole files, provenance."""
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -11,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from msmeta import UserError, data, files, machine, runs
-from msmeta.experiments import sweep, transfer
+from msmeta import UserError, files, machine, runs
+from msmeta.experiments import stored
 
 
 def _run(root, preset="cpu", **config):
-    return runs.Run("few-shot", "label", preset, {"a": 1, **config}, root)
+    return runs.Run("trials", "label", preset, {"a": 1, **config}, root)
 
 
 def _result():
@@ -54,29 +53,10 @@ def test_a_result_is_found_by_its_whole_config_and_its_data(tmp_path):
             other.result()
 
 
-@pytest.mark.parametrize("kind", ["few-shot", "few-shot-tuning", "transfer", "transfer-tuning"])
-def test_committed_results_are_what_their_names_say(kind, monkeypatch):
-    """Each holds all of its config that has no default, under the name by which its run would find it."""
-    module, config = sweep.EXPERIMENTS[kind.removesuffix("-tuning")][::-1]
-    root = machine.repository() / "results"
-    paths = sorted((root / kind).glob("*.json"))
-    assert paths
-    for path in paths:
-        result = json.loads(path.read_text())
-        own = config(**result["config"])
-        monkeypatch.setattr(data, "stored_hash", lambda name, split, r=result: r["data"]["hash"])
-        monkeypatch.setattr(transfer.sources, "weights_hash", lambda name, r=result: r["source"]["hash"])
-        place = module.run(own, root)
-        assert runs.plain(own) == place.defaults | result["config"] and result["data"]["name"] == own.dataset
-        assert place.result_path == path and place.result() == result
-        assert result["kind"] == kind and module.label(own) and module.setting(own)
-        assert (result["source"] is None) == (getattr(own, "source", None) is None or own.estimator == "scratch")
-
-
 def test_live_results_lie_apart_from_evidence(tmp_path):
     _run(tmp_path).save_result(_result())
     _run(tmp_path, "quick").save_result(_result())
-    assert len(runs.read_results("few-shot", tmp_path)) == len(runs.read_results("few-shot", tmp_path, live=True)) == 1
+    assert len(stored.results("trials", tmp_path)) == len(stored.results("trials", tmp_path, live=True)) == 1
     assert _run(tmp_path, "quick").result_path.is_relative_to(tmp_path / "live")
 
 
@@ -128,7 +108,7 @@ def test_a_damaged_result_is_named(tmp_path, text):
     place = _run(tmp_path)
     place.result_path.parent.mkdir()
     place.result_path.write_text(text)
-    for read in (place.result, lambda: runs.read_results("few-shot", tmp_path)):
+    for read in (place.result, lambda: stored.results("trials", tmp_path)):
         with pytest.raises(UserError, match=f"^result {place.result_path} is damaged"):
             read()
 

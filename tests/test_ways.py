@@ -16,9 +16,10 @@ import pytest
 import slurm
 from typer.main import get_command
 
-from msmeta import cli, runs
+from msmeta import cli
 from msmeta.cli import plan, train
 from msmeta.experiments import sweep
+from msmeta.experiments.stored import results
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "book" / "rerun.md").read_text()
@@ -54,7 +55,7 @@ def made_by_make(target):
 
 
 def stored(kind):
-    configs = [result["config"] for result in runs.read_results(kind, live=True)]
+    configs = [result["config"] for result in results(kind, live=True)]
     return {(config["estimator"], config["window"], config["seed"]) for config in configs}
 
 
@@ -73,7 +74,7 @@ def test_papermill_with_a_file_and_with_parameters(place):
     (place / "parameters.yaml").write_text(WAYS["parameters"])
     run(WAYS["papermill"])
     assert "Multi-step" in printed(place / "out.ipynb")
-    assert {result["config"]["optimizer"] for result in runs.read_results("transfer", live=True)} == {"sgd"}
+    assert {result["config"]["optimizer"] for result in results("transfer", live=True)} == {"sgd"}
     assert stored("transfer") == {("multistep", 1, 0), ("multistep", 2, 0)}
 
 

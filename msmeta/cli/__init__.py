@@ -246,8 +246,11 @@ def describe_benchmark(path: Path) -> tuple[str, str]:
     return ast.get_docstring(tree).splitlines()[0], ast.unparse(constants["MINUTES"])
 
 
-for command in (trained.results, trained.evaluate, trained.adapt):
+for command in (trained.evaluate, trained.adapt):
     app.command()(command)
+results_app = typer.Typer(invoke_without_command=True, callback=trained.results)
+results_app.command()(trained.verify)
+app.add_typer(results_app, name="results")
 
 
 def parse_settings(texts: list[str]) -> dict[str, Any]:

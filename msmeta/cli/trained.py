@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from msmeta.errors import UserError, one_line
@@ -34,12 +36,15 @@ Window = Annotated[
 
 
 def results(
+    context: typer.Context,
     live: Annotated[bool, typer.Option("--live", help="Those of the smoke and quick presets.")] = False,
     remove_theta: Annotated[
         list[str] | None, typer.Option(metavar="RUN", help="Delete θ of a run, and keep its numbers.")
     ] = None,
 ) -> None:
-    """List the stored results, and what is kept of θ."""
+    """List the stored results, and what is kept of θ; or `verify` them."""
+    if context.invoked_subcommand:
+        return
     from msmeta import runs
     from msmeta.experiments import finished
 
@@ -50,12 +55,13 @@ def results(
         return
     whole = (Column(name, no_wrap=True) for name in ("run", "method"))
     table = Table(*whole, "accuracy (%)", "iterations", "train (s)", "θ (kB)", box=SIMPLE)
-    sizes = []
-    for each in finished.all_of(live):
+    sizes, wrong = [], []
+    for each in finished.all_of(live, wrong.append):
         metrics, kept = each.result["metrics"], each.theta_path.exists()
         sizes += [each.theta_path.stat().st_size] if kept else []
         table.add_row(
-            each.name, each.module.label(each.config), f"{metrics['accuracy']:.2f}", f"{metrics['iterations']:,}",
+            escape(each.name), each.module.label(each.config),
+            f"{metrics['accuracy']:.2f}", f"{metrics['iterations']:,}",
             f"{each.result['provenance']['train_seconds']:.0f}", f"{sizes[-1] / 1e3:.0f}" if kept else "-",
         )  # fmt: skip
     console = Console()
@@ -64,6 +70,37 @@ def results(
     most = "" if live else f"; version control takes {finished.KEPT_BYTES / 1e6:g} MB at the most (.gitignore)"
     print(f"θ: kept of {len(sizes)} of {table.row_count} runs, {sum(sizes) / 1e6:.1f} MB{most}")
     print(f"results folder: {runs.results_root()}")
+    _say_wrong(map(str, wrong), "are left out")
+
+
+def verify(
+    twins: Annotated[
+        bool, typer.Option("--twins", help="Also train a small twin of each run, on glyphs: about two minutes.")
+    ] = False,
+) -> None:
+    """Check that every committed result fits its schema and holds together: name, config, data, numbers, θ, commit."""
+    from msmeta import runs
+    from msmeta.experiments import finished, stored
+    from msmeta.experiments import twins as small
+
+    root = runs.results_root()
+    paths = stored.paths(root)
+    wrong = {path: f"{path}: {what}" if str(path) not in what else what for path, what in stored.problems(root)}
+    if twins:
+        sound = [path for path in paths if path.parent.name in finished.KINDS and path not in wrong]
+        found = small.of({path: finished.read(path).config for path in sound})
+        wrong |= {paths[0]: f"{paths[0]}: {what}" for twin, paths in found.items() if (what := small.problem(twin))}
+        print(f"{len(found)} twins of {len(sound)} runs trained")
+    print(f"{len(paths) - len(wrong)} of {len(paths)} results verified in {root}")
+    _say_wrong(wrong.values(), "do not verify")
+
+
+def _say_wrong(lines: Iterable[str], what: str) -> None:
+    """Each line on standard error; raises UserError where there is one."""
+    found = [f"msmeta: {one_line(line)}" for line in lines]
+    if found:
+        print("\n".join(found), file=sys.stderr)
+        raise UserError(f"{len(found)} results {what}, as said above")
 
 
 def evaluate(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from msmeta import data, machine, runs
-from msmeta.errors import ConfigError
+from msmeta.errors import ConfigError, UserError
+from msmeta.experiments import few_shot
 from msmeta.experiments.few_shot import FewShotConfig
-from msmeta.experiments.finished import Finished
+from msmeta.experiments.finished import Finished, config_of, disagreeing_data
+from msmeta.experiments.transfer import TransferConfig
 
 KIND = "evaluations"
 """Their folder among the results."""
@@ -63,3 +67,33 @@ def place(finished: Finished, given: dict[str, Any]) -> runs.Run:
     whole = {"run": finished.name, **runs.plain(config), "test_window": window}
     hashes = data.stored_hash(config.dataset), finished.theta_hash
     return runs.Run(KIND, finished.name, config.preset, whole, runs.results_root(), *hashes)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A stored test. Raises UserError, which names the file, where it does not fit or does not hold together."""
+    result = runs.read_result(path)
+    if result.get("kind") != KIND:
+        raise UserError(f"{path} is no test of a finished run")
+    if wrong := next(disagreements(path, result), None):
+        raise UserError(f"{path} does not hold together: {wrong}: delete it, or repeat the test with --force")
+    return result
+
+
+def disagreements(path: Path, result: dict[str, Any]) -> Iterator[str]:
+    """What in a test does not belong to the rest of it, each in words."""
+    whole, metrics = result["config"], result["metrics"]
+    if "run" not in whole or "test_window" not in whole:
+        yield "its config says neither of which run it is nor with which windows"
+        return
+    hashes = runs.hash_of(result, "data"), runs.hash_of(result, "source")
+    named = runs.Run(KIND, str(whole["run"]), "", whole, path.parent, *hashes).name
+    if path.stem != named or result["source"]["name"] != whole["run"]:
+        yield f"its config, data and θ are those of {named}"
+    own = {name: value for name, value in whole.items() if name not in ("run", "test_window")}
+    kind = FewShotConfig if "way" in own else TransferConfig
+    config = config_of(path, kind, own)
+    yield from disagreeing_data(config.dataset, result)
+    if (kind is FewShotConfig) != ("right_answers" in metrics):
+        yield "right answers belong to few-shot learning, and to nothing else"
+    elif kind is FewShotConfig:
+        yield from few_shot.sums.of_test(config, metrics)

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
-from msmeta import runs
+from msmeta import data, runs
 from msmeta.errors import ConfigError, UserError
 from msmeta.experiments.sweep import EXPERIMENTS, Config
 
+T = TypeVar("T")
+LeaveOut = Callable[[UserError], None]
+"""Is told of a result that does not fit and is left out: the line that names it."""
 KINDS = tuple(kind for name in EXPERIMENTS for kind in (name, f"{name}-tuning"))
 KEPT_BYTES, KEPT_BYTES_EACH = 8_000_000, 500_000
 """The most that parameters take in version control: in all, and of a run. `.gitignore` says of which runs they are."""
 SHOWN = 3
 """Names that an error gives of those that fit."""
+
+
+def refuse(error: UserError) -> None:
+    """To leave nothing out."""
+    raise error
 
 
 @dataclass(frozen=True)
@@ -70,10 +78,39 @@ def read(path: Path) -> Finished:
     experiment = str(result.get("kind")).removesuffix("-tuning")
     if experiment not in EXPERIMENTS:
         raise UserError(f"{path} is no result of a run of {' or '.join(EXPERIMENTS)}")
+    found = Finished(path, result, experiment, config_of(path, EXPERIMENTS[experiment][0], result["config"]))
+    if wrong := next(disagreements(found), None):
+        raise UserError(f"{path} does not hold together: {wrong}: delete it, or repeat the run with --force")
+    return found
+
+
+def config_of(path: Path, kind: type[T], values: dict[str, Any]) -> T:
+    """The config of a result. Raises UserError, which names the file, where this version does not know it."""
     try:
-        return Finished(path, result, experiment, EXPERIMENTS[experiment][0](**result["config"]))
+        if data.is_path(values.get("dataset")):  # which would be looked through
+            raise ConfigError("dataset: a folder is known by its name and hash")
+        return kind(**values)
     except ConfigError as error:
         raise UserError(f"{path} has a config that this version does not know: {error}") from error
+
+
+def disagreements(found: Finished) -> Iterator[str]:
+    """What in a result does not belong to the rest of it, each in words: its name, config, data and numbers."""
+    result, config = found.result, found.config
+    place = found.module.run(config, of=result)
+    if found.name != place.name:
+        yield f"its config and data are those of {place.name}"
+    if result["kind"] != place.kind:
+        yield f"it says that it is of {result['kind']}, and is of {place.kind}"
+    yield from disagreeing_data(config.dataset, result)
+    yield from found.module.disagreements(config, result)
+
+
+def disagreeing_data(name: str, result: dict[str, Any]) -> Iterator[str]:
+    """Likewise of the data alone."""
+    told, known = result["data"], data.find(name)
+    if told["name"] != name or told["title"] != known.title:
+        yield f"its data are those of {told['title']}, and its config asks for {known.title}"
 
 
 def stored(root: Path | None = None) -> dict[str, Path]:
@@ -83,10 +120,19 @@ def stored(root: Path | None = None) -> dict[str, Path]:
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.json"))}
 
 
-def all_of(live: bool, root: Path | None = None) -> list[Finished]:
+def all_of(live: bool, leave_out: LeaveOut = refuse, root: Path | None = None) -> list[Finished]:
     """The runs of the tables, without those for tuning; with `live` those of the smoke and quick presets."""
     folder = (root or runs.results_root()) / ("live" if live else "")
-    return [read(path) for kind in EXPERIMENTS for path in sorted((folder / kind).glob("*.json"))]
+    return list(fitting((path for kind in EXPERIMENTS for path in sorted((folder / kind).glob("*.json"))), leave_out))
+
+
+def fitting(paths: Iterable[Path], leave_out: LeaveOut, read: Callable[[Path], T] = read) -> Iterator[T]:
+    """What is read of files, without those that do not fit, each of which `leave_out` is told of."""
+    for path in paths:
+        try:
+            yield read(path)
+        except UserError as error:
+            leave_out(error)
 
 
 def find(texts: Sequence[str], root: Path | None = None) -> list[Finished]:

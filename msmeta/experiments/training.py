@@ -116,14 +116,21 @@ class Experiment(Protocol):
 
 
 def place(
-    kind: str, name: str, config: Any, root: Path | None, source: str | None = None, split: str = data.SEEDED
+    kind: str,
+    name: str,
+    config: Any,
+    root: Path | None,
+    source: str | None = None,
+    split: str = data.SEEDED,
+    found: str | None = None,
 ) -> runs.Run:
     """Where this config's result and checkpoint lie. name: for readers. source: hash of a source network's weights.
+    found: hash of the data, if it is not to be that of what is here.
 
     Raises DataError where the data set is not here: a run is known by its config and by the hash of its data.
     """
     kind = kind if config.evaluate_on == "test" else f"{kind}-tuning"
-    found = data.stored_hash(config.dataset, split=split)
+    found = found or data.stored_hash(config.dataset, split=split)
     defaults = {f.name: f.default for f in fields(config) if f.default is not MISSING}
     whole, name = runs.plain(config), name.replace(":", "-")  # as in folder:birds
     return runs.Run(kind, name, config.preset, whole, root or runs.results_root(), found, source, defaults)

@@ -15,7 +15,7 @@ from msmeta import machine
 from msmeta.experiments import finished, sweep
 from msmeta.experiments.few_shot.adapted import Adapted
 from msmeta.experiments.finished import Finished
-from msmeta.report import few_shot
+from msmeta.report import few_shot, stored
 from msmeta.report.picture import COLOUR, Picture, styled
 from msmeta.report.style import markdown
 
@@ -39,7 +39,7 @@ def learner(run: str | None, preset: str, device: str = "auto") -> tuple[Finishe
     if run is not None:
         found = finished.few_shot_run(run)
         return found, f"The network is that of the stored run `{found.name}`, {_scores(found)}."
-    committed = [each for each in finished.all_of(live=False) if _is_usual(each)]
+    committed = [each for each in stored.all_of(live=False) if _is_usual(each)]
     if committed:
         found = max(committed, key=lambda each: each.result["metrics"]["accuracy"])
         return found, f"The network is that of the committed run `{found.name}`, {_scores(found)}."

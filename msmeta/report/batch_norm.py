@@ -12,7 +12,7 @@ import pandas as pd
 from msmeta import runs
 from msmeta.experiments import evaluations, finished
 from msmeta.experiments.few_shot import NORMS, FewShotConfig
-from msmeta.report import tables
+from msmeta.report import stored, tables
 from msmeta.report.frame import FEW_SHOT, frame
 from msmeta.report.tables import Columns, accuracy_text, cells, difference_text, listed
 from msmeta.statistics import Difference, paired
@@ -76,13 +76,13 @@ def _committed(datasets: Sequence[str]) -> tuple[pd.DataFrame, Tested]:
     """Committed runs with a preset's own config, and what was found of their θ."""
     known = {
         each.name: each
-        for each in finished.all_of(live=False)
+        for each in stored.all_of(live=False)
         if each.experiment == "few-shot"
         and each.config.dataset in datasets
         and FEW_SHOT.preset(each.config) == each.config
     }
     tested: Tested = {}
-    for result in runs.read_results(evaluations.KIND):
+    for result in stored.results(evaluations.KIND):
         run = known.get(result["config"]["run"])
         if run and runs.hash_of(result, "source") == run.theta_hash:
             _add(tested, run, result)

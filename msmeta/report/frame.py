@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from msmeta import runs
 from msmeta.errors import UserError
 from msmeta.experiments import few_shot, transfer
+from msmeta.report.stored import results
 from msmeta.statistics import half_width, mean_ci
 
 Values = dict[str, Any]
@@ -47,7 +47,7 @@ def committed(experiment: Experiment, **wanted: Any) -> pd.DataFrame:
 
 def stored(experiment: Experiment, kind: str, **wanted: Any) -> pd.DataFrame:
     """All committed runs of a kind, such as `few-shot-tuning`; `wanted`: values of columns."""
-    return where(frame(experiment, runs.read_results(kind)), **wanted)
+    return where(frame(experiment, results(kind)), **wanted)
 
 
 def where(found: pd.DataFrame, **wanted: Any) -> pd.DataFrame:

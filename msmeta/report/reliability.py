@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from msmeta import runs
-from msmeta.report import provenance
+from msmeta.report import provenance, stored
 from msmeta.report.html import Rows, quiet
 
 KIND = "reliability"
@@ -13,7 +12,7 @@ KIND = "reliability"
 def table() -> Rows:
     """Each kind of trial: how many were made, how many of them held, and the command that makes them again."""
     rows = []
-    for found in runs.read_results(KIND):
+    for found in stored.results(KIND):
         for own in found["metrics"]:
             again = f'make test-all ARGS="-k {found["config"]["test"]}"'
             rows.append([own["kind"], f"{own['tried']:,}", f"{own['held']:,}", quiet(again)])
@@ -23,12 +22,12 @@ def table() -> Rows:
 
 def summary() -> str:
     """How many trials were made and held, in a sentence."""
-    own = [row for found in runs.read_results(KIND) for row in found["metrics"]]
+    own = [row for found in stored.results(KIND) for row in found["metrics"]]
     tried, held = (sum(row[name] for row in own) for name in ("tried", "held"))
     return f"Of {tried:,} trials of {len(own)} kinds {held:,} held." if own else "The trials were not run."
 
 
 def origin() -> provenance.Line | str:
     """Where the counts come from."""
-    found = {result["file"].removesuffix(".json"): result for result in runs.read_results(KIND)}
+    found = {result["file"].removesuffix(".json"): result for result in stored.results(KIND)}
     return provenance.of_measurements(found, "make test-all", KIND)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from msmeta import runs
 from msmeta.experiments.config import PRESETS
+from msmeta.report import stored
 from msmeta.report.style import Result, find_benchmark, markdown, origin
 
 KINDS = tuple(f"{experiment}{purpose}" for experiment in ("few-shot", "transfer") for purpose in ("", "-tuning"))
@@ -49,7 +50,7 @@ def _book(preset: str, result: Result | None) -> tuple[str, str]:
 
 
 def _committed(preset: str) -> tuple[str, str, str]:
-    own = [result for kind in KINDS for result in runs.read_results(kind) if result["config"]["preset"] == preset]
+    own = [result for kind in KINDS for result in stored.results(kind) if result["config"]["preset"] == preset]
     if not own:
         return "none" if preset in runs.COMMITTED_PRESETS else "-", "-", "-"
     hours = sum(result["provenance"]["train_seconds"] for result in own) / 3600

@@ -12,6 +12,7 @@ from msmeta.experiments import few_shot
 from msmeta.experiments.few_shot import method
 from msmeta.experiments.sweep import EXPERIMENTS, Config, experiment_of
 from msmeta.experiments.transfer import TransferConfig
+from msmeta.report import stored
 from msmeta.report.frame import commit_in_words
 from msmeta.report.style import Result, disturbance, find_benchmark, markdown, measured_with, table_of
 from msmeta.statistics import paired, plus_minus
@@ -130,7 +131,7 @@ def _rows() -> list[Row]:
 
 def convolutions_table() -> str:
     """Committed results of benchmarks/convolutions.py, in Markdown."""
-    results = map(runs.read_result, sorted((runs.results_root() / "benchmarks").glob("convolutions-*.json")))
+    results = filter(None, map(stored.find, sorted((runs.results_root() / "benchmarks").glob("convolutions-*.json"))))
     return table_of(
         "Device, precision | Formulation | query pass (ms) | recorded inner step (ms) | code",
         (

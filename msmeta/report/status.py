@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from msmeta import runs
-from msmeta.report import few_shot, paper, tables, transfer
+from msmeta.report import few_shot, paper, stored, tables, transfer
 from msmeta.report.frame import FEW_SHOT, TRANSFER, Experiment, Values
 from msmeta.report.style import markdown
 from msmeta.report.tables import listed
@@ -39,7 +38,7 @@ def cost() -> str:
     """Hours of training of all committed runs, and an estimate of their energy, in Markdown."""
     rows, total = [], 0.0
     for kind, name in _KINDS.items():
-        found = [result["provenance"] for result in runs.read_results(kind)]
+        found = [result["provenance"] for result in stored.results(kind)]
         hours = sum(own["train_seconds"] * own.get("workers", own["threads"]) for own in found) / 3600
         total += hours
         rows.append([name, len(found), f"{hours:.1f}", f"{hours * CORE_WATTS / 1000:.2f}"])

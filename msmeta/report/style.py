@@ -10,6 +10,7 @@ from matplotlib.axis import Axis
 
 from msmeta import machine, runs
 from msmeta.errors import UserError
+from msmeta.report import stored
 from msmeta.report.frame import commit_in_words
 from msmeta.report.picture import COLOUR
 
@@ -54,7 +55,7 @@ def show(*parts: Any) -> None:
 def find_benchmark(name: str) -> Result | None:
     """A stored result of a benchmark, such as `benchmarks/few_shot_step`: a GPU's where there is one, None for none."""
     places = (runs.results_root() / f"{name}{end}.json" for end in ("-cuda", ""))
-    return next((runs.read_result(path) for path in places if path.exists()), None)
+    return next(filter(None, map(stored.find, places)), None)
 
 
 def stored_benchmark(name: str, command: str | None = None) -> Result:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import slurm
 
-from msmeta import ConfigError, checkpoints, cli, machine, runs
-from msmeta.experiments import few_shot, sweep, transfer
+from msmeta import ConfigError, checkpoints, cli, machine
+from msmeta.experiments import few_shot, stored, sweep, transfer
 
 RUNS = Path(__file__).resolve().parents[2] / "results" / "sweeps"
 SPEC = """
@@ -165,7 +165,7 @@ def test_runs_are_made_once_and_a_failure_is_named(msmeta, spec, tmp_path):
     assert status == 2 and err.strip() == "msmeta: 1 of 2 runs failed, as said above", err
     assert "2 runs, 0 of them finished before" in out and "first-order-1-smoke-s0" in out and "diverged" in out
     root = tmp_path / "results"
-    (result,) = runs.read_results("few-shot", root, live=True)
+    (result,) = stored.results("few-shot", root, live=True)
     assert result["config"]["window"] == [4, 4]
     assert result["provenance"]["threads"] == max(1, machine.cores() // 2)
     logs = [path.name for path in (root / "checkpoints" / "jobs").iterdir()]
@@ -173,7 +173,7 @@ def test_runs_are_made_once_and_a_failure_is_named(msmeta, spec, tmp_path):
     spec.write_text(SPEC.replace("[1, [4, 4]]", "[[4, 4]]").partition("  - {estimator: first-order")[0])
     status, out, _ = msmeta("sweep", spec)
     assert status == 0 and "1 runs, 1 of them finished before" in out
-    assert runs.read_results("few-shot", root, live=True) == [result]
+    assert stored.results("few-shot", root, live=True) == [result]
 
 
 def test_transfer_runs_are_members_too(spec, tmp_path):
@@ -330,5 +330,5 @@ def test_slurm_jobs_are_submitted_with_the_settings(msmeta, spec, tmp_path, monk
     assert status == 0, (out, err)
     script = (tmp_path / "results" / "script.sh").read_text()
     assert "#SBATCH --partition=gpu" in script and "#SBATCH --time=77" in script
-    (result,) = runs.read_results("few-shot", tmp_path / "results", live=True)
+    (result,) = stored.results("few-shot", tmp_path / "results", live=True)
     assert result["config"]["window"] == 8

@@ -7,7 +7,7 @@ from scipy import stats
 from stored_runs import cell
 
 from msmeta import runs
-from msmeta.experiments import few_shot
+from msmeta.experiments import evaluations, few_shot, finished
 from msmeta.report import batch_norm
 
 RIGHT = {"transductive": [70, 72, 74], "support": [69, 70, 74], "running": [60, 61, 65]}
@@ -21,20 +21,25 @@ def config_of(seed=0, dataset="omniglot", **changes):
 def stored(tmp_path, monkeypatch):
     """Stores a run, and tests of it with other statistics as `msmeta evaluate --save` would."""
     monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
+    monkeypatch.setattr(finished, "disagreements", lambda found: iter(()))  # its numbers are made up
+    monkeypatch.setattr(evaluations, "disagreements", lambda *found: iter(()))
+    where = {"device": "a processor", "threads": 1, "torch": "2", "commit": "abc"}
 
     def put(config, norms=(), theta="0", shift=0, **changes):
         place = runs.Run("few-shot", f"run-{config.dataset}-{config.seed}", "cpu", runs.plain(config), tmp_path)
         usual = {
             "metrics": metrics(RIGHT["transductive"], shift), "parameters": {"hash": "0"},
             "log": {}, "curve": {}, "data": {"name": config.dataset, "title": config.dataset.title(), "hash": "0"},
-            "provenance": {"train_seconds": 1.0, "device": "a processor", "threads": 1, "torch": "2", "commit": "abc"},
+            "provenance": {"train_seconds": 1.0, **where},
         }  # fmt: skip
         place.save_result(usual)
         for norm in norms:
             tested = replace(config, test_norm=norm, **changes)
             whole = {"run": place.name, **runs.plain(tested), "test_window": None}
             own = runs.Run("evaluations", place.name, "cpu", whole, tmp_path)
-            own.save_result({"metrics": metrics(RIGHT[norm], shift), "source": {"hash": theta}, "provenance": {}})
+            found = {name: value for name, value in metrics(RIGHT[norm], shift).items() if name != "iterations"}
+            source = {"name": place.name, "hash": theta}
+            own.save_result({"metrics": found, "data": usual["data"], "source": source, "provenance": where})
 
     return put
 

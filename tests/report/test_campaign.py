@@ -2,7 +2,7 @@
 
 import pytest
 
-from msmeta import data
+from msmeta import data, runs
 from msmeta.experiments import sweep
 from msmeta.experiments.few_shot.plan import Rates, network, whole
 from msmeta.report import campaign, speed
@@ -29,11 +29,12 @@ def one_second(monkeypatch):
     monkeypatch.setattr(campaign, "seconds_per_iteration", lambda config: 1.0 if hasattr(config, "way") else None)
 
 
-def test_the_plan_tells_what_is_done_and_the_hours_of_what_is_not(spec, tmp_path, one_second):
+def test_the_plan_tells_what_is_done_and_the_hours_of_what_is_not(spec, tmp_path, one_second, monkeypatch):
     parts = sweep.read_parts(spec)
     finished = sweep.place(parts["a"][3], tmp_path)
-    metrics = {"accuracy": 1.0}
-    finished.save_result({"metrics": metrics, "provenance": {}, "data": {"hash": finished.data}})
+    finished.result_path.parent.mkdir(parents=True)
+    finished.result_path.write_text("")
+    monkeypatch.setattr(runs.Run, "result", lambda place: {} if place.result_path.exists() else None)
     exact, windows, faster, more, scratch = campaign.plan(parts, tmp_path)
     assert [member.part for member in (exact, windows, faster, more, scratch)] == ["a", "a", "b", "b", "c"]
     assert exact.name == "Glyphs (procedural), 5-way 1-shot, MAML" and (exact.done, exact.missing) == ([], [0, 1])
@@ -59,8 +60,8 @@ def test_hours_that_were_not_measured_are_predicted_by_the_cost_model(spec, monk
 def test_of_a_part_one_seed_comes_after_another_and_of_each_the_shortest_first(spec, monkeypatch):
     seconds = {1: 4.0, 4: 1.0}
     monkeypatch.setattr(campaign, "hours", lambda config: seconds[config.window])
-    runs = campaign.by_worth(sweep.read_parts(spec)["a"])
-    assert [(config.seed, config.window) for config in runs] == [(0, 4), (0, 1), (1, 4), (1, 1)]
+    ordered = campaign.by_worth(sweep.read_parts(spec)["a"])
+    assert [(config.seed, config.window) for config in ordered] == [(0, 4), (0, 1), (1, 4), (1, 1)]
 
 
 def test_hours_of_transfer_follow_from_epochs_and_minibatches(spec, monkeypatch):

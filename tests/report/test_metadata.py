@@ -17,7 +17,10 @@ def pages(tmp_path):
     """A book with two runs and a measurement."""
     where = {"device": "a processor", "threads": 1, "torch": "2", "python": "3", "commit": None,
              "finished": "2026-11-01T08:00:00Z"}  # fmt: skip
-    stored = {f"transfer/run-{i}": run | {"provenance": where} for i, run in enumerate(committed()[:2])}
+    stored = {
+        f"transfer/run-{i}": run | {"provenance": {**where, "train_seconds": 1.0}}
+        for i, run in enumerate(committed()[:2])
+    }
     stored["benchmarks/scaling"] = {"config": {}, "metrics": [], "provenance": where}
     for name, result in stored.items():
         path = tmp_path / "results" / f"{name}.json"

@@ -101,10 +101,12 @@ def test_trainings_with_as_many_products_stand_side_by_side(store, tmp_path):
 
     def result(config, right):
         kind = "few-shot-tuning" if config.evaluate_on == "validation" else "few-shot"
-        metrics = {"iterations": 100, "accuracy": right / 3, "right_answers": [right] * 4, "answers_per_episode": 300}
+        answers = [round(right)] * 4
+        metrics = {"iterations": 100, "accuracy": right / 3, "right_answers": answers, "answers_per_episode": 300}
         return {
-            "kind": kind, "config": runs.plain(config), "metrics": metrics, "data": {"title": "Omniglot", "hash": "0"},
-            "log": {}, "curve": {"iteration": []}, "provenance": {"device": "a processor", "commit": None},
+            "kind": kind, "config": runs.plain(config), "metrics": metrics, "log": {}, "curve": {"iteration": []},
+            "data": {"name": "omniglot", "title": "Omniglot", "hash": "0"},
+            "provenance": {"device": "a processor", "threads": 1, "torch": "2", "commit": None, "train_seconds": 1.0},
         }  # fmt: skip
 
     store(*(result(config, 240 + 30 * config.lr) for config in rates))

@@ -4,9 +4,9 @@ import pytest
 from scipy import stats
 from stored_runs import cell, committed, line, of, result, row_of
 
-from msmeta import ConfigError, data, runs
+from msmeta import ConfigError, data
 from msmeta.data import l2t_ww
-from msmeta.experiments import transfer
+from msmeta.experiments import stored, transfer
 from msmeta.report import live, paper, style, transfer_figures, transfer_time
 from msmeta.report import transfer as report
 
@@ -20,7 +20,7 @@ def test_a_real_run_has_every_field_that_the_pages_show(tmp_path, monkeypatch, s
     assert "not CIFAR-100" in why and "random-resnet32, untrained" in why
     assert "20 classes; 280 images for training" in live.data_in_words("glyphs-rgb")
     for entry, own in zip(
-        runs.read_results("transfer", live=True), (result(), result("Multi-step"), result("Scratch")), strict=True
+        stored.results("transfer", live=True), (result(), result("Multi-step"), result("Scratch")), strict=True
     ):
         assert own["metrics"].keys() == entry["metrics"].keys()
         assert own["log"].keys() == entry["log"].keys() and own["curve"].keys() == entry["curve"].keys()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +14,7 @@ from msmeta.experiments.few_shot.config import FewShotConfig
 from msmeta.experiments.few_shot.experiment import build_model
 from msmeta.experiments.few_shot.plan import network
 from msmeta.experiments.few_shot.step import task_chunk
+from msmeta.experiments.few_shot.sums import mean_accuracy
 from msmeta.experiments.few_shot.work import Work, evaluate, team_of
 
 
@@ -43,8 +43,7 @@ def reevaluate(
     with machine.memory_errors(f"out of memory with {chunk} tasks at a time: lower --query or --shot"):
         team = team_of(Work(config, model, images, chunk), workers)
         right = evaluate(config, model, theta, images, config.test_episodes, chunk, window, team=team, steps=steps)
-    answers = config.way * config.query
-    accuracy = round(100 * statistics.fmean(right) / answers, 4)
+    accuracy, answers = mean_accuracy(config, right), config.way * config.query
     return images, {"accuracy": accuracy, "right_answers": right, "answers_per_episode": answers}
 
 

@@ -24,16 +24,20 @@ from msmeta.experiments import resume, training
 from msmeta.experiments.distributed import World
 from msmeta.experiments.few_shot.config import ESTIMATORS, META_OPTIMIZERS, META_SCHEDULES, FewShotConfig
 from msmeta.experiments.few_shot.step import stepper, task_chunk
+from msmeta.experiments.few_shot.sums import mean_accuracy
 from msmeta.experiments.few_shot.work import Work, evaluate, team_of
 from msmeta.experiments.training import Row, Training
 from msmeta.models import Conv4
 
 
-def run(config: FewShotConfig, root: Path | None = None) -> runs.Run:
-    """The place of this config's result and checkpoint. Raises DataError where its data set is not here."""
+def run(config: FewShotConfig, root: Path | None = None, of: dict[str, Any] | None = None) -> runs.Run:
+    """The place of this config's result and checkpoint; of: a result, whose data is meant, not what is here.
+
+    Raises DataError where its data set is not here.
+    """
     window = "x".join(map(str, config.window)) if isinstance(config.window, tuple) else config.window
     name = f"{config.dataset}-{config.way}w{config.shot}s-{config.estimator}-{window}-{config.preset}-s{config.seed}"
-    return training.place("few-shot", name, config, root)
+    return training.place("few-shot", name, config, root, found=of and runs.hash_of(of, "data"))
 
 
 class FewShot:
@@ -125,10 +129,10 @@ class FewShot:
         config = self.config
         if next_point(config, done.iteration - 1) == done.iteration:
             right = self._evaluate(self.theta, config.curve_episodes)
-            training.add_point(done.curve, (done.iteration, done.seconds, _accuracy(config, right), right))
+            training.add_point(done.curve, (done.iteration, done.seconds, mean_accuracy(config, right), right))
         if config.select_every and done.iteration % config.select_every == 0:
             right = self._evaluate(self.theta, config.curve_episodes, split="validation")
-            accuracy = _accuracy(config, right)
+            accuracy = mean_accuracy(config, right)
             if accuracy > max(done.selection["accuracy"], default=-1.0):
                 done.best = {name: value.detach().cpu().clone() for name, value in self.theta.items()}
             training.add_point(done.selection, (done.iteration, done.seconds, accuracy))
@@ -150,14 +154,14 @@ class FewShot:
         metrics = {
             "iterations": done.iteration,
             "meta_iterations_per_second": round(done.iteration / done.seconds, 4),
-            "accuracy": _accuracy(config, right),
+            "accuracy": mean_accuracy(config, right),
             "right_answers": right,
             "answers_per_episode": config.way * config.query,
             **selected,
         }
         if config.estimator == "multistep" and config.window != 1:
             windowed = self._evaluate(theta, config.test_episodes, window=config.window)
-            metrics["windowed_accuracy"] = _accuracy(config, windowed)
+            metrics["windowed_accuracy"] = mean_accuracy(config, windowed)
             if len(windowed) > 1:
                 deviation = 100 * statistics.stdev(windowed) / metrics["answers_per_episode"]
                 metrics["windowed_accuracy_sd"] = round(deviation, 4)
@@ -217,8 +221,3 @@ def build_model(config: FewShotConfig, images: Images) -> Conv4:
     if height != width:
         raise ConfigError(f"{images.name} has {height}x{width} images: Conv4 takes square ones")
     return Conv4(config.way, channels, height, config.filters, pool=channels == 3, precision=config.precision)
-
-
-def _accuracy(config: FewShotConfig, right: list[int]) -> float:
-    """Mean over episodes (%)."""
-    return round(100 * statistics.fmean(right) / (config.way * config.query), 4)

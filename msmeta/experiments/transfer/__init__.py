@@ -4,3 +4,4 @@ from msmeta.experiments.transfer.config import ESTIMATORS, TARGETS, TransferConf
 from msmeta.experiments.transfer.experiment import evaluate, reevaluate, run, train
 from msmeta.experiments.transfer.presets import preset_config
 from msmeta.experiments.transfer.step import TransferProblem, transfer_iteration
+from msmeta.experiments.transfer.sums import disagreements

@@ -38,14 +38,20 @@ LOADERS = 4
 """Threads that read and augment images of 224x224."""
 
 
-def run(config: TransferConfig, root: Path | None = None) -> runs.Run:
-    """The place of this config's result and checkpoint. Raises DataError where its data or weights are not here."""
+def run(config: TransferConfig, root: Path | None = None, of: dict[str, Any] | None = None) -> runs.Run:
+    """The place of this config's result and checkpoint; of: a result, whose data and weights are meant, not those here.
+
+    Raises DataError where its data or weights are not here.
+    """
     name = (
         f"{config.dataset}-{config.target}-{config.optimizer}-{config.estimator}-T{config.steps}-N{config.window}-"
         f"{config.preset}-s{config.seed}"
     )
-    weights = None if config.estimator == "scratch" else sources.weights_hash(config.source)
-    return training.place("transfer", name, config, root, weights, config.split)
+    if of is not None:
+        weights = runs.hash_of(of, "source")
+    else:
+        weights = None if config.estimator == "scratch" else sources.weights_hash(config.source)
+    return training.place("transfer", name, config, root, weights, config.split, of and runs.hash_of(of, "data"))
 
 
 class Transfer:
