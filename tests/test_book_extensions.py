@@ -17,8 +17,8 @@ def load(path):
     return module
 
 
-notation, proof, paper_numbers = (
-    load(ROOT / "book" / "_ext" / f"{n}.py") for n in ("notation", "proof", "paper_numbers")
+notation, proof, paper_numbers, unbroken = (
+    load(ROOT / "book" / "_ext" / f"{n}.py") for n in ("notation", "proof", "paper_numbers", "unbroken")
 )
 pdf = load(ROOT / "book" / "pdf.py")
 
@@ -113,3 +113,9 @@ def test_without_a_browser_or_a_book_there_is_one_line(tmp_path, monkeypatch, ca
     monkeypatch.setenv("CHROMIUM", "/bin/false")
     assert pdf.main() == 1
     assert capsys.readouterr().err == f"pdf: {tmp_path / 'html'} holds no book: make book\n"
+
+
+def test_a_line_of_a_cell_ends_nowhere_within_a_number():
+    text = "Multi-step: -1.45 ±0.26, p = 0.002, a step = 3"
+    assert unbroken.unbroken(text) == "Multi-step: -1.45\u00a0±0.26, p\u00a0=\u00a00.002, a step = 3"
+    assert unbroken.unbroken("p < 0.001") == "p\u00a0<\u00a00.001"
