@@ -107,8 +107,11 @@ def _sealed(path: Path) -> bytes:
     return content
 
 
-def require_run(path: Path, found: Any, run: dict[str, Any], defaults: dict[str, Any]) -> None:
-    """Raises UserError in one line where a checkpoint is not of the run. run: its config, and other plain values."""
+def of_run(path: Path, found: Any, run: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint holds beside the config, and the other plain values, that say of which run it is.
+
+    Raises UserError in one line where that is another run. defaults: of the config.
+    """
     try:
         other = next((name for name in run if name != "config" and found[name] != run[name]), None)
         ours, theirs = run["config"], {**defaults, **found["config"]}
@@ -117,7 +120,7 @@ def require_run(path: Path, found: Any, run: dict[str, Any], defaults: dict[str,
         why = "it does not say of which run it is"
     else:
         if other is None and field is None:
-            return
+            return {name: value for name, value in found.items() if name not in run}
         why = f"its {other} is another"
         if field is not None:
             why = f"its {field} is {theirs.get(field)!r}, not {ours.get(field)!r}"

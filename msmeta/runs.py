@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import glob
 import hashlib
 import io
 import json
@@ -113,7 +114,7 @@ class Run:
         if not self.kept_path.exists():
             return False
         try:
-            found = self._own(checkpoints.read(self.kept_path), self.kept_path)
+            found = checkpoints.of_run(self.kept_path, checkpoints.read(self.kept_path), self._identity, self.defaults)
         except checkpoints.DamagedError:  # the last checkpoint is of the same training
             return False
         self._store(found["result"], found["parameters"])
@@ -121,8 +122,8 @@ class Run:
 
     def require_room(self, checkpoint: int, parameters: int) -> None:
         """Raises WriteError where so many bytes of tensors cannot be written, to the checkpoints or with the result."""
-        there = sum(path.exists() for path in (self.checkpoint_path, checkpoints.before(self.checkpoint_path)))
-        files.require_room(self.checkpoint_path, checkpoint + ROOM, 3 - there)  # the last, the one before, the next
+        there = sum(path.exists() for path in self._checkpoints)  # of the last, the one before and the next
+        files.require_room(self.checkpoint_path, checkpoint + ROOM, 3 - there)
         files.require_room(self.result_path, parameters + ROOM)
 
     def _as_stored(self, result: dict[str, Any], parameters: dict[str, torch.Tensor] | None) -> tuple[str, Any]:
@@ -158,13 +159,23 @@ class Run:
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The state that was saved, on the CPU, as `checkpoints.load`. Raises UserError for one of another run."""
         found = checkpoints.load(self.checkpoint_path)
-        return None if found is None else self._own(found, self.checkpoint_path)
+        return found and checkpoints.of_run(self.checkpoint_path, found, self._identity, self.defaults)
 
     def drop_checkpoint(self) -> None:
         """Removes the checkpoints, and a result that was kept beside them."""
-        for path in (self.checkpoint_path, checkpoints.before(self.checkpoint_path), self.kept_path):
+        for path in (*self._checkpoints, self.kept_path):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
+
+    def tidy(self) -> None:
+        """Removes what a process left that was killed after it had stored the result, unless one is at work."""
+        if any(self.checkpoint_path.parent.glob(f"{glob.escape(self.name)}.*")):
+            with suppress(UserError), self.lock():
+                self.drop_checkpoint()
+
+    @property
+    def _checkpoints(self) -> tuple[Path, Path]:
+        return self.checkpoint_path, checkpoints.before(self.checkpoint_path)
 
     @property
     def kept_path(self) -> Path:
@@ -174,11 +185,6 @@ class Run:
     @property
     def _identity(self) -> dict[str, Any]:
         return {"kind": self.kind, "config": self.config, "data": self.data, "source": self.source}
-
-    def _own(self, found: Any, path: Path) -> dict[str, Any]:
-        """What a checkpoint holds beside what says which run it is of. Raises UserError where that is another."""
-        checkpoints.require_run(path, found, self._identity, self.defaults)
-        return {name: value for name, value in found.items() if name not in self._identity}
 
     @contextmanager
     def lock(self) -> Iterator[None]:

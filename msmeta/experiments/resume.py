@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import isfinite
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ def require_fit(
     names = ("iteration", "seconds", *columns, "recent", "best", "state")
     require_keys(saved, names, "it")
     require_like((saved["iteration"], saved["seconds"]), (1, 1.0), "its iteration and seconds")
+    _require_rows([[saved["iteration"], saved["seconds"]]], 2, "its iteration and seconds")
     if saved["iteration"] != 0:  # else it is not read: an optimizer has no tensors yet
         require_like(saved["state"], expected, "state")
     if saved["best"] is not None:
@@ -56,5 +58,9 @@ def _require_rows(rows: Iterable[Any], length: int | None, name: str) -> None:
         if not isinstance(row, (list, tuple)) or length not in (None, len(row)):
             raise ValueError(f"{name} has a row of another length")
         for value in row:
-            if not isinstance(value, (int, float, list, type(None))):
-                raise ValueError(f"{name} has {type(value).__name__} for a number")
+            if (
+                not isinstance(value, (int, float, list, type(None)))
+                or isinstance(value, float)
+                and not isfinite(value)
+            ):
+                raise ValueError(f"{name} has a {type(value).__name__} that is no number")

@@ -158,6 +158,8 @@ def train(
     """
     where = experiment.place(config, results_root)
     if not force and (finished := where.result()):
+        if distributed.is_first():
+            where.tidy()
         return finished
     started = time.perf_counter()
     world, device = distributed.join(device)

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import commands
 import pytest
 import torch
+from forks import Server
 
 from msmeta import runs
 
@@ -48,6 +50,29 @@ def trials(request):
         assert not lost, "\n".join(f"{case}: {told}" for case, told in lost.items())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def serve():
+    """Gives a command, perhaps with a fault in it, to a process that is forked for it; its exit status."""
+    server = Server()
+    yield server
+    server.end()
+
+
+@pytest.fixture(scope="session")
+def whole(serve, tmp_path_factory):
+    """What a command stores when nothing happens to it, by name."""
+    known = {}
+
+    def found(name):
+        if name not in known:
+            folder = commands.emptied(tmp_path_factory.mktemp("whole") / "run")
+            assert serve(folder, *commands.COMMANDS[name]) == 0, commands.said(folder)
+            known[name] = commands.stored(folder)
+        return known[name]
+
+    return found
 
 
 def lost_in(attempt: Callable[[object], str | None], case: object) -> str | None:

@@ -1,0 +1,116 @@
+"""Writes that fail, each call of them, and disks that are full: one line, nothing lost, nothing trained twice."""
+
+import random
+import re
+import subprocess
+
+import commands
+import pytest
+from forks import Fault
+
+NAMES = ("multistep", "reptile", "transfer, multistep --window 2 --optimizer adam")
+CALLS = {"folder": 2, "open": 7, "sync": 7, "rename": 10, "room": 2}
+"""Calls that write, and how many of each there are, at the least."""
+ERRORS = ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EFBIG", "EACCES")
+LINE = re.compile(r"msmeta: cannot write (\S+): .* \((?:[\d,]+ bytes needed, )?[\d,]+ free(?:, [\d,]+ allowed .*)?\).*")
+"""Path, reason, needed and free bytes."""
+
+
+def problem(serve, folder, name, fault, whole):
+    """What is lost where the fault comes in the command, and is then mended."""
+    words = commands.COMMANDS[name]
+    status, said, filler = serve(folder, *words, fault=fault), commands.said(folder), folder / "results" / "filler"
+    one_line = status == 3 and len(said) == 1 and LINE.fullmatch(said[0])
+    if not one_line and (status or commands.stored(folder) != whole(name)):
+        return f"it ended in {status}: {said}"
+    if half := [path for path in folder.rglob(".*") if path.is_file()]:
+        return f"{half} is left"
+    filler.unlink(missing_ok=True)
+    kept = [*folder.glob("results/checkpoints/*.result")]
+    trained = Fault("optimizer", 1, "before", "EIO")  # which a result that was kept does without
+    if serve(folder, *words, *["--resume"] * (not kept), fault=trained if kept else None):
+        return f"--resume ended in {commands.said(folder)}"
+    if commands.stored(folder) != whole(name):
+        return "the result is another"
+    return f"{left} is left" if (left := commands.left(folder)) else None
+
+
+def test_a_write_that_fails(trials, serve, whole, tmp_path):
+    draw = random.Random(0)
+    cases = [
+        (name, Fault(place, call, "before", error))
+        for name in NAMES
+        for place, calls in CALLS.items()
+        for call in range(1, calls + 1)
+        for error in draw.sample(ERRORS, 2)[: 2 if name == NAMES[0] else 1] + [f"{draw.choice(ERRORS)}+"]
+    ]
+
+    def attempt(case):
+        return problem(serve, commands.emptied(tmp_path / "run"), *case, whole)
+
+    trials("a write fails, at each call that writes", cases, attempt)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A small disk of its own, in whose folder `results` a command writes."""
+    folder = tmp_path / "disk"
+    (folder / "results").mkdir(parents=True)
+    mounted = []
+
+    def mount(size):
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder / "results"], check=True)
+        mounted.append(size)
+        return folder
+
+    def unmount():
+        while mounted:
+            subprocess.run(["umount", folder / "results"], check=True)
+            mounted.pop()
+
+    try:
+        mount("4k")
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no disk can be mounted here")
+    unmount()
+    mount.end = unmount
+    yield mount
+    unmount()
+
+
+def test_a_full_disk(trials, serve, whole, tmp_path, disk):
+    """A real one, which another program fills meanwhile; and a limit on the size of files, which a shell may set."""
+    draw = random.Random(1)
+    cases = [
+        (name, Fault(place, draw.randint(1, calls), draw.choice(("before", "after")), what))
+        for name in NAMES
+        for what in ("fill", "limit")
+        for place, calls in (("pack", 6), ("open", 6), ("sync", 6), ("rename", 8), ("store", 1))
+        for _ in range(2)
+    ]
+
+    def attempt(case):
+        name, fault = case
+        folder = disk("16m") if fault.what == "fill" else commands.emptied(tmp_path / "run")
+        try:
+            return problem(serve, folder, name, fault, whole)
+        finally:
+            disk.end()
+
+    trials("a disk becomes full while a training writes to it, or the size of files is limited", cases, attempt)
+
+
+def test_a_small_disk(trials, serve, whole, tmp_path, disk):
+    cases = [(name, size) for name in NAMES for size in ("4k", "64k", "1m", "2m", "3m", "16m,ro")]
+
+    def attempt(case):
+        name, size = case
+        folder = disk(size)
+        try:
+            status = serve(folder, *commands.COMMANDS[name], fault=Fault("optimizer", 1, "before", "SIGKILL"))
+            said = commands.said(folder)
+            return None if status == 3 and len(said) == 1 and LINE.fullmatch(said[0]) else f"{status}: {said}"
+        finally:
+            disk.end()
+
+    trials("a disk is too small for a result, or read-only: said before the first iteration", cases, attempt)
