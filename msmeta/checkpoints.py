@@ -116,7 +116,7 @@ def of_run(path: Path, found: Any, run: dict[str, Any], defaults: dict[str, Any]
         other = next((name for name in run if name != "config" and found[name] != run[name]), None)
         ours, theirs = run["config"], {**defaults, **found["config"]}
         field = next((name for name in sorted({*ours, *theirs}) if ours.get(name, ...) != theirs.get(name, ...)), None)
-    except (TypeError, KeyError):
+    except (TypeError, KeyError, RuntimeError):  # the last where a tensor is compared
         why = "it does not say of which run it is"
     else:
         if other is None and field is None:

@@ -38,8 +38,9 @@ def require_fit(
     """
     names = ("iteration", "seconds", *columns, "recent", "best", "state")
     require_keys(saved, names, "it")
-    require_like((saved["iteration"], saved["seconds"]), (1, 1.0), "its iteration and seconds")
-    _require_rows([[saved["iteration"], saved["seconds"]]], 2, "its iteration and seconds")
+    numbers = "its iteration, seconds and recent losses"
+    require_like((saved["iteration"], saved["seconds"], saved["recent"]), (1, 1.0, []), numbers)
+    _require_rows([[saved["iteration"], saved["seconds"]]], 2, numbers)
     if saved["iteration"] != 0:  # else it is not read: an optimizer has no tensors yet
         require_like(saved["state"], expected, "state")
     if saved["best"] is not None:

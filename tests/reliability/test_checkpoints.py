@@ -152,7 +152,8 @@ def cases(stopped):
         for path in parts(content):
             wrong = [*CHANGES]
             if path[0] in ("config", "kind", "data", "source"):  # the words may be longer there
-                wrong = ["missing", "under another name", "with another beside it", "a tensor of another shape"]
+                wrong = ["under another name", "with another beside it", "a tensor of another shape"]
+                wrong += ["missing"] * (len(path) == 1)  # a missing field of the config has its default
             if path[0] == "best":
                 wrong.remove("missing") if len(path) == 1 else None
             yield from ((name, change, path) for change in draw.sample(wrong, 2))
