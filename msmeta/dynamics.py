@@ -37,7 +37,7 @@ from msmeta.bilevel import (
     require_dependence,
     require_params,
 )
-from msmeta.errors import ConfigError
+from msmeta.errors import ConfigError, brief
 from msmeta.rates import Rate, by_name, is_zero, require_rates
 
 Watch = tuple[Params, Callable[[set[str]], None]]
@@ -166,17 +166,18 @@ def partition(steps: int, window: int | Sequence[int]) -> tuple[int, ...]:
         return (n,) * (steps // n)
     windows = tuple(whole(n, "window") for n in window)
     if not windows or min(windows) < 1 or sum(windows) != steps:
-        raise ConfigError(f"window={windows} is no partition of steps={steps}: lengths must be >= 1 and add up to it")
+        raise ConfigError(f"window={brief(windows)} is no partition of steps={steps}: lengths >= 1 must add up to it")
     return windows
 
 
 def whole(value: Any, what: str, least: float = -math.inf) -> int:
-    """As an int what is one, NumPy's too, or a float without a fraction. Raises ConfigError for others."""
+    """As an int what is one up to a million, NumPy's too, or a float without a fraction. Raises ConfigError else."""
     with suppress(TypeError):
         number = operator.index(int(value) if isinstance(value, Real) and value % 1 == 0 else value)
-        if number >= least:
+        if least <= number <= 10**6:
             return number
-    raise ConfigError(f"{what}={value!r}: it must be a whole number" + (", at least one" if least == 1 else ""))
+    allowed = "at least one and at most" if least == 1 else "at most"
+    raise ConfigError(f"{what}={brief(value)}: it must be a whole number, {allowed} a million")
 
 
 def require_dynamics(found: Any) -> None:

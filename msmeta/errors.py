@@ -1,5 +1,6 @@
 """Errors that a user can mend. The command line prints their one line and exits with status 2 (or `exit_status`)."""
 
+import reprlib
 import sys
 from collections.abc import Callable
 
@@ -36,10 +37,22 @@ class Interrupted(UserError):
     exit_status = 130
 
 
+LONGEST = 1500
+"""Characters of an error that are shown."""
+_REPR = reprlib.Repr()
+_REPR.maxlevel = 2  # a few lines of YAML make values that no memory can spell out
+
+
+def brief(value: object) -> str:
+    """A value in an error: its `repr` in one line, cut short however large or deep it is."""
+    return " ".join(_REPR.repr(value).split())
+
+
 def one_line(text: object) -> str:
     """As a terminal may show it: names in archives, files and results are strangers', so what no letter is, such as the
     escape sequences that a terminal obeys, is written out."""
     line = " ".join(str(text).split())
+    line = line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in line)
 
 

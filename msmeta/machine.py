@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import platform
 import re
-import reprlib
 import resource
 import statistics
 import sys
@@ -27,7 +26,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from msmeta.errors import ConfigError, UserError
+from msmeta.errors import ConfigError, UserError, brief
 from msmeta.paths import user_path
 
 
@@ -52,7 +51,7 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {reprlib.repr(name)} is not available here: use cpu, or auto") from error
+        raise ConfigError(f"device {brief(name)} is not available here: use cpu, or auto") from error
     return device
 
 

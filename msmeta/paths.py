@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import reprlib
 from contextlib import suppress
 from pathlib import Path
 
-from msmeta.errors import ConfigError
+from msmeta.errors import ConfigError, brief
 
 ROOTS = ("MSMETA_DATA", "MSMETA_RESULTS")
 """Variables that name folders."""
@@ -30,7 +29,7 @@ def user_path(text: str | Path, what: str) -> Path:
             path.lstat()
     except (RuntimeError, OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{what} {reprlib.repr(str(text))} is no path: {why}") from None
+        raise ConfigError(f"{what} {brief(str(text))} is no path: {why}") from None
     return path
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import reprlib
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from msmeta import paths
-from msmeta.errors import UserError
+from msmeta.errors import UserError, brief
 
 MOST_BYTES = 2**26
 """Of a file: a paper's run has a hundredth of it."""
@@ -255,8 +254,12 @@ def read(path: Path) -> dict[str, Any]:
 def _line(error: ValidationError) -> str:
     """The first mistake."""
     found = error.errors(include_url=False)[0]
-    where, what, given = ".".join(map(str, found["loc"])), found["msg"].removeprefix("Value error, "), found["input"]
-    shown = "" if isinstance(given, (dict, list)) else f" ({reprlib.repr(given)})"
+    where, what, given = (
+        ".".join(map(str, found["loc"]))[:100],
+        found["msg"].removeprefix("Value error, "),
+        found["input"],
+    )
+    shown = "" if isinstance(given, (dict, list)) else f" ({brief(given)})"
     return f"{where or 'it'}{shown}: {what}"
 
 
@@ -279,5 +282,5 @@ def _no_number(name: str) -> None:
 
 def _number(text: str) -> float:
     if math.isinf(found := float(text)):
-        raise ValueError(f"{text} is no number that a computer has")
+        raise ValueError(f"{brief(text)} is no number that a computer has")
     return found

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from msmeta import machine, paths
 from msmeta.cli import options, trained
-from msmeta.errors import ConfigError, DataError, DivergedError, Interrupted, UserError, WriteError, one_line
+from msmeta.errors import ConfigError, DataError, DivergedError, Interrupted, UserError, WriteError, brief, one_line
 from msmeta.experiments.config import PRESETS
 
 EXPLAINED = {error.exit_status for error in (UserError, DivergedError, WriteError, Interrupted)}
@@ -230,7 +230,7 @@ def bench(
         print("minutes: about, on two idle cores; options: msmeta bench NAME --help")
         return
     if name not in scripts:
-        raise ConfigError(f"benchmark {name!r} is unknown: choose from {', '.join(scripts)}")
+        raise ConfigError(f"benchmark {brief(name)} is unknown: choose from {', '.join(scripts)}")
     environment = {**os.environ, "PYTHONIOENCODING": f"{sys.stdout.encoding or 'utf-8'}:replace"}
     status = subprocess.run([sys.executable, scripts[name], *context.args], env=environment).returncode
     if status in EXPLAINED:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from msmeta.data.dataset import FEW_SHOT, TRANSFER, Arrays, Dataset
-from msmeta.errors import ConfigError, DataError
+from msmeta.errors import ConfigError, DataError, brief
 
 PREFIX = "folder:"
 OPTIONS = r"(?:@(?P<side>\d{1,5}))?(?P<options>(?:\+(?:grey|squash|transfer|links|least\d{1,6}))*)"
@@ -71,15 +71,15 @@ def parse(name: str, purpose: str | None = None) -> Given:
     """The parts of a folder's name. purpose: FEW_SHOT or TRANSFER where one of them is wanted. Raises ConfigError."""
     match = GIVEN.fullmatch(name)
     if match is None:
-        raise ConfigError(f"{name!r}: give a folder with images, such as folder:birds or folder:~/birds@64+grey")
+        raise ConfigError(f"{brief(name)}: give a folder with images, such as folder:birds or folder:~/birds@64+grey")
     options = match["options"].split("+")[1:]
     transfer, grey = "transfer" in options or purpose == TRANSFER, "grey" in options
     side = int(match["side"] or (32 if transfer else 28 if grey else 84))
     least = max((int(option[5:]) for option in options if option.startswith("least")), default=1)
     if transfer and (purpose == FEW_SHOT or grey):
-        raise ConfigError(f"{name!r}: +transfer is " + ("of colour images" if grey else "not for few-shot tasks"))
+        raise ConfigError(f"{brief(name)}: +transfer is " + ("of colour images" if grey else "not for few-shot tasks"))
     if not 16 <= side <= 1024:
-        raise ConfigError(f"{name!r}: images of {side}x{side} are impossible: give a side from 16 to 1024")
+        raise ConfigError(f"{brief(name)}: images of {side}x{side} are impossible: give a side from 16 to 1024")
     return Given(match["path"], side, grey, "squash" in options, transfer, "links" in options, least)
 
 

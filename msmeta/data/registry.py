@@ -5,7 +5,7 @@ from pathlib import Path
 from msmeta import machine
 from msmeta.data import cifar100, folder, glyphs, miniimagenet, omniglot, photographs, stl10
 from msmeta.data.dataset import TRANSFER, Dataset
-from msmeta.errors import ConfigError
+from msmeta.errors import ConfigError, brief
 
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset
@@ -50,7 +50,7 @@ def find(name: str, root: Path | None = None) -> Dataset:
     if folder.is_folder(name):
         return folder.stored(name, root or data_root())
     if name not in DATASETS:
-        raise ConfigError(f"unknown data set {name!r}: choose one of {', '.join(DATASETS)} or folder:PATH")
+        raise ConfigError(f"unknown data set {brief(name)}: choose one of {', '.join(DATASETS)} or folder:PATH")
     return DATASETS[name]
 
 

@@ -16,7 +16,8 @@ from msmeta.rates import require_numbers
 class Sampled(Steps):
     """What estimators by random directions are told besides.
 
-    samples: how many directions. deviation: σ, their scale. generator: their source, torch's global one where None.
+    samples: how many directions. deviation: σ, their scale. generator: their source; where None one of the estimator's
+    own, with seed 0, which leaves torch's global one alone: equal estimators draw the same, a call after another anew.
     """
 
     samples: int = 8
@@ -27,11 +28,12 @@ class Sampled(Steps):
         super().__post_init__()
         require_numbers("positive", deviation=self.deviation)
         object.__setattr__(self, "samples", whole(self.samples, "samples", 1))
+        if self.generator is None:
+            object.__setattr__(self, "generator", torch.Generator().manual_seed(0))
 
     def direction(self, like: Params) -> Params:
         """Standard normal numbers with the keys, shapes and types of `like`, the same ones on every device."""
-        device = "cpu" if self.generator is None else self.generator.device
-        place = {"generator": self.generator, "device": device}
+        place = {"generator": self.generator, "device": self.generator.device}
         drawn = {k: torch.randn(v.shape, dtype=v.dtype, **place).to(v.device) for k, v in like.items()}
         # Torch gives a complex number the variance 1; here either part has it.
         return {name: value * 2**0.5 if value.is_complex() else value for name, value in drawn.items()}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import numbers
-import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from functools import cache
@@ -20,7 +19,7 @@ from pydantic.dataclasses import dataclass
 from msmeta import runs
 from msmeta.data import is_folder, known_as, like, names
 from msmeta.dynamics import SGD
-from msmeta.errors import ConfigError
+from msmeta.errors import ConfigError, brief
 from msmeta.models.layers import PRECISIONS
 from msmeta.optimisers import Adam
 
@@ -69,7 +68,7 @@ def _window(value: Any) -> int | tuple[int, ...]:
         lengths = tuple(_COUNT.validate_python(part) for part in parts)
     except (ValidationError, TypeError):
         raise ConfigError(
-            f"window={_shown(value)}: give a number of steps such as 4, or a partition such as 1,1,2,4"
+            f"window={brief(value)}: give a number of steps such as 4, or a partition such as 1,1,2,4"
         ) from None
     return lengths[0] if isinstance(value, str) and len(lengths) == 1 else lengths
 
@@ -174,7 +173,7 @@ def field_values(kind: type, given: dict[str, Any]) -> dict[str, Any]:
 def field_value(kind: type, name: str, value: Any) -> Any:
     """A value for one field, of the field's type. Raises ConfigError in one line that names the field."""
     if name not in (types := _types(kind)):
-        raise ConfigError(f"there is no field {name!r}: {_choose(name, sorted(types))}")
+        raise ConfigError(f"there is no field {brief(name)}: {_choose(name, sorted(types))}")
     try:
         return types[name].validate_python(value)
     except ValidationError as error:
@@ -211,18 +210,14 @@ def _line(kind: type, name: str | None, error: ValidationError) -> str:
     if found["type"] == "missing":
         return f"{name} is missing"
     if found["type"] == "unexpected_keyword_argument":
-        return f"there is no field {name!r}: {_choose(name, sorted(_types(kind)))}"
+        return f"there is no field {brief(name)}: {_choose(name, sorted(_types(kind)))}"
     if choices := schema(kind)[name].get("enum"):
-        return f"{name} {_shown(value)} is unknown: {_choose(value, choices)}"
+        return f"{name} {brief(value)} is unknown: {_choose(value, choices)}"
     allowed = _ALLOWED.get(found["type"], _KINDS[schema(kind)[name]["type"]]).format(**found.get("ctx", {}))
-    return f"{name}={_shown(value)}: it must be {allowed}"
+    return f"{name}={brief(value)}: it must be {allowed}"
 
 
 def _choose(value: Any, choices: Iterable[str]) -> str:
     text = f"choose from {', '.join(choices)}"
     near = difflib.get_close_matches(value, choices, 1) if isinstance(value, str) else []
     return f"{text} (did you mean {near[0]}?)" if near else text
-
-
-def _shown(value: Any) -> str:
-    return " ".join(reprlib.repr(value).split())

@@ -24,7 +24,7 @@ import yaml
 
 from msmeta import machine, paths, runs
 from msmeta.data import known_as
-from msmeta.errors import ConfigError, UserError, one_line
+from msmeta.errors import ConfigError, UserError, brief, one_line
 from msmeta.experiments import few_shot, transfer
 from msmeta.experiments.config import resolve
 from msmeta.experiments.few_shot import FewShotConfig
@@ -78,13 +78,13 @@ def _read_runs(spec: Any, where: str, preset: str | None) -> list[Config]:
     shared = {name: value for name, value in spec.items() if name not in ("runs", "experiment")}
     experiment = spec.get("experiment", "few-shot")
     if not isinstance(experiment, str) or experiment not in EXPERIMENTS:
-        raise ConfigError(f"{where}: experiment {experiment!r} is unknown: choose from {', '.join(EXPERIMENTS)}")
+        raise ConfigError(f"{where}: experiment {brief(experiment)} is unknown: choose from {', '.join(EXPERIMENTS)}")
     kind, module = EXPERIMENTS[experiment]
     configs: dict[Config, None] = {}
     total = 0
     for number, entry in enumerate(spec["runs"], 1):
         if not isinstance(entry, dict):
-            raise ConfigError(f"{where}, run {number}: {entry!r} is not a mapping of fields to values")
+            raise ConfigError(f"{where}, run {number}: {brief(entry)} is not a mapping of fields to values")
         entry = shared | entry | ({"preset": preset} if preset else {})
         columns = [value if isinstance(value, list) else [value] for value in entry.values()]
         if "dataset" in entry:  # here, so that a folder is looked through once
@@ -218,7 +218,7 @@ class _Jobs:
         except ImportError as error:
             raise UserError("a sweep needs submitit: pip install 'msmeta[sweep]'") from error
         if executor not in EXECUTORS:
-            raise ConfigError(f"executor {executor!r} is unknown: choose from {', '.join(EXECUTORS)}")
+            raise ConfigError(f"executor {brief(executor)} is unknown: choose from {', '.join(EXECUTORS)}")
         self.running: dict[Any, tuple[Config, int | None]] = {}
         self._root, self._local = root, executor == "local"
         self._gpus = torch.cuda.device_count() if self._local else 0

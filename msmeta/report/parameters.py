@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import reprlib
 from collections.abc import Collection, Sequence
 from typing import Any, get_origin
 
@@ -12,7 +11,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from msmeta import machine
-from msmeta.errors import ConfigError
+from msmeta.errors import ConfigError, UserError, brief
 from msmeta.experiments.config import field_value, schema
 from msmeta.experiments.sweep import EXPERIMENTS
 
@@ -55,8 +54,8 @@ def check_parameters(notebook: dict[str, Any], experiment: str = "few-shot", **c
         try:
             value = converted(name, notebook[name], kind, default)
             notebook[name] = _checked(name, value, EXPERIMENTS[experiment][0], choices.get(name))
-        except ConfigError as error:
-            wrong.append(str(error))
+        except UserError as error:  # a folder of images, which is looked through, does not know its parameter's name
+            wrong.append(str(error) if isinstance(error, ConfigError) else f"{name}: {error}")
     if wrong:
         raise ConfigError("; ".join(wrong))
 
@@ -67,7 +66,7 @@ def _checked(name: str, value: Any, config: type, choices: Collection[str] | Non
         machine.choose_device(value)
     each = value if isinstance(value, list) else [value]
     if choices is not None and (unknown := [own for own in each if own not in choices]):
-        raise ConfigError(f"{name}: {reprlib.repr(unknown[0])} is unknown: choose from {'; '.join(choices)}")
+        raise ConfigError(f"{name}: {brief(unknown[0])} is unknown: choose from {'; '.join(choices)}")
     if name in EACH:
         return [_several(name, values, config) for values in each]
     field = FIELDS.get(name, name)
@@ -79,7 +78,7 @@ def _checked(name: str, value: Any, config: type, choices: Collection[str] | Non
 def _several(name: str, values: Sequence[Any], config: type) -> list[Any]:
     fields = EACH[name]
     if len(values) != len(fields):
-        raise ConfigError(f"{name}: {reprlib.repr(values)} must hold {', '.join(fields)}")
+        raise ConfigError(f"{name}: {brief(values)} must hold {', '.join(fields)}")
     return [_field(name, field, value, config) for field, value in zip(fields, values, strict=True)]
 
 
@@ -108,7 +107,7 @@ def converted(name: str, value: Any, kind: Any, example: Any = None, words: str 
     except (ValueError, yaml.YAMLError, RecursionError):
         such = "" if example is None else f", such as {example!r}"
         wanted = words or f"of type {inspect.formatannotation(kind)}"
-        raise ConfigError(f"{name}={reprlib.repr(given)}: it must be {wanted}{such}") from None
+        raise ConfigError(f"{name}={brief(given)}: it must be {wanted}{such}") from None
 
 
 def _has_truth(value: Any) -> bool:
