@@ -56,9 +56,9 @@ lint: $(STAMP) ## check style with ruff
 lab: $(STAMP) ## open JupyterLab on the notebooks
 	$(call absolute,MSMETA_DATA) $(call absolute,MSMETA_RESULTS) $(BIN)/jupyter lab --notebook-dir=notebooks
 
-lock: ## pin requirements.lock anew from pyproject.toml (needs uv)
+lock: ## pin requirements.lock anew from pyproject.toml, with the hash of each file (needs uv)
 	@command -v $(UV) >/dev/null || { echo "make: UV=$(UV) is not there: pip install uv" >&2; exit 2; }
-	$(UV) pip compile --quiet --universal --python-version 3.11 --extra book --extra sweep --extra test --no-emit-index-url \
+	$(UV) pip compile --quiet --universal --python-version 3.11 --extra book --extra sweep --extra test --no-emit-index-url --generate-hashes \
 		--custom-compile-command "make lock" pyproject.toml -o requirements.lock
 
 picture: $(STAMP) ## draw README's picture anew from results/

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import importlib.metadata
 import json
 import os
 import pkgutil
@@ -60,8 +61,19 @@ def pins(python: str, platform: str) -> list[Requirement]:
         "platform_machine": "arm64" if platform == "darwin" else "x86_64",
         "os_name": "posix",
     }
-    lines = [Requirement(line) for line in LOCK.splitlines() if line and not line.lstrip().startswith("#")]
-    return [r for r in lines if r.marker is None or r.marker.evaluate(environment)]
+    return [r for r in map(Requirement, locked()) if r.marker is None or r.marker.evaluate(environment)]
+
+
+def locked() -> dict[str, list[str]]:
+    """The lines of the lock that pin a version, and the hashes of the files that it may be installed from."""
+    found: dict[str, list[str]] = {}
+    for line in LOCK.splitlines():
+        text = line.split("#")[0].removesuffix("\\").strip()
+        if text.startswith("--hash="):
+            found[pin].append(text.removeprefix("--hash="))
+        elif text:
+            found[pin := text] = []
+    return found
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
@@ -79,11 +91,28 @@ def test_lock_pins_each_direct_dependency_once_within_its_bound(python, platform
         assert Requirement(name + bound).specifier.contains(versions[name], prereleases=True), (name, bound, versions)
 
 
-def test_lock_names_no_host_path_or_hash():
-    for line in LOCK.splitlines():
-        pin = line.split("#")[0].split(";")[0].strip()
-        assert pin == "" or re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+_-]+", pin), line
-        assert not re.search(r"://|\bfile:|@|--|(^|\s)/\w|sha256", line), line
+def test_lock_names_no_host_or_path_and_a_hash_of_each_file():
+    for pin, hashes in locked().items():
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+_-]+", pin.split(";")[0].strip()), pin
+        assert hashes and all(re.fullmatch(r"sha256:[0-9a-f]{64}", own) for own in hashes), pin
+    assert not re.search(r"://|\bfile:|@|--(?!hash=)|(^|\s)/\w", LOCK, re.MULTILINE)
+
+
+def test_the_lock_installs_with_hashes_required():
+    """Where it is installed already, so that nothing is downloaded: each pin has its hashes, and none is missing."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    for pin in pins(python, sys.platform):
+        try:
+            installed = importlib.metadata.version(pin.name)
+        except importlib.metadata.PackageNotFoundError:
+            installed = "not"
+        if not pin.specifier.contains(installed, prereleases=True):
+            pytest.skip(f"this environment is another one than the lock's: {pin.name} is {installed} installed")
+    options = ["--dry-run", "--no-index", "--require-hashes", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "install", *options, "-r", ROOT / "requirements.lock"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Would install" not in done.stdout
 
 
 def test_environment_yml_has_the_same_dependencies_and_bounds():

@@ -147,8 +147,9 @@ def _require_at_most(most: int, *lists: object) -> None:
 
 
 def _length(values: object) -> int:
-    values = values.values if isinstance(values, PickledArray) else values
-    return len(values) if isinstance(values, list | np.ndarray) and np.ndim(values) else 0
+    if isinstance(values, PickledArray):
+        return values.values.shape[0] if values.values.ndim else 0
+    return len(values) if isinstance(values, list) else 0
 
 
 def _pixels(images: object, name: str) -> np.ndarray:

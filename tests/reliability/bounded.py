@@ -78,6 +78,7 @@ def _attempt(folder: Path, words: list[str]) -> None:
 
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    os.chdir(folder)  # where a trial would see what a hostile file makes
     os.environ["MSMETA_DATA"] = str(folder / "data")
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     bounds = {"RLIMIT_AS": pages * resource.getpagesize() + MEMORY, "RLIMIT_CPU": SECONDS, "RLIMIT_CORE": 0}

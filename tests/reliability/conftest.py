@@ -5,11 +5,14 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import commands
 import pytest
 import torch
+from attempts import refused
+from bounded import BOUNDED
 from forks import Server
 
 from msmeta import runs
@@ -61,6 +64,14 @@ def serve():
 
 
 @pytest.fixture(scope="session")
+def bounded():
+    """The same, with bounds on the command's memory and time, and small data sets to be prepared."""
+    server = Server(BOUNDED)
+    yield server
+    server.end()
+
+
+@pytest.fixture(scope="session")
 def whole(serve, tmp_path_factory):
     """What a command stores when nothing happens to it, by name."""
     known = {}
@@ -73,6 +84,18 @@ def whole(serve, tmp_path_factory):
         return known[name]
 
     return found
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Names of folders, one after the other."""
+    return (tmp_path / str(number) for number in count())
+
+
+@pytest.fixture
+def refuses(bounded, folders):
+    """The attempt of a Case that the command is to refuse."""
+    return lambda case: refused(bounded, next(folders), case)
 
 
 def lost_in(attempt: Callable[[object], str | None], case: object) -> str | None:

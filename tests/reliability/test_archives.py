@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import lzma
 import random
 import stat
@@ -14,72 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 import small
-from bounded import Server
+from attempts import SECRET, Case, digests, prepared, refused_or_same
 from small import END, directory, entry, header, member, packed, pax, record, signed, tar, zipped
-
-SECRET = "secret.png"
-"""A file beside the raw ones, which nothing may read or change."""
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = Server()
-    yield server
-    server.end()
-
-
-@dataclass(frozen=True)
-class Case:
-    """Raw files of a data set that `make` writes into a folder."""
-
-    dataset: str
-    name: str
-    make: Callable[[Path], object]
-
-    def __repr__(self) -> str:
-        return f"{self.dataset}, {self.name}"
-
-
-def prepared(server: Server, folder: Path, case: Case) -> tuple[int, str]:
-    """Status and line of the command."""
-    raw = folder / "raw"
-    raw.mkdir(parents=True)
-    (folder / SECRET).write_bytes(b"secret")
-    case.make(raw)
-    words = [f"folder:{raw}@16"] if case.dataset == "folder" else [case.dataset, "--from", raw]
-    status = server(folder, "data", "prepare", *words)
-    return status, (folder / "err").read_text()
-
-
-def refused(server: Server, folder: Path, case: Case) -> str | None:
-    """None where the command refuses the raw files as it should."""
-    status, said = prepared(server, folder, case)
-    if status != 2:
-        return f"status {status}: {said[-300:]}"
-    if not said.startswith("msmeta: ") or said.count("\n") != 1 or not said[:-1].isprintable():
-        return f"not one line: {said[-300:]!r}"
-    if "memory" in said.casefold() and "tebibyte" not in case.name:
-        return f"it took too much memory: {said}"
-    return left(folder)
-
-
-def left(folder: Path) -> str | None:
-    """What is there that should not be."""
-    if found := [path for path in folder.glob("data/*")]:
-        return f"left {found}"
-    known = {"raw", "data", "out", "err", SECRET}
-    if others := [path.name for path in folder.iterdir() if path.name not in known]:
-        return f"made {others}"
-    return None if (folder / SECRET).read_bytes() == b"secret" else "changed a file outside"
-
-
-@pytest.fixture
-def refuses(server, tmp_path):
-    folders = (tmp_path / str(number) for number in range(10_000))
-    return lambda case: refused(server, next(folders), case)
-
 
 # What a tar archive may be, made of its files
 
@@ -382,12 +318,7 @@ def damage_cases() -> list[Damage]:
     ]
 
 
-def digest(folder: Path) -> list[str]:
-    return [json.loads(path.read_text())["hash"] for path in sorted(folder.glob("data/*/meta.json"))]
-
-
-def test_damaged_archives(trials, server, tmp_path):
-    folders = (tmp_path / str(number) for number in range(10_000))
+def test_damaged_archives(trials, bounded, folders):
     whole: dict[str, list[str]] = {}
 
     def attempt(damage: Damage) -> str | None:
@@ -402,15 +333,9 @@ def test_damaged_archives(trials, server, tmp_path):
 
         if damage.dataset not in whole:
             folder = next(folders)
-            status, said = prepared(server, folder, archived(damage.dataset, "", lambda path: write(path, "none")))
+            status, said = prepared(bounded, folder, archived(damage.dataset, "", lambda path: write(path, "none")))
             assert status == 0, said
-            whole[damage.dataset] = digest(folder)
-        folder = next(folders)
-        status, said = prepared(server, folder, archived(damage.dataset, "", write))
-        if status == 0:
-            return None if digest(folder) == whole[damage.dataset] else "something else was read"
-        if status != 2 or said.count("\n") != 1:
-            return f"status {status}: {said[-300:]}"
-        return left(folder)
+            whole[damage.dataset] = digests(folder)
+        return refused_or_same(bounded, next(folders), archived(damage.dataset, "", write), whole[damage.dataset])
 
     trials("archives with a bit flipped or cut off: refused, or the same arrays", damage_cases(), attempt)
