@@ -67,12 +67,13 @@ def pins(python: str, platform: str) -> list[Requirement]:
 def locked() -> dict[str, list[str]]:
     """The lines of the lock that pin a version, and the hashes of the files that it may be installed from."""
     found: dict[str, list[str]] = {}
+    hashes: list[str] = []
     for line in LOCK.splitlines():
         text = line.split("#")[0].removesuffix("\\").strip()
         if text.startswith("--hash="):
-            found[pin].append(text.removeprefix("--hash="))
+            hashes.append(text.removeprefix("--hash="))
         elif text:
-            found[pin := text] = []
+            found[text] = hashes = []
     return found
 
 

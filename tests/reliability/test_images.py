@@ -188,7 +188,7 @@ def test_hostile_images(trials, refuses):
 
 
 def test_damaged_images(trials, bounded, folders):
-    """What is damaged may still be an image, if another: it is read or refused, and the command outlives its decoder."""
+    """What is damaged may still be an image, if another: it is read or refused, and the command goes on."""
     generator = random.Random("images")
     kinds = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"]
     damages = [(generator.choice(kinds), generator.randint(1, 20), generator.random()) for _ in range(150)]

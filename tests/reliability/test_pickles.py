@@ -66,13 +66,18 @@ PIXELS = np.zeros((84, 84, 3), np.uint8)
 
 def with_rows(rows: dict[str, list[int]]) -> bytes:
     """Of miniImageNet, where the images are right."""
-    return pickle.dumps(
-        {"image_data": np.random.default_rng(0).integers(0, 256, (4, 84, 84, 3), "u1"), "class_dict": rows}, 2
-    )
+    images = np.random.default_rng(0).integers(0, 256, (4, 84, 84, 3), np.uint8)
+    return pickle.dumps({"image_data": images, "class_dict": rows}, 2)
 
 
-OF_MINI = ("a class that clears the terminal", "an image in two classes", "an image twice", "rows of a class a million times",
-    "one list of images in 10,000 classes", "no rows, a billion times")  # fmt: skip
+OF_MINI = (
+    "a class that clears the terminal",
+    "an image in two classes",
+    "an image twice",
+    "rows of a class a million times",
+    "one list of images in 10,000 classes",
+    "no rows, a billion times",
+)
 HUGE = struct.pack("<Q", 2**62)
 RAW: dict[str, Callable[[], bytes]] = {
     "a key of tuples in tuples": lambda: b"}" + b")" + b"\x85" * 10**6 + b"Ns.",
