@@ -55,17 +55,17 @@ class Fault:
 
 
 class Server:
-    """Starts the process at the first need."""
+    """Starts the process, of this script or another of its kind, at the first need."""
 
-    def __init__(self) -> None:
-        self._process = None
+    def __init__(self, script: str = __file__) -> None:
+        self._script, self._process = script, None
 
     def __call__(self, folder: Path, *words: object, fault: Fault | None = None) -> int:
         """The command's exit status."""
         if self._process is None:
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
-            self._process = subprocess.Popen([sys.executable, __file__], **pipes)
+            self._process = subprocess.Popen([sys.executable, self._script], **pipes)
         job = [fault and astuple(fault), str(folder), [str(word) for word in words]]
         print(json.dumps(job), file=self._process.stdin, flush=True)
         return int(self._process.stdout.readline())

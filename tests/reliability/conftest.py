@@ -1,12 +1,10 @@
 """Counts trials: what a user, a machine or a stranger may do, tried many times, a sample of each kind by default."""
 
 import random
-import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 
 import commands
 import pytest
@@ -17,7 +15,6 @@ from forks import Server
 
 from msmeta import runs
 
-sys.path.insert(0, str(Path(__file__).parent))  # for the helpers beside the tests
 SAMPLE = 12
 """Trials of a kind in `make test`; `make test-all` makes every one."""
 TALLY = pytest.StashKey[list["Kind"]]()

@@ -1,7 +1,6 @@
 """A process that has imported the command, forked for each trial: the command with bounds on its memory and its time.
 
-As a script it reads one trial a line (JSON: folder, words of the command) and answers with a line, the exit status,
-which is negative for a signal. What the command says is in the folder's `out` and `err`. Data sets are small there.
+As a script it is asked as `forks` is, but has no faults. Data sets are small ones there.
 """
 
 from __future__ import annotations
@@ -9,36 +8,15 @@ from __future__ import annotations
 import json
 import os
 import resource
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+BOUNDED = __file__
 MEMORY = 2**29
 """Bytes that a command may have beyond those at its start: none of the small data sets takes a tenth."""
 SECONDS = 60
 """Of a processor. The slowest trials take about 3."""
-
-
-class Server:
-    """Starts the process at the first need."""
-
-    def __init__(self) -> None:
-        self._process = None
-
-    def __call__(self, folder: Path, *words: object) -> int:
-        """The command's exit status."""
-        if self._process is None:
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-            self._process = subprocess.Popen([sys.executable, __file__], **pipes, env=environment)
-        print(json.dumps([str(folder), [str(word) for word in words]]), file=self._process.stdin, flush=True)
-        return int(self._process.stdout.readline())
-
-    def end(self) -> None:
-        if self._process is not None:
-            with self._process:
-                self._process.stdin.close()
 
 
 def shrink() -> None:
@@ -64,7 +42,7 @@ def _serve() -> None:
 
     shrink()
     for line in sys.stdin:
-        folder, words = json.loads(line)
+        _, folder, words = json.loads(line)
         child = os.fork()
         if child == 0:
             _attempt(Path(folder), words)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bounded import Server
+from forks import Server
 
 SECRET = "secret.png"
 """A file beside the raw ones, which nothing may read or change."""
