@@ -125,14 +125,20 @@ def working_folder(name: str, parent: Path) -> Iterator[Path]:
     """
     parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as kept:
-        with _locked(parent, wait=True):  # so that none is taken for a leftover before it is locked
-            for found in parent.glob(f".{glob.escape(name)}-*"):
-                if re.fullmatch("[a-z0-9_]{8}", found.name[len(f".{name}-") :]):
-                    _remove_unlocked(found)
+        remove_folders(name, parent)
+        with _locked(parent, wait=True):  # so that it is not taken for a leftover before it is locked
             work = tempfile.TemporaryDirectory(prefix=f".{name}-", dir=parent, ignore_cleanup_errors=True)
             folder = Path(kept.enter_context(work))
             kept.enter_context(_locked(folder))
         yield folder
+
+
+def remove_folders(name: str, parent: Path) -> None:
+    """Removes the working folders of killed processes."""
+    for found in parent.glob(f".{glob.escape(name)}-*"):
+        if re.fullmatch("[a-z0-9_]{8}", found.name[len(f".{name}-") :]):
+            with suppress(OSError), _locked(parent, wait=True), _locked(found, needed=True):
+                shutil.rmtree(found, ignore_errors=True)
 
 
 def _lock_file(path: Path, what: str) -> IO[bytes]:
@@ -152,11 +158,6 @@ def _lock_file(path: Path, what: str) -> IO[bytes]:
                     file.write(str(os.getpid()).encode())
                 return file
         file.close()  # its holder removed it before it was locked here
-
-
-def _remove_unlocked(folder: Path) -> None:
-    with suppress(OSError), _locked(folder, needed=True):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -36,6 +36,7 @@ PLACES = {
     "store": ("msmeta.runs.Run", "_store"),
     "array": ("numpy", "save"),
     "text": ("pathlib.Path", "write_text"),
+    "move": ("pathlib.Path", "rename"),
 }
 """Functions whose calls are counted: owner and name."""
 

@@ -78,6 +78,7 @@ def prepare(
         except ViewAlone:
             dataset = dataset.alone()
     place = root / dataset.stored_as
+    files.remove_folders(dataset.stored_as, root)
     known = _found(dataset.name, root) if newest else dataset
     if known.notes.get("newest", newest) >= newest and _status(known, root, whole=True).state == "prepared":
         return place
