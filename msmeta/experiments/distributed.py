@@ -17,8 +17,8 @@ from torch.autograd import Function
 from msmeta.errors import ConfigError, UserError
 from msmeta.workers import Worker
 
-JOIN_SECONDS = 60
-"""How long a process waits for the others to be there."""
+JOIN_SECONDS = 30
+"""How long a process waits for the others to be there; torchrun, which starts them together, is there before them."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,8 @@ def join(device: str) -> tuple[World, str]:
         device = f"cuda:{local}"
         torch.cuda.set_device(device)
     try:
-        store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(seconds=JOIN_SECONDS)))
+        seconds = JOIN_SECONDS if is_first() else JOIN_SECONDS / 2  # torch tries twice to reach the first process
+        store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(seconds=seconds)))
     except dist.DistError as error:
         raise ConfigError("the other processes are not there: start them together, by torchrun") from error
     store.set_timeout(timedelta(minutes=30))  # torch's own for what comes after

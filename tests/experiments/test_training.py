@@ -1,5 +1,6 @@
 """The one training loop: whatever interrupts it, and wherever, a resumed run equals the whole one to the last bit."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from msmeta import ConfigError, DivergedError, UserError, checkpoints, runs, workers
+from msmeta.errors import WriteError
 from msmeta.experiments import few_shot, training, transfer
 from msmeta.workers import Team
 
@@ -302,6 +304,37 @@ def test_a_second_process_of_a_run_is_refused_until_the_first_has_ended(tmp_path
         half.write_bytes(b"half a file")
     assert few_shot.train(config, "cpu", results_root=tmp_path)
     assert not list(folder.iterdir()) and not any(half.exists() for half in halves)
+
+
+@pytest.mark.parametrize("kind", TRAIN)
+def test_a_result_that_cannot_be_stored_waits_and_is_stored_by_the_next_start(kind, tmp_path, whole):
+    """A file lies where its folder is to be, which nobody could know when the training began."""
+    in_the_way = tmp_path / "live"
+    with pytest.raises(WriteError, match=r"^cannot write .* bytes needed, [\d,]+ free\); the result waits in "):
+        TRAIN[kind](SMALL[kind], "cpu", on_step=lambda step: in_the_way.touch(), results_root=tmp_path)
+    assert {path.suffix for path in (tmp_path / "checkpoints").iterdir()} == {".pt", ".result"}
+    in_the_way.unlink()
+    steps = []
+    result = TRAIN[kind](SMALL[kind], "cpu", on_step=steps.append, results_root=tmp_path)
+    assert result["metrics"]["accuracy"] == whole[kind][0]["metrics"]["accuracy"] and not steps
+    assert result["parameters"] == whole[kind][0]["parameters"] and not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_training_whose_checkpoint_cannot_be_written_ends_and_goes_on_from_the_last(tmp_path, monkeypatch, whole):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+    with monkeypatch.context() as patch:
+        interrupt(patch, ("msmeta.files.put", 3, "before"), fail)
+        with pytest.raises(
+            WriteError, match="No space left .* stopped at iteration 3: make room, and --resume"
+        ) as found:
+            few_shot.train(SMALL["few_shot"], "cpu", results_root=tmp_path)
+    assert found.value.exit_status == 3
+    result = few_shot.train(SMALL["few_shot"], "cpu", resume=True, results_root=tmp_path)
+    assert result["metrics"]["accuracy"] == whole["few_shot"][0]["metrics"]["accuracy"]
+
+
+def fail():
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_a_damaged_checkpoint_or_result_is_named_and_force_repeats_the_run(tmp_path):
