@@ -4,18 +4,20 @@ Y. Jang, H. Lee, S. J. Hwang, J. Shin: Learning What and Where to Transfer, ICML
 """
 
 import hashlib
-import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from msmeta.data import fetch
 from msmeta.data.dataset import L2T_WW, SEEDED, Dataset, Progress
+from msmeta.data.decoders import ONE_THREAD
 from msmeta.data.raw import MAX_BYTES, readable
 from msmeta.data.registry import find
 from msmeta.errors import ConfigError, DataError
@@ -25,6 +27,19 @@ REPOSITORY = "https://raw.githubusercontent.com/alinlab/L2T-ww/f4dde04e8d5d5725d
 LISTS = {"cifar-100": "cifar100", "stl-10": "stl10", "bird": "cub200", "dog": "dog"}
 """Data sets of which there are lists of images, and what these are called there: for the others it has none."""
 PARTS = {"train": "train", "validation": "val", "test": "test"}
+
+
+MAX_LIST_BYTES = 2**22
+"""Of a file with a list of images."""
+READ_LISTS = """
+import io, json, resource, sys
+import torch
+for kind, most in ((resource.RLIMIT_DATA, 2**32), (resource.RLIMIT_CPU, 120), (resource.RLIMIT_CORE, 0)):
+    resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
+for text in json.load(sys.stdin):
+    stored = torch.load(io.BytesIO(bytes.fromhex(text)), map_location="cpu", weights_only=True)
+    print(json.dumps([[int(number) for number in numbers] for numbers in stored]), flush=True)
+"""
 
 
 @dataclass(frozen=True)
@@ -149,8 +164,9 @@ def _given(own: Published, file: str, source: Path) -> bytes:
 def _gathered(contents: Mapping[str, bytes]) -> bytes:
     """The lists as one JSON file, with the SHA-256 of each of theirs."""
     found: dict[str, Any] = {"hashes": {file: hashlib.sha256(data).hexdigest() for file, data in contents.items()}}
+    lists = read_lists(contents)
     for dataset, name in LISTS.items():
-        found[dataset] = {split: _listed(f"split/{name}-{part}", contents) for split, part in PARTS.items()}
+        found[dataset] = {split: lists[f"split/{name}-{part}"] for split, part in PARTS.items()}
     content = json.dumps(found).encode() + b"\n"
     try:
         _places(content)
@@ -159,13 +175,20 @@ def _gathered(contents: Mapping[str, bytes]) -> bytes:
     return content
 
 
-def _listed(file: str, contents: Mapping[str, bytes]) -> list[list[int]]:
-    """What torch saved: (classes in some order, places of images)."""
-    try:
-        stored = torch.load(io.BytesIO(contents[file]), map_location="cpu", weights_only=True)
-        return [[int(number) for number in numbers] for numbers in stored]
-    except Exception as error:  # torch.load's ways to fail on another file have no common class
-        raise DataError(f"{file} is not a list of images as the authors of L2T-ww saved it: get it again") from error
+def read_lists(contents: Mapping[str, bytes]) -> dict[str, list[list[int]]]:
+    """What torch saved in each file: (classes in some order, places of images). Raises DataError.
+
+    In a process of its own, which torch's reader can end where a file is hostile.
+    """
+    if too_large := [file for file, content in contents.items() if len(content) > MAX_LIST_BYTES]:
+        raise DataError(f"{too_large[0]} has more than the {MAX_LIST_BYTES:,} bytes allowed")
+    command, given = [sys.executable, "-P", "-c", READ_LISTS], json.dumps([data.hex() for data in contents.values()])
+    done = subprocess.run(command, input=given, capture_output=True, text=True, env=os.environ | ONE_THREAD)
+    lists = [json.loads(line) for line in done.stdout.splitlines()]
+    if len(lists) < len(contents):
+        file = list(contents)[len(lists)]
+        raise DataError(f"{file} is not a list of images as the authors of L2T-ww saved it: get it again")
+    return dict(zip(contents, lists, strict=True))
 
 
 def _places(content: bytes) -> dict[str, dict[str, np.ndarray]]:

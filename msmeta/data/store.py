@@ -235,9 +235,9 @@ def _build(dataset: Dataset, source: Path, work: Path, progress: Progress, follo
     raw = extracted(source, dataset, work / "raw", progress)
     try:
         arrays = dataset.build(raw, progress, partial(_allocate, folder / IMAGES), dataset, follow_links)
+        require_distinct(dataset, arrays)
     except DataError as error:  # which names files as they are called in their folder
         raise type(error)(f"{dataset.name}, {source}: {error}") from error
-    require_distinct(dataset, arrays)
     np.save(folder / LABELS, arrays.labels)
     if arrays.order is not None:
         np.save(folder / ORDER, arrays.order.astype(np.int64))

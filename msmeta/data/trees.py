@@ -183,6 +183,6 @@ def require_distinct(dataset: Dataset, arrays: Arrays) -> None:
         # The published ones are mostly of one class.
         one, other = max(again, key=lambda pair: arrays.labels[pair[0]] != arrays.labels[pair[1]])
         raise DataError(
-            f"{dataset.name}: {arrays.names[one]} and {arrays.names[other]} are the same image, and so are "
-            f"{len(again):,} in all, where {dataset.repeated} were published: get it again"
+            f"{arrays.names[one]} and {arrays.names[other]} are the same image; {len(again):,} images are the same as "
+            f"another, of those published {dataset.repeated}: get it again"
         )

@@ -1,11 +1,14 @@
 """Folders of raw files that are not trusted."""
 
 import os
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from made import refused, write
 
-from msmeta.data.trees import grouped, listed, lists_of, located, matching
+from msmeta.data import DATASETS, Arrays
+from msmeta.data.trees import grouped, listed, lists_of, located, matching, require_distinct
 
 
 def names(folder, follow_links=False):
@@ -119,3 +122,21 @@ def test_images_are_found_by_what_a_list_calls_them():
     refused(r"a list names 1\.png, which may be images/a/1\.png or images/b/1\.png", find, ("c", "1.png"))
     refused(r"1 of 2 images .* not there, such as 4\.png: get the images again", find, ("c", "3.png"), ("c", "4.png"))
     refused(r"such as \.\./3\.png: these are not the lists of these images", find, ("c", "../3.png"))
+
+
+def test_more_repeated_images_than_were_published_are_refused_with_both_names():
+    images, labels, names = np.arange(5, dtype=np.uint8)[:, None], np.array([0, 0, 0, 1, 1]), list("abcde")
+    dataset = replace(DATASETS["omniglot"], repeated=1)
+    require_distinct(dataset, Arrays(images, labels, ["x", "y"], names=names))
+    images[1] = images[0]
+    require_distinct(dataset, Arrays(images, labels, ["x", "y"], names=names))
+    images[4] = images[2]
+    why = "c and e are the same image; 2 images are the same as another, of those published 1: get it again"
+    refused(why, require_distinct, dataset, Arrays(images, labels, ["x", "y"], names=names))
+    require_distinct(replace(dataset, repeated=None), Arrays(images, labels, ["x", "y"], names=names))
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2J", "b\tc", "\x9b31m"])
+def test_a_name_with_characters_for_control_is_refused(tmp_path, name):
+    write(tmp_path, {f"part/{name}.png": b""})
+    refused("is a name with characters for control: rename it", names, tmp_path)
