@@ -125,6 +125,7 @@ class _Linear(Function):
         width, rows = len(matrix[0]), [{} for _ in matrix]
         for row, coefficients in zip(rows, matrix, strict=True):
             for j, c in enumerate(map(float, coefficients)):
+                c = c if abs(c) < 1e38 else c * math.inf  # float32 has no more, and torch would raise
                 terms = {i: x for i, x in enumerate(values[j::width]) if x is not None}
                 if new := terms.keys() - row.keys():
                     first = [terms.pop(i) for i in new]

@@ -89,6 +89,21 @@ def set_precision(name: str) -> None:
 
 
 @contextmanager
+def settings(precision: str) -> Iterator[None]:
+    """Torch's settings as a run needs them, and afterwards as they were: `set_precision`, and float32 by default."""
+    products, dtype = (torch.backends.cuda.matmul, torch.backends.cudnn), torch.get_default_dtype()
+    before = [own.allow_tf32 for own in products]
+    set_precision(precision)
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        for own, allowed in zip(products, before, strict=True):
+            own.allow_tf32 = allowed
+
+
+@contextmanager
 def memory_errors(message: str) -> Iterator[None]:
     """Turns the several ways in which torch runs out of memory into a UserError with this line."""
     try:
@@ -184,7 +199,8 @@ class LiveBytes(TorchDispatchMode):
 def keep_freed_memory() -> None:
     """Lets glibc keep memory that is freed for this process: to map its pages anew costs a fifth of a CPU's time.
 
-    The resident set then stays at its peak. Does nothing where the C library is another.
+    The resident set then stays at its peak. It lasts as long as the process, for the library does not tell what was set
+    before. Does nothing where the C library is another.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt:

@@ -49,6 +49,8 @@ def test_time_budget_then_resume(msmeta):
         (["--steps", "18446744073709551616"], 2, "it must be at most 10,000"),
         (["--seed", "9" * 20], 2, "it must be at most 2,147,483,647"),
         (["--lr", "nan"], 2, "lr=nan: it must be finite"),
+        (["--lr", "1e39"], 2, "lr='1e39': it must be at most 1e+30"),
+        (["--lr", "1e20", "--window", "4", "--weight-decay", "1e-4"], 3, "training diverged at iteration 1"),
         (["--momentum", ""], 2, "momentum='': it must be a number"),
         (["--way", "1000"], 2, "1000-way is impossible: split train of glyphs has 400 classes"),
         (["--shot", "10", "--query", "15"], 2, "shot 10 and query 15 are impossible together"),

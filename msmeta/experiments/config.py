@@ -6,6 +6,7 @@ Checks, one-line errors, the options and help of the command line and the keys o
 from __future__ import annotations
 
 import difflib
+import math
 import numbers
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
@@ -15,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_ty
 import numpy as np
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, WithJsonSchema
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 from msmeta import runs
 from msmeta.data import is_folder, known_as, like, names
@@ -33,13 +35,20 @@ OPTIMIZERS: dict[str, Callable[[float, float, float], SGD | Adam]] = {
 """The inner optimiser of (lr, momentum, weight decay)."""
 
 
+LARGEST = 1e30
+"""What float32 can hold with room for products: torch raises no error of its own for numbers below."""
+
+
 def number(value: Any) -> Any:
     """A number as YAML, NumPy or a command line gives it: to YAML `1e-3` is a text, and `true` is no number."""
     if isinstance(value, (bool, np.bool_)):
         raise ValueError
     if isinstance(value, numbers.Integral):
         return int(value)
-    return float(value) if isinstance(value, (str, numbers.Real)) else value
+    found = float(value) if isinstance(value, (str, numbers.Real)) else value
+    if isinstance(found, float) and LARGEST < abs(found) < math.inf:
+        raise PydanticCustomError("less_than_equal", "too large", {"le": LARGEST})
+    return found
 
 
 def whole(value: Any) -> int:

@@ -22,7 +22,7 @@ from torch import Tensor
 from msmeta import data, machine, runs
 from msmeta.checkpoints import size_of
 from msmeta.data import Images
-from msmeta.errors import ConfigError, UserError, WriteError
+from msmeta.errors import ConfigError, DivergedError, UserError, WriteError
 from msmeta.experiments import distributed
 from msmeta.experiments.distributed import World
 from msmeta.experiments.resume import require_fit
@@ -154,7 +154,8 @@ def train(
     second one ends it at once, and the last checkpoint stays. Under torchrun the processes share each batch; the first
     one writes the result and returns it, the others return None. options: the experiment's own, which change no result.
     Raises UserError, in one line, for whatever a user can mend: data, weights, options, memory, a diverged loss, a dead
-    worker, another process that trains the same.
+    worker, another process that trains the same. Torch's settings, its random numbers and the handlers of signals are
+    afterwards as they were; what is not is said by `machine.keep_freed_memory`.
     """
     where = experiment.place(config, results_root)
     if not force and (finished := where.result()):
@@ -164,10 +165,9 @@ def train(
     started = time.perf_counter()
     world, device = distributed.join(device)
     chosen = machine.choose_device(device)
-    machine.set_precision(config.precision)
     if chosen.type == "cpu":
         machine.keep_freed_memory()
-    with world.together(), where.lock() if world.first else nullcontext():
+    with machine.settings(config.precision), world.together(), where.lock() if world.first else nullcontext():
         if force and world.first:
             where.drop_checkpoint()
         if world.of_first(world.first and where.store_kept()):
@@ -180,6 +180,9 @@ def train(
             done = _loop(own, training, where, config.log_every, chosen, world, deadline, on_step)
             if not (done and world.first):
                 return None
+            tested = own.tested(training)
+            if not all(value.isfinite().all() for value in tested.values()):
+                raise DivergedError("training diverged at its last iterations: lower --meta-lr or --lr")
             metrics = own.metrics(training)
         images, source = own.images, own.source
         result = {
@@ -199,7 +202,7 @@ def train(
                 "resumed": resumed,
             },
         }
-        _store(where, result, own.tested(training))
+        _store(where, result, tested)
     return where.result()
 
 

@@ -116,12 +116,12 @@ def answer(
         raise ConfigError("this run's inner steps take minibatches: give as many support pictures of each class")
     config = replace(trained, way=len(shots), shot=int(shots.min()), test_norm=norm)
     windows, chosen = windows_at_test(config, window, steps), machine.choose_device(device)
-    machine.set_precision(config.precision)
     model, order = network(config), support_y.argsort(stable=True)
     theta = {name: value.to(chosen) for name, value in with_way(theta, config.way).items()}
     x, y, query = (value.to(chosen) for value in (support_x[order], support_y[order], query_x))
-    task = Episodes(x[None] / 255, y[None], query[None], y[None])
-    with machine.memory_errors("out of memory: give fewer query pictures, or --norm support"):
+    no_memory = machine.memory_errors("out of memory: give fewer query pictures, or --norm support")
+    with machine.settings(config.precision), no_memory:
+        task = Episodes(x[None] / 255, y[None], query[None], y[None])
         phi = adapt(inner_problem(config, model, theta, task), theta, config.dynamics(), sum(windows), windows).phi
         running = _running(config, theta, windows, chosen) if norm == "running" else None
         parts = [query] if norm == "transductive" else query.split(AT_ONCE)

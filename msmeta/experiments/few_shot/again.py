@@ -36,11 +36,11 @@ def reevaluate(
     config, steps = replace(trained, **changes), changes.get("test_steps")
     windows_at_test(config, window, steps)
     chosen = machine.choose_device(device)
-    machine.set_precision(config.precision)
     images = fitting(trained, data.load(config.dataset, chosen))
     model, chunk = build_model(config, images), task_chunk(config, chosen)
     theta = {name: value.to(chosen) for name, value in with_way(theta, config.way).items()}
-    with machine.memory_errors(f"out of memory with {chunk} tasks at a time: lower --query or --shot"):
+    no_memory = machine.memory_errors(f"out of memory with {chunk} tasks at a time: lower --query or --shot")
+    with machine.settings(config.precision), no_memory:
         team = team_of(Work(config, model, images, chunk), workers)
         right = evaluate(config, model, theta, images, config.test_episodes, chunk, window, team=team, steps=steps)
     accuracy, answers = mean_accuracy(config, right), config.way * config.query

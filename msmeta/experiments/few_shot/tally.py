@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from msmeta import machine
 from msmeta.bilevel import Bilevel
 from msmeta.data import Episodes
 from msmeta.dynamics import partition
@@ -104,7 +105,7 @@ def _count(config: FewShotConfig, model: Conv4, tasks: int, backward: str, devic
     device = "cpu" if device == "cpu" else "meta"  # nothing can be made on a GPU that is not there
     # As while a CUDA graph is captured, when the host reads nothing; elsewhere without a GPU to ask would be an error.
     capturing = mock.patch.object(torch.cuda, "is_current_stream_capturing", lambda: device == "meta")
-    with FakeTensorMode(), capturing:
+    with machine.settings("float32"), FakeTensorMode(), capturing:
         theta = {name: value.to(device).requires_grad_() for name, value in model.init(0).items()}
         problem = _problem(config, model, tasks, device)
         estimator = config.build_estimator(torch.Generator(), backward)

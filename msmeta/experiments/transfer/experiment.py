@@ -267,14 +267,14 @@ train = partial(training.train, Transfer)
 def reevaluate(trained: TransferConfig, parameters: Params, device: str = "auto") -> tuple[Images, dict[str, Any]]:
     """The images of a run, and the metrics of its network on those that it was tested on. parameters: as kept."""
     chosen = machine.choose_device(device)
-    machine.set_precision(trained.precision)
     images = data.load(trained.dataset, chosen)
     phi, statistics = (
         {name.removeprefix(kind): value.to(chosen) for name, value in parameters.items() if name.startswith(kind)}
         for kind in ("phi.", "statistics.")
     )
     network = TARGETS[trained.target](trained, images.classes)
-    accuracy = evaluate(network, phi, statistics, images, trained.evaluate_on)
+    with machine.settings(trained.precision):
+        accuracy = evaluate(network, phi, statistics, images, trained.evaluate_on)
     return images, {"accuracy": round(accuracy, 4)}
 
 

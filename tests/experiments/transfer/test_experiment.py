@@ -172,3 +172,11 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     for mistake in (["--window", "3"], ["--width", "10000"], ["--batch", "300"], ["--train-images", "5"]):
         status, printed = call("--preset", "smoke", "--dataset", "glyphs-rgb", *mistake)
         assert status == 2 and len(printed.err.strip().splitlines()) == 1
+
+
+def test_theta_that_is_no_number_is_never_stored(tmp_path):
+    """Though all losses were finite: the last step can do it."""
+    with pytest.raises(DivergedError, match="^training diverged at its last iterations: lower --meta-lr"):
+        config = transfer.preset_config("smoke", "glyphs-rgb", "multistep", batch=140, meta_lr=1e30)
+        transfer.train(config, "cpu", results_root=tmp_path)
+    assert not list(tmp_path.rglob("*.json"))
