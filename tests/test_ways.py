@@ -149,7 +149,7 @@ def test_every_command_is_understood(words):
         train.add_to(cli.train_app, cli.tune_app)
         plan.add_to(cli.app)
         command = get_command(cli.app)
-        while hasattr(command, "commands"):
+        while hasattr(command, "commands") and words and not words[0].startswith("-"):
             name, *words = words
             command = command.commands[name]
         with command.make_context(name, list(words)) as context:
