@@ -12,6 +12,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from forks import command
+
 BOUNDED = __file__
 MEMORY = 2**29
 """Bytes that a command may have beyond those at its start: none of the small data sets takes a tenth."""
@@ -52,28 +54,13 @@ def _serve() -> None:
 
 def _attempt(folder: Path, words: list[str]) -> None:
     """The command, in this process; does not return."""
-    from msmeta import cli
-
-    for number, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.chdir(folder)  # where a trial would see what a hostile file makes
-    os.environ["MSMETA_DATA"] = str(folder / "data")
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     bounds = {"RLIMIT_AS": pages * resource.getpagesize() + MEMORY, "RLIMIT_CPU": SECONDS, "RLIMIT_CORE": 0}
     for name, bound in bounds.items():
         kind = getattr(resource, name)
         resource.setrlimit(kind, (bound, resource.getrlimit(kind)[1]))
-    sys.argv, status = ["msmeta", *words], 1
-    try:
-        cli.main()
-    except SystemExit as ended:
-        status = ended.code or 0
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+    command(folder, words)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import NoReturn
 
 MOST_SECONDS = 300
 """After which a trial is ended by SIGALRM: nothing is to hang."""
@@ -99,20 +100,26 @@ def _attempt(fault: Fault | None, folder: Path, words: list[str]) -> None:
     """The command, in this process, with the fault; does not return."""
     import torch
 
-    from msmeta import cli
     from msmeta.experiments import training
 
     signal.alarm(MOST_SECONDS)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    os.environ["MSMETA_RESULTS"], os.environ["MSMETA_DATA"] = str(folder / "results"), str(folder / "data")
+    os.environ["MSMETA_RESULTS"] = str(folder / "results")
     torch.set_num_threads(1)
     training.CHECKPOINT_SECONDS = 0
-    sys.argv = ["msmeta", *words]
     if fault:
         _arm(fault, folder)
-    status = 1
+    command(folder, words)
+
+
+def command(folder: Path, words: list[str]) -> NoReturn:
+    """Runs the command, which reads the folder's `data` and writes its `out` and `err`, and ends this process."""
+    from msmeta import cli
+
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    os.environ["MSMETA_DATA"] = str(folder / "data")
+    sys.argv, status = ["msmeta", *words], 1
     try:
         cli.main()
     except SystemExit as ended:

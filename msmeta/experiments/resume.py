@@ -59,9 +59,7 @@ def _require_rows(rows: Iterable[Any], length: int | None, name: str) -> None:
         if not isinstance(row, (list, tuple)) or length not in (None, len(row)):
             raise ValueError(f"{name} has a row of another length")
         for value in row:
-            if (
-                not isinstance(value, (int, float, list, type(None)))
-                or isinstance(value, float)
-                and not isfinite(value)
-            ):
-                raise ValueError(f"{name} has a {type(value).__name__} that is no number")
+            if not isinstance(value, (int, float, list, type(None))):
+                raise ValueError(f"{name} has a {type(value).__name__} for a number")
+            if isinstance(value, float) and not isfinite(value):
+                raise ValueError(f"{name} has {value} for a number")

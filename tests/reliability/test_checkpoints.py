@@ -80,7 +80,7 @@ def test_a_flipped_bit(trials, stopped, tmp_path):
             return None if len(said) == 1 and str(path) in said[0] else f"warned {said}"
         return None if found == last and not said else f"something else was read, and warned {said}"
 
-    trials("a bit of a checkpoint is flipped", flips(400, 0), attempt, sample=60)
+    trials("a bit of a checkpoint is flipped", flips(400, 0), attempt, sample=40)
 
 
 def test_a_flipped_bit_and_the_command(trials, serve, whole, stopped, tmp_path):
@@ -99,7 +99,7 @@ def test_a_flipped_bit_and_the_command(trials, serve, whole, stopped, tmp_path):
             return None if said else "it said nothing"
         return None if status == 0 and commands.stored(tmp_path / "run") == whole(name) else f"{status}: {said}"
 
-    trials("a bit of a checkpoint is flipped, and the training resumed", flips(60, 1), attempt, sample=6)
+    trials("a bit of a checkpoint is flipped, and the training resumed", flips(60, 1), attempt, sample=4)
 
 
 def parts(value, path=()):
@@ -190,4 +190,4 @@ def test_a_damaged_or_foreign_checkpoint(trials, stopped, tmp_path, monkeypatch)
         executed = path.with_name(f"{path.name}.was-run").exists()
         return None if said.startswith(f"checkpoint {path}") and "\n" not in said and not executed else said
 
-    trials("a checkpoint is damaged, or of another run, version or kind", [*cases(stopped)], attempt, sample=40)
+    trials("a checkpoint is damaged, or of another run, version or kind", [*cases(stopped)], attempt, sample=30)

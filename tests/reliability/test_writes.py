@@ -48,7 +48,7 @@ def test_a_write_that_fails(trials, serve, whole, tmp_path):
     def attempt(case):
         return problem(serve, commands.emptied(tmp_path / "run"), *case, whole)
 
-    trials("a write fails, at each call that writes", cases, attempt)
+    trials("a write fails, at each call that writes", cases, attempt, sample=8)
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_full_disk(trials, serve, whole, tmp_path, disk):
         finally:
             disk.end()
 
-    trials("a disk becomes full while a training writes to it, or the size of files is limited", cases, attempt)
+    trials("a disk becomes full while a training writes to it, or files have a limit of size", cases, attempt, sample=6)
 
 
 def test_a_small_disk(trials, serve, whole, tmp_path, disk):
@@ -113,4 +113,4 @@ def test_a_small_disk(trials, serve, whole, tmp_path, disk):
         finally:
             disk.end()
 
-    trials("a disk is too small for a result, or read-only: said before the first iteration", cases, attempt)
+    trials("a disk is too small for a result, or read-only: said before the first iteration", cases, attempt, sample=4)
