@@ -89,17 +89,22 @@ def decode_into(
             free.put(decoder)
 
     with ExitStack() as stack:
-        count = min(DECODERS, len(parts)) or 1
-        pool = stack.enter_context(ThreadPoolExecutor(count))
-        for _ in range(count):
-            decoder = _Decoder(decode)
-            stack.callback(decoder.end)
-            free.put(decoder)
+        decoders = [_Decoder(decode) for _ in range(min(DECODERS, len(parts)) or 1)]
+        stack.callback(_end, decoders)  # and those that were being started when they were ended
+        pool = stack.enter_context(ThreadPoolExecutor(len(decoders)))
+        stack.callback(_end, decoders)  # so that no thread waits for an answer
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+        for decoder in decoders:
+            free.put(decoder)
         for part, _ in zip(parts, pool.map(fill, parts), strict=True):
             for done in part:
                 progress(what, done, len(names))
         progress(what, len(names), len(names))
+
+
+def _end(decoders: Sequence["_Decoder"]) -> None:
+    for decoder in decoders:
+        decoder.end()
 
 
 class _Decoder:
