@@ -134,15 +134,8 @@ def stored(name: str, root: Path) -> Dataset:
             split_classes=own | ({"tune": own["train"]} if dataset.purpose == FEW_SHOT else {}),
             notes=notes,
         )
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        RecursionError,
-    ):  # store says what is wrong when it is loaded
-        return dataset
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return dataset  # store says what is wrong when it is loaded
 
 
 def in_words(dataset: Dataset, least: int = LEAST) -> list[tuple[str, str]]:

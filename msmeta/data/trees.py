@@ -102,7 +102,7 @@ def listed(folder: Path, lists: Mapping[str, str]) -> dict[str, list[tuple[str, 
     found: dict[str, list[tuple[str, str]]] = {}
     for part, name in lists.items():
         with readable(name), opened(folder / name, raw.MAX_BYTES) as (file, _):
-            rows = csv.DictReader(io.StringIO(file.read().decode("utf-8-sig")))
+            rows = csv.DictReader(io.StringIO(file.read().decode("utf-8-sig"), newline=None))
             if not {"filename", "label"} <= set(rows.fieldnames or ()):
                 raise ValueError("its columns are not filename,label")
             found[part] = [(row["label"], row["filename"]) for row in rows]

@@ -1,5 +1,6 @@
 """The registry, and what is prepared, read and checked, with small made data sets of each kind (see conftest.py)."""
 
+import io
 import os
 import subprocess
 import sys
@@ -261,6 +262,12 @@ def replace_text(file, old, new):
     file.write_text(file.read_text().replace(old, new, 1))
 
 
+def several():
+    file = io.BytesIO()
+    np.savez(file, a=np.zeros(2), b=np.zeros(2))
+    return file.getvalue()
+
+
 DAMAGES = {
     "truncated": ("images.npy", lambda file: file.write_bytes(file.read_bytes()[:-1000])),
     "empty": ("images.npy", lambda file: file.write_bytes(b"")),
@@ -279,6 +286,11 @@ DAMAGES = {
     "binary meta": ("meta.json", lambda file: file.write_bytes(b"\xff\xfe")),
     "no hash": ("meta.json", lambda file: replace_text(file, '"hash"', '"hush"')),
     "no hash of labels": ("meta.json", lambda file: replace_text(file, "labels_hash", "hash_of_labels")),
+    "deep meta": ("meta.json", lambda file: file.write_text("[" * 100_000)),
+    "a FIFO for meta": ("meta.json", lambda file: (file.unlink(), os.mkfifo(file))),
+    "a FIFO for images": ("images.npy", lambda file: (file.unlink(), os.mkfifo(file))),
+    "a link to a device for labels": ("labels.npy", lambda file: (file.unlink(), file.symlink_to("/dev/zero"))),
+    "several arrays": ("images.npy", lambda file: file.write_bytes(several())),
     "other split": ("meta.json", lambda file: replace_text(file, "30", "29")),
 }
 
