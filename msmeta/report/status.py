@@ -8,13 +8,14 @@ import pandas as pd
 
 from msmeta.report import few_shot, paper, stored, tables, transfer
 from msmeta.report.frame import FEW_SHOT, TRANSFER, Experiment, Values
+from msmeta.report.html import Rows, link
 from msmeta.report.style import markdown
 from msmeta.report.tables import listed
 
 
-def summary() -> str:
+def summary() -> Rows:
     """How many cells of each table were run, by how many seeds at the least and at the most, and the hours of training
-    of all its runs, in Markdown."""
+    of all its runs."""
     rows = []
     for number in (2, 3, 4, 5):
         experiment, found, places = _table(number)
@@ -22,8 +23,10 @@ def summary() -> str:
         seeds = listed([min(map(len, ran)), max(map(len, ran))]).replace(", ", " to ") if ran else "-"
         presets = listed(own["preset"].iloc[0] for own in ran) or "-"
         hours = sum(own["train_seconds"].sum() for own in ran) / 3600
-        rows.append([f"[Table {number}](table_{number}.html)", len(places), len(ran), seeds, presets, f"{hours:.1f}"])
-    return markdown(["Table", "cells of the paper", "run", "seeds of each", "preset", "hours of training"], rows)
+        own = link(f"Table {number}", f"table_{number}")
+        rows.append([own, str(len(places)), str(len(ran)), seeds, presets, f"{hours:.1f}"])
+    heads = ["Table", "Cells of the paper", "Run", "Seeds of each", "Preset", "Hours of training"]
+    return Rows("What was run of the paper's tables.", heads, [("", rows)], heads[1:])
 
 
 CORE_WATTS = 10
