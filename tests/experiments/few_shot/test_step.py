@@ -261,5 +261,6 @@ def test_random_estimators_do_not_depend_on_the_chunk_and_repeat_themselves():
 
 def test_more_processes_than_tasks_are_refused(monkeypatch, tmp_path):
     monkeypatch.setattr("msmeta.experiments.distributed.join", lambda device: (World(0, 9), "cpu"))
+    monkeypatch.setattr(World, "of_first", lambda world, value: value)
     with pytest.raises(ConfigError, match="9 processes for 4 tasks"):
         few_shot.train(smoke(), "cpu", results_root=tmp_path)
