@@ -70,11 +70,16 @@ def figure(optimizer: str) -> Picture | str:
     return picture.label_lines()
 
 
-def table(optimizer: str) -> Rows:
-    """Each method beside T = 0 that transfers as strongly, on test images, by seed; p-values are corrected (Holm)."""
+def table(optimizer: str) -> Rows | str:
+    """Each method beside T = 0 that transfers as strongly, on test images, by seed; p-values are corrected (Holm).
+
+    In words where no method was run.
+    """
     found = tested(optimizer)
     fixed = cells(found[found["label"] == FIXED])
     methods = cells(found[found["label"] != FIXED])
+    if not methods:
+        return "No table of methods beside T = 0 that is as strong: no run has kept λ after each epoch."
     equals = [_as_strong(own, fixed) for own in methods]
     apart = [None if base is None else difference(own, base) for own, base in zip(methods, equals, strict=True)]
     corrected = holm([less and less.p(MARGIN) for less in apart])
