@@ -243,7 +243,7 @@ def _name(estimator: Estimator) -> str:
     """Its class, with what was set of it but the dynamics and the steps, which all share as a rule."""
     if isinstance(estimator, type) or not is_dataclass(estimator):
         return getattr(estimator, "__name__", type(estimator).__name__)
-    own = [field for field in fields(estimator) if field.name not in ("dynamics", "steps")]
+    own = [field for field in fields(estimator) if field.repr and field.name not in ("dynamics", "steps")]
     values = [(field.name, getattr(estimator, field.name), field.default) for field in own]
     inside = ", ".join(f"{name}={value!r}" for name, value, default in values if value != default)
     return f"{type(estimator).__name__}({inside})" if inside else type(estimator).__name__
