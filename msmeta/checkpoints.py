@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from msmeta import files
-from msmeta.errors import UserError, one_line
+from msmeta.errors import UserError, brief, one_line
 
 FORMAT = 2
 """Of what is in a checkpoint. The first one had no seal."""
@@ -123,7 +123,7 @@ def of_run(path: Path, found: Any, run: dict[str, Any], defaults: dict[str, Any]
             return {name: value for name, value in found.items() if name not in run}
         why = f"its {other} is another"
         if field is not None:
-            why = f"its {one_line(str(field))} is {one_line(repr(theirs.get(field))[:80])}, not {ours.get(field)!r}"
+            why = f"its {one_line(field)} is {brief(theirs.get(field))}, not {ours.get(field)!r}"
     raise UserError(f"checkpoint {path} is not of this run ({why}): move it away, or start again with --force")
 
 

@@ -13,18 +13,19 @@ from queue import SimpleQueue
 
 import numpy as np
 
+from msmeta import machine
 from msmeta.data import pixels
+from msmeta.data.apart import ONE_THREAD
 from msmeta.data.dataset import Allocate, Dataset, Progress
 from msmeta.data.pixels import Recipe, Unreadable
 from msmeta.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "WebP")
 """Of data sets with an image a file."""
-DECODERS = min(4, os.cpu_count() or 1)
+DECODERS = min(4, machine.cores())
 AT_ONCE = 64
 """Files that a process is asked for."""
 COMMAND = [sys.executable, "-P", "-W", "ignore", pixels.__file__]
-ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class Decode(Recipe):

@@ -5,9 +5,6 @@ Y. Jang, H. Lee, S. J. Hwang, J. Shin: Learning What and Where to Transfer, ICML
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from msmeta.data import fetch
+from msmeta.data import apart, fetch
 from msmeta.data.dataset import L2T_WW, SEEDED, Dataset, Progress
-from msmeta.data.decoders import ONE_THREAD
 from msmeta.data.raw import MAX_BYTES, readable
 from msmeta.data.registry import find
 from msmeta.errors import ConfigError, DataError
@@ -27,19 +23,17 @@ REPOSITORY = "https://raw.githubusercontent.com/alinlab/L2T-ww/f4dde04e8d5d5725d
 LISTS = {"cifar-100": "cifar100", "stl-10": "stl10", "bird": "cub200", "dog": "dog"}
 """Data sets of which there are lists of images, and what these are called there: for the others it has none."""
 PARTS = {"train": "train", "validation": "val", "test": "test"}
-
-
 MAX_LIST_BYTES = 2**22
 """Of a file with a list of images."""
 READ_LISTS = """
-import io, json, resource, sys
+import io, json, sys
 import torch
-for kind, most in ((resource.RLIMIT_DATA, 2**32), (resource.RLIMIT_CPU, 120), (resource.RLIMIT_CORE, 0)):
-    resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
 for text in json.load(sys.stdin):
     stored = torch.load(io.BytesIO(bytes.fromhex(text)), map_location="cpu", weights_only=True)
     print(json.dumps([[int(number) for number in numbers] for numbers in stored]), flush=True)
 """
+LIMITS = {"RLIMIT_DATA": 2**32, "RLIMIT_CPU": 120}
+"""Of the process that does it, torch's own import included."""
 
 
 @dataclass(frozen=True)
@@ -182,8 +176,7 @@ def read_lists(contents: Mapping[str, bytes]) -> dict[str, list[list[int]]]:
     """
     if too_large := [file for file, content in contents.items() if len(content) > MAX_LIST_BYTES]:
         raise DataError(f"{too_large[0]} has more than the {MAX_LIST_BYTES:,} bytes allowed")
-    command, given = [sys.executable, "-P", "-c", READ_LISTS], json.dumps([data.hex() for data in contents.values()])
-    done = subprocess.run(command, input=given, capture_output=True, text=True, env=os.environ | ONE_THREAD)
+    done = apart.run(READ_LISTS, LIMITS, given=json.dumps([data.hex() for data in contents.values()]))
     lists = [json.loads(line) for line in done.stdout.splitlines()]
     if len(lists) < len(contents):
         file = list(contents)[len(lists)]

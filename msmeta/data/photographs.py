@@ -5,10 +5,7 @@ Stanford Dogs (Khosla et al. 2011). None can be downloaded: their places have mo
 """
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -17,8 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from msmeta.data import apart
 from msmeta.data.dataset import Allocate, Arrays, Dataset, Limits, Progress, splits_of_images
-from msmeta.data.decoders import ONE_THREAD, Decode, decode_all
+from msmeta.data.decoders import Decode, decode_all
 from msmeta.data.raw import MAX_BYTES, opened, readable
 from msmeta.data.splits import divide
 from msmeta.data.trees import matching
@@ -33,14 +31,14 @@ MAX_LIST_BYTES = 2**22
 MAX_TEXTS = 2**24
 """Bytes of all texts of such a list, as JSON."""
 READ_TEXTS = f"""
-import json, resource, sys
+import json, sys
 from scipy.io import loadmat
-for kind, most in ((resource.RLIMIT_AS, 2**31), (resource.RLIMIT_CPU, 60), (resource.RLIMIT_CORE, 0)):
-    resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
 cells = loadmat(sys.argv[1], variable_names=["file_list"])["file_list"]
 texts = json.dumps([cell.item() for cell in cells.ravel()])
 sys.exit(1) if len(texts) > {MAX_TEXTS} else print(texts)
 """
+LIST_LIMITS = {"RLIMIT_AS": 2**31, "RLIMIT_CPU": 60}
+"""Of the process that reads them."""
 
 
 class Photograph(NamedTuple):
@@ -160,9 +158,8 @@ def _matlab_texts(path: Path) -> list[str]:
     if path.stat().st_size > MAX_LIST_BYTES:
         raise DataError(f"{path.name} has more than the {MAX_LIST_BYTES:,} bytes allowed")
     # In a process of its own, since a single changed byte can make SciPy's reader end the process.
-    command = [sys.executable, "-P", "-c", READ_TEXTS, path]
-    run = subprocess.run(command, capture_output=True, env=os.environ | ONE_THREAD)
-    texts = json.loads(run.stdout) if run.returncode == 0 else [None]
+    done = apart.run(READ_TEXTS, LIST_LIMITS, path)
+    texts = json.loads(done.stdout) if done.returncode == 0 else [None]
     if not all(isinstance(text, str) for text in texts):
         raise DataError(f"cannot read {path.name}: SciPy finds no list of texts `file_list` in it")
     return texts

@@ -4,7 +4,6 @@ import csv
 import errno
 import os
 import re
-import reprlib
 import socket
 import stat
 import struct
@@ -22,7 +21,7 @@ from typing import BinaryIO, NoReturn
 
 from msmeta.data.archives import Member, tarred, zipped
 from msmeta.data.dataset import Dataset, Limits, Progress, RawFile
-from msmeta.errors import DataError
+from msmeta.errors import DataError, brief
 
 REACH_SECONDS = 5.0
 """Name resolution, connection and the first answer of a host, all together."""
@@ -185,7 +184,7 @@ def _admission(archive: Path, wanted: re.Pattern[str], limits: Limits) -> Callab
     count = total = 0
 
     def refuse(member: Member, why: str) -> NoReturn:
-        raise DataError(f"{archive}: member {reprlib.repr(member.name)} {why}")
+        raise DataError(f"{archive}: member {brief(member.name)} {why}")
 
     def admits(member: Member) -> bool:
         nonlocal count, total
