@@ -83,12 +83,22 @@ class TransferCurve(_Columns):
     accuracy: list[Percent] = []
 
 
-class FewShotMetrics(_Part):
-    """Of the test. right_answers: in each episode."""
+class TransferTest(_Part):
+    """A test of a meta-transfer run."""
 
     accuracy: Percent
+
+
+class FewShotTest(TransferTest):
+    """A test of a few-shot run. right_answers: in each episode."""
+
     right_answers: Annotated[list[Count], Field(min_length=1)]
     answers_per_episode: Annotated[Count, Field(ge=1)]
+
+
+class FewShotMetrics(FewShotTest):
+    """Of the run itself."""
+
     iterations: Count
     meta_iterations_per_second: Seconds | None = None
     selected_iteration: Count | None = None
@@ -97,10 +107,9 @@ class FewShotMetrics(_Part):
     windowed_accuracy_sd: Seconds | None = None
 
 
-class TransferMetrics(_Part):
-    """Of the test. images: how many each part has."""
+class TransferMetrics(TransferTest):
+    """Likewise. images: how many each part has."""
 
-    accuracy: Percent
     iterations: Count
     last_accuracy: Percent
     validation_accuracy: Percent
@@ -110,19 +119,6 @@ class TransferMetrics(_Part):
     seconds_per_epoch: Seconds | None = None
     meta_movement: dict[Literal["what", "where"], Seconds] | None = None
     pair_weights: list[list[float]] | None = None
-
-
-class TransferTest(_Part):
-    """Of one more test of a finished run."""
-
-    accuracy: Percent
-
-
-class FewShotTest(TransferTest):
-    """Likewise."""
-
-    right_answers: Annotated[list[Count], Field(min_length=1)]
-    answers_per_episode: Annotated[Count, Field(ge=1)]
 
 
 class Source(_Part):

@@ -96,4 +96,4 @@ def disagreements(path: Path, result: dict[str, Any]) -> Iterator[str]:
     if (kind is FewShotConfig) != ("right_answers" in metrics):
         yield "right answers belong to few-shot learning, and to nothing else"
     elif kind is FewShotConfig:
-        yield from few_shot.sums.of_test(config, metrics)
+        yield from few_shot.agreement.of_test(config, metrics)

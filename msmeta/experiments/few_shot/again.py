@@ -9,12 +9,12 @@ from msmeta import data, machine
 from msmeta.bilevel import Params
 from msmeta.data import Images
 from msmeta.errors import ConfigError
+from msmeta.experiments.few_shot.agreement import mean_accuracy
 from msmeta.experiments.few_shot.at_test import windows_at_test, with_way
 from msmeta.experiments.few_shot.config import FewShotConfig
 from msmeta.experiments.few_shot.experiment import build_model
 from msmeta.experiments.few_shot.plan import network
 from msmeta.experiments.few_shot.step import task_chunk
-from msmeta.experiments.few_shot.sums import mean_accuracy
 from msmeta.experiments.few_shot.work import Work, evaluate, team_of
 
 

@@ -22,9 +22,9 @@ from msmeta.data import Images
 from msmeta.errors import ConfigError, DivergedError
 from msmeta.experiments import resume, training
 from msmeta.experiments.distributed import World
+from msmeta.experiments.few_shot.agreement import mean_accuracy
 from msmeta.experiments.few_shot.config import ESTIMATORS, META_OPTIMIZERS, META_SCHEDULES, FewShotConfig
 from msmeta.experiments.few_shot.step import stepper, task_chunk
-from msmeta.experiments.few_shot.sums import mean_accuracy
 from msmeta.experiments.few_shot.work import Work, evaluate, team_of
 from msmeta.experiments.training import Row, Training
 from msmeta.models import Conv4
