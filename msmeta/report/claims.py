@@ -58,26 +58,21 @@ class Finding:
         return f"{self.seeds} seed{'s' if self.seeds != 1 else ''}"
 
     @property
-    def over(self) -> str:
-        """What the interval is over, and the p-value."""
-        if self.difference is None or self.difference.half is None:
-            return ""
-        if self.p is None:
-            return f"{self.difference.count} episodes"
-        return f"n = {self.difference.count}, {p_text(self.p)}"
-
-    @property
     def cell(self) -> Cell:
         """Difference, verdict where there is one, and what both are over."""
-        if self.difference is None:
-            return quiet(f"{Verdict.NOT_RUN}{self.said and f': {self.said}'}")
-        number, over = (
-            interval(self.difference.mean, self.difference.half, "+.2f"),
-            ", ".join(filter(None, [self.over, self.said])),
-        )
-        found = None if self.p is None else verdict(self.verdict)
-        text = ", ".join(filter(None, [number, found, over]))
-        return Cell(text, f"{number.html} {found.html if found else ''}<br>{quiet(over).html}")
+        return cell(self.difference, self.claim.bounds, self.p, self.said)
+
+
+def cell(difference: Difference | None, bounds: Bounds, p: float | None, said: str = "") -> Cell:
+    """A difference, whether it lies within bounds, where there is a test, and what both are over. said: besides."""
+    if difference is None:
+        return quiet(f"{Verdict.NOT_RUN}{said and f': {said}'}")
+    number = interval(difference.mean, difference.half, "+.2f")
+    found = None if p is None else verdict(difference.verdict(bounds, p))
+    count = f"{difference.count} episodes" if p is None else f"n = {difference.count}, {p_text(p)}"
+    over = ", ".join(filter(None, ["" if difference.half is None else count, said]))
+    text = ", ".join(filter(None, [number, found, over]))
+    return Cell(text, f"{number.html} {found.html if found else ''}<br>{quiet(over).html}")
 
 
 Test = Callable[[pd.DataFrame, pd.DataFrame], tuple[Difference | None, str]]

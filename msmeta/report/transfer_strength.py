@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 
 from msmeta.experiments.transfer import TransferConfig
+from msmeta.report import claims
 from msmeta.report.frame import TRANSFER, stored
-from msmeta.report.html import Cell, Rows, interval, quiet, verdict
+from msmeta.report.html import Cell, Rows, interval, quiet
 from msmeta.report.picture import Picture, panels, styled
 from msmeta.report.style import drawn, plain_ticks
-from msmeta.report.tables import cells, difference, p_text
-from msmeta.statistics import Bounds, Difference, Verdict, holm, mean_ci
+from msmeta.report.tables import cells, difference
+from msmeta.statistics import Bounds, Difference, holm, mean_ci
 
 FIXED = "0-step"
 """The method whose θ does not move."""
@@ -100,12 +101,8 @@ def _as_strong(own: pd.DataFrame, fixed: list[pd.DataFrame]) -> pd.DataFrame | N
 
 def _row(own: pd.DataFrame, equal: pd.DataFrame | None, less: Difference | None, p: float | None) -> list[str]:
     row = [own["row"].iloc[0], _mean(own["strength"], ".3f"), _mean(own["accuracy"])]
-    if equal is None or less is None:
-        return [*row, *[quiet("–")] * 2, quiet(Verdict.NOT_RUN)]
-    number, found = interval(less.mean, less.half, "+.2f"), verdict(less.verdict(MARGIN, p))
-    over = quiet(f"{len(own)} seeds" + ("" if p is None else f", {p_text(p)}"))
-    cell = Cell(f"{number}, {found}, {over}", f"{number.html} {found.html}<br>{over.html}")
-    return [*row, f"{equal['beta'].iloc[0]:g}", _mean(equal["accuracy"]), cell]
+    beside = [quiet("–")] * 2 if equal is None else [f"{equal['beta'].iloc[0]:g}", _mean(equal["accuracy"])]
+    return [*row, *beside, claims.cell(less, MARGIN, p)]
 
 
 def _mean(values: pd.Series, form: str = ".2f") -> Cell:

@@ -33,7 +33,7 @@ def test_each_method_stands_beside_the_runs_without_theta_that_transfer_as_stron
     found = row_of(table, "", "Multi-step")
     assert (found["β times mean λ"], found["T = 0 as strong: β"]) == ("0.220 ±0.000", "0.22")
     assert found["Accuracy (%)"] == "41.00 ±4.97" and found["Accuracy of it (%)"] == "41.00 ±4.72"
-    assert found["Less it (points)"] == "+0.00 ±0.25, held, 3 seeds, p = 0.002"  # t = 17.3, 2 degrees of freedom
+    assert found["Less it (points)"] == "+0.00 ±0.25, held, n = 3, p = 0.002"  # t = 17.3, 2 degrees of freedom
     assert [row[0] for _, rows in table.groups for row in rows] == ["Multi-step", "First-order"]
     assert row_of(table, "", "First-order")["Less it (points)"] == "not run"
 
