@@ -9,6 +9,9 @@ const look = {
     for (let frame = 0; frame < 2; frame++) await new Promise(requestAnimationFrame);
     for (const moving of document.getAnimations())
       if (moving.effect.getComputedTiming().endTime < Infinity) moving.finish();
+    if (!document.getElementById("main-content")) return true;
+    window.dispatchEvent(new Event("resize")); // a new theme may change sizes too, of which no event tells
+    while ([...document.querySelectorAll(SCROLLING)].some(outdated)) await new Promise(requestAnimationFrame);
     return true;
   },
 
@@ -80,6 +83,11 @@ const look = {
       .flatMap(({ id, nodes }) => nodes.map((node) => `${id}: ${node.target.join(" ")}: ${reason(node)}`));
   },
 };
+
+// The boxes that the theme lets the keyboard reach where they scroll, some time after their size has changed.
+const SCROLLING = "pre, .nboutput > .output_area, .cell_output > .output, .jp-RenderedHTMLCommon, .pst-scrollable-table-container";
+const scrolls = (e) => e.scrollWidth > e.clientWidth || e.scrollHeight > e.clientHeight;
+const outdated = (e) => (e.tabIndex === 0) !== scrolls(e);
 
 const style = (element) => getComputedStyle(element);
 const name = (e) => [e.tagName.toLowerCase(), e.id && `#${e.id}`, ...e.classList].filter(Boolean).join(".");
