@@ -6,6 +6,8 @@ UV ?= uv
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# A process for each core, for which one thread is then enough; each takes about 2 GB.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 NOTEBOOKS := $(sort $(notdir $(basename $(wildcard notebooks/*.ipynb))))
 # `NAME="folder"` for a shell, relative to here: kernels run in other folders.
 absolute = $(if $($(1)),$(1)="$(if $(filter /% ~%,$($(1))),,$(CURDIR)/)$($(1))")
@@ -44,10 +46,10 @@ pdf: $(STAMP) ## print the built book as one file, book/_build/book.pdf (needs C
 	$(BIN)/python book/pdf.py
 
 test: $(STAMP) ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-all: $(STAMP) ## run every trial of reliability, of which `make test` runs a sample, and keep their counts
-	$(BIN)/python -m pytest tests/reliability --every-trial $(ARGS)
+	$(PYTEST) tests/reliability --every-trial $(ARGS)
 
 lint: $(STAMP) ## check style with ruff
 	$(BIN)/ruff check .

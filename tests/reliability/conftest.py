@@ -3,7 +3,7 @@
 import random
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import count
 
 import commands
@@ -17,7 +17,8 @@ from msmeta import runs
 
 SAMPLE = 12
 """Trials of a kind in `make test`; `make test-all` makes every one."""
-TALLY = pytest.StashKey[list["Kind"]]()
+TALLY = "trials"
+"""The property of a test's report that says of what kind its trials were, and how they ended."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def trials(request):
             cases = random.Random(name).sample(list(cases), min(sample, len(cases)))
         lost = {repr(case): told for case in cases if (told := lost_in(attempt, case))}
         kind = Kind(name, request.node.originalname, len(cases), lost)
-        request.config.stash.setdefault(TALLY, []).append(kind)
+        request.node.user_properties.append((TALLY, asdict(kind)))
         assert not lost, "\n".join(f"{case}: {told}" for case, told in lost.items())
 
     return run
@@ -103,7 +104,10 @@ def lost_in(attempt: Callable[[object], str | None], case: object) -> str | None
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    kinds = config.stash.get(TALLY, [])
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    calls = [report for report in reports if getattr(report, "when", None) == "call"]
+    found = [kind for call in calls for key, kind in call.user_properties if key == TALLY]
+    kinds = sorted((Kind(**kind) for kind in found), key=lambda kind: kind.name)
     if not kinds:
         return
     terminalreporter.section("trials: held of tried")
