@@ -159,6 +159,7 @@ def in_words(dataset: Dataset, least: int = LEAST) -> list[tuple[str, str]]:
     if notes["unlisted"]:
         lines.append(("in no list", f"{notes['unlisted']:,} images, left out"))
     lines.append(("unreadable", _named(notes["unreadable"])))
+    lines.append(("the same image", _named(notes.get("repeated", []))))  # of which older folders say nothing
     return lines
 
 

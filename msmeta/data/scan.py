@@ -18,7 +18,7 @@ from msmeta.data.decoders import decode_all
 from msmeta.data.folder import Given
 from msmeta.data.pictures import FORMATS, decode
 from msmeta.data.splits import SEED, shuffled, stratified
-from msmeta.data.trees import PARTS, listed, lists_of, located, matching
+from msmeta.data.trees import PARTS, listed, lists_of, located, matching, repeated
 from msmeta.errors import DataError
 from msmeta.paths import user_path
 
@@ -186,8 +186,24 @@ def build(
         "left_out": dict(scan.left_out),
         "unlisted": scan.unlisted,
         "unreadable": [unreadable[file] for *_, file in rows if file in unreadable],
+        "repeated": _repeated(images, [rows[place] for place in kept]),
         "newest": scan.newest,
     }
     labels = np.array([number[rows[place][1]] for place in kept], np.int64)
     own = {} if scan.given.transfer else {"tune": splits["train"]}
     return Arrays(images, labels, classes, splits=splits | own, notes=notes)
+
+
+def _repeated(images: np.ndarray, rows: Sequence[tuple[str, str, str]]) -> list[str]:
+    """Pairs of files with the same image, first those in two splits or of two classes, which spoil a test."""
+    apart, alike = [], []
+    for before, place in repeated(images):
+        (part, label, file), (own_part, own_label, own_file) = rows[before], rows[place]
+        pair = f"{file} and {own_file}"
+        if part != own_part:
+            apart.append(f"{pair} in {SPLIT_OF[part]} and {SPLIT_OF[own_part]}")
+        elif label != own_label:
+            apart.append(f"{pair} of two classes")
+        else:
+            alike.append(pair)
+    return apart + alike

@@ -10,6 +10,8 @@ from pathlib import Path
 from posixpath import splitext
 from typing import TypeVar
 
+import numpy as np
+
 from msmeta.data import raw
 from msmeta.data.dataset import Arrays, Dataset
 from msmeta.data.raw import opened, readable, showable
@@ -169,16 +171,18 @@ def _way_out(found: int, expected: int) -> str:
     return "get it again" if found < expected else "leave only what was published"
 
 
+def repeated(images: np.ndarray) -> list[tuple[int, int]]:
+    """Of each image that is the same as one before it, the places of the first one and of its own."""
+    first: dict[bytes, int] = {}
+    found = ((first.setdefault(hashlib.sha256(image).digest(), place), place) for place, image in enumerate(images))
+    return [(before, place) for before, place in found if before != place]
+
+
 def require_distinct(dataset: Dataset, arrays: Arrays) -> None:
     """Raises DataError where more images are the same as another one than were published so."""
     if dataset.repeated is None or arrays.names is None:
         return
-    first: dict[bytes, int] = {}
-    again = [
-        (before, place)
-        for place, image in enumerate(arrays.images)
-        if (before := first.setdefault(hashlib.sha256(image).digest(), place)) != place
-    ]
+    again = repeated(arrays.images)
     if len(again) > dataset.repeated:
         # The published ones are mostly of one class.
         one, other = max(again, key=lambda pair: arrays.labels[pair[0]] != arrays.labels[pair[1]])

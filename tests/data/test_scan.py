@@ -159,6 +159,29 @@ def test_unreadable_files_are_left_out_and_told(tmp_path, root):
     refused("no image of class class b for .* can be read: class b/0.png is", write(tmp_path / "broken", broken))
 
 
+def test_images_that_are_there_twice_are_told(tmp_path, root):
+    """Those that a test could meet in the training, or of two classes, stand first."""
+    twice = tree() | {"class a/9.png": content((0, 3, 200)), "class b/9.png": content((20, 4, 200))}
+    told = dict(in_words(find(name_of(write(tmp_path / "birds", twice), root=root), root)))["the same image"]
+    one, other = told.removeprefix("2: ").split("; ")
+    assert {"class b/9.png", "class c/4.png"} < set(
+        one.replace(" in ", " and ").replace(" of ", " and ").split(" and ")
+    )
+    assert other == "class a/3.png and class a/9.png"
+    parts = {"train/a/0.png": content(1), "train/a/1.png": content(2), "train/b/0.png": content(3)}
+    parts |= {
+        "test/a/0.png": content(1),
+        "test/b/0.png": content(3),
+        "val/a/0.png": content(4),
+        "val/b/0.png": content(5),
+    }
+    name = name_of(write(tmp_path / "parts", parts), "+transfer", TRANSFER, root)
+    told = dict(in_words(find(name, root)))["the same image"]
+    assert told.startswith("2: ") and "train/a/0.png and test/a/0.png in train and test" in told
+    none = dict(in_words(find(name_of(write(tmp_path / "none", tree()), root=root), root)))["the same image"]
+    assert none == "none"
+
+
 def test_classes_of_unlike_sizes(tmp_path, root):
     """Tasks are of the images that a class has, each once."""
     files = {name: data for name, data in tree(images=9).items() if name[6] != "c" or name < "class c/4"}
