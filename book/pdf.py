@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from msmeta.errors import one_line
 
 BUILD = Path(__file__).resolve().parent / "_build"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+HARD_SPACE = re.compile("\u00a0")
 TIMEOUT = 600  # seconds; formulas of the whole book take tens
 
 
@@ -51,6 +53,8 @@ def one_page(html: Path) -> str:
             scripted.decompose()
         for details in article.find_all("details"):
             details["open"] = ""
+        for text in [text for table in article.find_all("table") for text in table.find_all(string=HARD_SPACE)]:
+            text.replace_with(text.replace("\u00a0", " "))  # a wide table fits where its numbers may be broken
         _move(article, name, set(names))
         article["id"] = _place(name, "")
         article["style"] = "break-before: page"

@@ -66,6 +66,7 @@ PAGES = {
         <article id="main"><h1 id="top">Front</h1><a href="a.html#x">x</a><a href="https://example.org">far</a></article>""",
     "a.html": """<article><h1 id="x">A</h1><a href="#x">here</a><a href="deep/b.html">B</a>
         <a href="_modules/m.html">m</a><a href="data:text/csv,1">c</a><img src="_images/p.svg">
+        <table><tr><td>71.45\u00a0±0.75</td></tr></table>
         <details><summary>s</summary>hidden</details><script>alert(1)</script></article>""",
     "deep/b.html": """<article><h1 id="x">B</h1><a href="../a.html#x">A</a><img src="../_images/p.svg"></article>""",
 }
@@ -90,6 +91,7 @@ def test_one_page_has_all_articles_and_every_link_in_it_arrives(html):
     assert [link for link in links if not link.startswith("#")] == ["https://example.org"]
     assert {image["src"] for image in page.find_all("img")} == {"_images/p.svg"}
     assert page.find("script") is None and page.find("details").has_attr("open")
+    assert page.find("td").text == "71.45 ±0.75"  # where a line may end, so that a wide table fits a sheet
 
 
 def test_the_pdf_is_one_file_with_links_and_a_failure_leaves_none(html, tmp_path, monkeypatch):
