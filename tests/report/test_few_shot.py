@@ -116,7 +116,7 @@ def test_results_from_before_a_field_was_added_still_count(store):
     del entry["config"]["image_size"], entry["config"]["precision"]
     store(entry)
     assert row_of(report.side_by_side(4, "omniglot"), "5-way 1-shot", "Multi-step (4)")["Measured (%)"] == "95.00 ±6.62"
-    assert "| 32 | 8 |" in report.conditions(report.committed(dataset="omniglot"))
+    assert "| 32 | 4 |" in report.conditions(report.committed(dataset="omniglot"))
 
 
 def test_what_was_not_run_comes_with_its_command(store):
@@ -147,9 +147,9 @@ def test_conditions_name_all_that_moves_accuracy():
     assert report.conditions(of()) == "No run yet."
     for value in (
         "32",
-        "8",
+        "4 |",
         "/ 0.9 / 0.0001",
-        "adam 0.01",
+        "adam 0.003",
         "1,000",
         "180",
         "94.00 ±0.60",
