@@ -171,7 +171,7 @@ def learning_curves(found: pd.DataFrame, title: str, idle: bool = False) -> Pict
         for axis, place in ((by_iteration, list(own)), (by_time, seconds)):
             axis.errorbar(place, accuracy, bars, label=seeds["label"].iloc[0], **style)
     by_iteration.set(xscale="log", xlabel="meta-iterations", ylabel="test accuracy (%)")
-    by_iteration.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    by_iteration.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
     by_iteration.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     by_iteration.xaxis.set_minor_formatter(NullFormatter())
     by_time.set(
