@@ -53,8 +53,9 @@ def one_page(html: Path) -> str:
             scripted.decompose()
         for details in article.find_all("details"):
             details["open"] = ""
-        for text in [text for table in article.find_all("table") for text in table.find_all(string=HARD_SPACE)]:
-            text.replace_with(text.replace("\u00a0", " "))  # a wide table fits where its numbers may be broken
+        for table in article.find_all("table"):  # which fits a sheet where its numbers may be broken
+            for text in table.find_all(string=HARD_SPACE):
+                text.replace_with(text.replace("\u00a0", " "))
         _move(article, name, set(names))
         article["id"] = _place(name, "")
         article["style"] = "break-before: page"

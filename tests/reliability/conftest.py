@@ -104,9 +104,8 @@ def lost_in(attempt: Callable[[object], str | None], case: object) -> str | None
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    reports = [report for reports in terminalreporter.stats.values() for report in reports]
-    calls = [report for report in reports if getattr(report, "when", None) == "call"]
-    found = [kind for call in calls for key, kind in call.user_properties if key == TALLY]
+    tests = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    found = [kind for test in tests for key, kind in test.user_properties if key == TALLY]
     kinds = sorted((Kind(**kind) for kind in found), key=lambda kind: kind.name)
     if not kinds:
         return

@@ -7,7 +7,6 @@ from typing import Any
 from msmeta.experiments.config import Rule, resolve
 from msmeta.experiments.few_shot.config import RGB, FewShotConfig
 
-SHORT = ("smoke", "quick", "cpu")
 MANY_WAYS, SEVERAL_SHOTS = range(20, 1_000_001), range(2, 1_000_001)
 EXACT = {"estimator": "multistep", "window": 1}
 TUNED = "the best of those tried, after equal meta-iterations on classes held out for it (results/few-shot-tuning)"
