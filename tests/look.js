@@ -27,6 +27,12 @@ const look = {
     return [`${document.documentElement.scrollWidth} px wide`, ...inner.map(name)];
   },
 
+  // Tables wider than the column of text, which scroll there.
+  tables: () =>
+    [...document.querySelectorAll("main table")]
+      .filter((e) => e.scrollWidth > (e.closest(".pst-scrollable-table-container") ?? e).clientWidth + 1)
+      .map((e) => `${e.scrollWidth} px: ${e.textContent.trim().replace(/\s+/g, " ").slice(0, 60)}`),
+
   // Formulas that are not typeset, errors in typeset ones, and TeX that stands in the text.
   equations() {
     const bare = [...document.querySelectorAll(".math")].filter((e) => !e.querySelector("mjx-container"));

@@ -17,7 +17,7 @@ AXE = files("axe_playwright_python") / "axe.min.js"
 LOOK = Path(__file__).with_name("look.js").read_text() + AXE.read_text()
 TABS = 3
 """Pages looked at at a time."""
-KINDS = ("errors", "requests", "formulas", "pictures", "width", "accessibility", "sliders")
+KINDS = ("errors", "requests", "formulas", "pictures", "width", "tables", "accessibility", "sliders")
 PATIENCE = 600_000
 """Milliseconds: for a browser that hangs, not for a machine that is busy."""
 NARROW, WIDE = ({"width": width, "height": 800} for width in (360, 1280))
@@ -60,6 +60,7 @@ async def look_at(look: Look, tab: Page) -> None:
         await resize(tab, size)
         look.note("width", await tab.evaluate("look.wide()"), f"{size['width']} px")
         await violations(tab, look, {"rules": {rule: {"enabled": False} for rule in COLOURS}})
+    look.note("tables", await tab.evaluate("look.tables()"))
     look.sliders = await tab.evaluate("look.sliders()")
     await move_sliders(tab, look)
     look.whole = False
@@ -131,7 +132,8 @@ def looks() -> list[Look]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_page_has_faults(kind, looks):
     """errors: of scripts. requests: to other hosts. formulas: not typeset. pictures: without words for what they show.
-    width: wider than the window. accessibility: rules of axe-core. sliders: that change nothing."""
+    width: wider than the window. tables: wider than the text on a desk. accessibility: rules of axe-core. sliders: that
+    change nothing."""
     assert [fault for look in looks for fault in look.faults[kind]] == []
 
 
@@ -185,7 +187,9 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 throw new Error("a script's")</script></head>
 <body><main style="background: white"><h1 id="top">Faulty</h1><p style="color: #999">Pale, and \\(x^2\\).</p>
 <a href="#top">right</a><a href="#nowhere">wrong</a><a href="gone.html">gone</a><img src="http://127.0.0.1:9/x.png">
-<span class="math">x</span><input type="range" aria-label="idle"><div style="width: 2000px">wide</div></main></body>"""
+<span class="math">x</span><input type="range" aria-label="idle"><div style="width: 2000px">wide</div>
+<div class="pst-scrollable-table-container" style="width: 3em; overflow-x: auto" tabindex="0"><table><tr><th>headline
+<td>number</table></div></main></body>"""
 
 
 def test_each_kind_of_fault_is_found(tmp_path):

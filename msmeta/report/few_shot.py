@@ -141,15 +141,20 @@ def live_table(found: pd.DataFrame, number: int) -> str:
     )
 
 
+def _tested(seeds: pd.DataFrame) -> str:
+    """After which iteration θ was tested: where it did best on validation classes, if it was looked at there."""
+    chosen = seeds.reindex(columns=["selected_iteration"])["selected_iteration"]
+    return listed("the last" if pd.isna(at) else int(at) for at in chosen)
+
+
 _CONDITIONS: Columns = {
     "filters, image size if shrunk": of_config(
         lambda c: f"{c.filters}" + (f" at {c.image_size}x{c.image_size}" if c.image_size else "")
     ),
-    "tasks": "{tasks}",
-    "steps in training / at test": of_config(lambda c: f"{c.steps} / {c.test_steps or c.steps}"),
+    "tasks / T / T at test": of_config(lambda c: f"{c.tasks} / {c.steps} / {c.test_steps or c.steps}"),
     "inner optimiser, lr / momentum / weight decay": "{optimizer} {lr:g} / {momentum:g} / {weight_decay:g}",
     "meta optimiser, lr": "{meta_optimizer} {meta_lr:g}",
-    "tested": lambda seeds: listed(seeds["selected_iteration"]) if seeds["select_every"].iloc[0] else "the last",
+    "tested": _tested,
     "with training's windows (%)": lambda seeds: (
         accuracy_text(seeds, "windowed_accuracy")
         if seeds["estimator"].iloc[0] == "multistep" and seeds["window"].iloc[0] != 1

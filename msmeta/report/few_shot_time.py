@@ -170,14 +170,12 @@ def learning_curves(found: pd.DataFrame, title: str, idle: bool = False) -> Pict
         seconds = [statistics.fmean(s for _, s in each) if None in rates else at * rate for at, each in own.items()]
         for axis, place in ((by_iteration, list(own)), (by_time, seconds)):
             axis.errorbar(place, accuracy, bars, label=seeds["label"].iloc[0], **style)
-    by_iteration.set(xscale="log", xlabel="meta-iterations", ylabel="test accuracy (%)")
-    by_iteration.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-    by_iteration.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    by_iteration.xaxis.set_minor_formatter(NullFormatter())
-    by_time.set(
-        xlabel="training time (s)" if None in rates else "training time on one idle core (s)",
-        ylabel="test accuracy (%)",
-    )
+    time = "training time (s)" if None in rates else "training time on one idle core (s)"
+    for axis, label in ((by_iteration, "meta-iterations"), (by_time, time)):
+        axis.set(xscale="log", xlabel=label, ylabel="test accuracy (%)")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
     return figure.label_lines()
 
 

@@ -57,7 +57,7 @@ def tuned(dataset: str = "omniglot") -> pd.DataFrame:
 
 def tuning_stability(dataset: str = "omniglot") -> str:
     """Which of these is best at each point of the learning curves (`tuning.stability`), in Markdown."""
-    return _sections(dataset, lambda found: tuning.stability(found, "after"))
+    return _sections(dataset, lambda found: tuning.stability(found, "iterations"))
 
 
 def _sections(dataset: str, shown: Any) -> str:

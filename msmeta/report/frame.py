@@ -65,6 +65,11 @@ def commit_in_words(provenance: Mapping[str, Any]) -> str:
     return commit[:7] + (" with changes that no commit holds: to be measured again" if dirty else "")
 
 
+def device_in_words(provenance: Mapping[str, Any]) -> str:
+    """What a result was measured on, and on how many threads."""
+    return f"{provenance['device']}, {provenance['threads']} thread{'s' if provenance['threads'] > 1 else ''}"
+
+
 @dataclass(frozen=True)
 class Experiment:
     """What the report has to know of an experiment.

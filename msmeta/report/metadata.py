@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from msmeta import data, runs
-from msmeta.report.frame import commit_in_words
+from msmeta.report.frame import commit_in_words, device_in_words
 
 Entity = dict[str, Any]
 
@@ -95,7 +95,7 @@ def _result(file: Path, pages: Path) -> Iterator[Entity]:
     action = {
         "@id": f"#made-{file.stem}", "@type": "CreateAction", "name": f"{file.stem}, {commit_in_words(where)}",
         "instrument": {"@id": _CODE}, "result": {"@id": place}, "endTime": where["finished"],
-        "description": f"{where['device']}, {where['threads']} threads, torch {where['torch']}",
+        "description": f"{device_in_words(where)}, torch {where['torch']}",
     }  # fmt: skip
     if "data" in found:
         own = found["data"]

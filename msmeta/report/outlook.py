@@ -89,12 +89,11 @@ def communication_table(links: Sequence[Link], flops_per_second: float, counts: 
             cells = [name, way, f"{size / 1e6:.3g}", f"{1e3 * work:.3g}"]
             for link in links:
                 shares = [link.all_reduce(size, count) / (work / count) for count in counts]
-                cells += [f"{100 * share:.2g}" for share in shares]
-                cells += [few(link, size, work, config.tasks)]
+                cells += [" / ".join(f"{100 * share:.2g}" for share in shares), few(link, size, work, config.tasks)]
             rows.append(" | ".join(cells))
-    head = ["What grows", "Method", "θ's gradient (MB)", "work of one GPU (ms)"]
+    head, gpus = ["What grows", "Method", "θ's gradient (MB)", "work of one GPU (ms)"], " / ".join(map(str, counts))
     for link in links:
-        head += [*(f"{link.name}, {count} GPUs (%)" for count in counts), f"{link.name}: a tenth from"]
+        head += [f"{link.name}, {gpus} GPUs (%)", f"{link.name}: a tenth from"]
     return table_of(" | ".join(head), rows)
 
 

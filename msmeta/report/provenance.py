@@ -14,7 +14,7 @@ import pandas as pd
 
 from msmeta import runs
 from msmeta.experiments import sweep
-from msmeta.report.frame import commit_in_words
+from msmeta.report.frame import commit_in_words, device_in_words
 from msmeta.report.style import Result, disturbance
 from msmeta.report.tables import listed
 
@@ -116,8 +116,8 @@ def _end(result: Result) -> str:
 
 def _where(records: list[dict[str, Any]]) -> str:
     """Device, version, commits and days in words."""
-    device = listed(f"{run['device']}, {run['threads']} thread{'s' if run['threads'] > 1 else ''}" for run in records)
-    torch, commit = listed(run["torch"] for run in records), listed(map(commit_in_words, records))
+    device, commit = listed(map(device_in_words, records)), listed(map(commit_in_words, records))
+    torch = listed(run["torch"] for run in records)
     days = sorted({run["finished"][:10] for run in records if isinstance(run.get("finished"), str)})
     when = days[0] + (f" to {days[-1]}" if len(days) > 1 else "") if days else ""
     return "; ".join(filter(None, [device, f"torch {torch}", f"commit {commit}", when])) + disturbance(records[0])

@@ -93,16 +93,21 @@ def seconds_per_epoch(config: TransferConfig) -> float | None:
 
 
 def seconds_table(experiment: str) -> str:
-    """Seconds of an iteration of every run of an experiment, on one core and on all: a row a method, in Markdown."""
+    """Seconds of an iteration of every run of an experiment, on one core and on all: a table a data set, a row a
+    method, in Markdown."""
     _, module = EXPERIMENTS[experiment]
-    cells: dict[str, dict[str, list[str]]] = {}
+    tables: dict[str, dict[str, dict[str, list[str]]]] = {}
     for row, config in _iterations():
         if row["experiment"] == experiment:
-            column = f"{data.find(config.dataset).title}, {module.setting(config)}"
-            cells.setdefault(module.label(config), {}).setdefault(column, []).append(f"{row['seconds']:.3f}")
-    columns = list(dict.fromkeys(column for own in cells.values() for column in own))
-    rows = ([label, *(" / ".join(own.get(column, ["-"])) for column in columns)] for label, own in cells.items())
-    return markdown(["Method", *columns], rows) if cells else "Not run: `msmeta bench seconds`, on an idle machine."
+            methods = tables.setdefault(data.find(config.dataset).title, {})
+            cells = methods.setdefault(module.label(config), {}).setdefault(module.setting(config), [])
+            cells.append(f"{row['seconds']:.3f}")
+    parts = []
+    for title, methods in tables.items():
+        columns = list(dict.fromkeys(column for own in methods.values() for column in own))
+        rows = ([label, *(" / ".join(own.get(column, ["-"])) for column in columns)] for label, own in methods.items())
+        parts.append(f"**{title}**\n\n{markdown(['Method', *columns], rows)}")
+    return "\n\n".join(parts) or "Not run: `msmeta bench seconds`, on an idle machine."
 
 
 def cores_table() -> str:

@@ -11,7 +11,7 @@ from matplotlib.axis import Axis
 from msmeta import machine, runs
 from msmeta.errors import UserError
 from msmeta.report import stored
-from msmeta.report.frame import commit_in_words
+from msmeta.report.frame import commit_in_words, device_in_words
 from msmeta.report.picture import COLOUR
 
 Result = dict[str, Any]
@@ -69,7 +69,7 @@ def origin(result: Mapping[str, Any] | pd.Series) -> str:
     """Where a result, or a row of a frame, was measured, in words, and whether other processes disturbed that."""
     where = result.get("provenance", result)
     commit = ("commit " if where["commit"] else "") + commit_in_words(where)
-    return f"{where['device']}, {where['threads']} threads, torch {where['torch']}, {commit}{disturbance(where)}"
+    return f"{device_in_words(where)}, torch {where['torch']}, {commit}{disturbance(where)}"
 
 
 def disturbance(provenance: Mapping[str, Any] | pd.Series) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from msmeta import data, runs
 from msmeta.report import paper
-from msmeta.report.frame import Experiment, Values, commit_in_words, where
+from msmeta.report.frame import Experiment, Values, commit_in_words, device_in_words, where
 from msmeta.report.html import Rows, interval, lines, quiet
 from msmeta.report.style import markdown
 from msmeta.statistics import Bounds, Difference, Mean, apart, mean_ci, paired, plus_minus
@@ -24,14 +24,11 @@ Columns = dict[str, Column]
 
 def table(groups: Iterable[pd.DataFrame], columns: Columns) -> str:
     """A row a group of runs, in Markdown."""
-    return markdown(list(columns), _rows(groups, columns))
+    return markdown(list(columns), ([_value(column, own) for column in columns.values()] for own in groups))
 
 
-def _rows(groups: Iterable[pd.DataFrame], columns: Columns) -> list[list[Any]]:
-    return [
-        [column.format(**own.iloc[0]) if isinstance(column, str) else column(own) for column in columns.values()]
-        for own in groups
-    ]
+def _value(column: Column, own: pd.DataFrame) -> Any:
+    return column.format(**own.iloc[0]) if isinstance(column, str) else column(own)
 
 
 def of_config(text: Callable[[Any], Any]) -> Column:
@@ -173,25 +170,35 @@ def listed(values: Iterable[Any]) -> str:
 
 
 def conditions(found: pd.DataFrame, own: Columns) -> str:
-    """What each row was run with, in Markdown: all that is known to move accuracy by points. What is the same in all
-    rows stands in a sentence before them. own: columns of the experiment, of the runs of one config."""
-    columns = {
-        "Run": "{title}, {setting}, {row}",
+    """What each row was run with, in Markdown: all that is known to move accuracy by points. What all rows have that
+    have any (others "-") stands in a sentence before them; on what they were made only there, since the line of
+    provenance lists what differs. own: columns of the experiment, of the runs of one config."""
+    each = {
+        "Run": "{setting}, {row}",
+        "training (s)": lambda seeds: mean_text(seeds["train_seconds"], 0),
+        "accuracy (%)": accuracy_text,
+    }
+    settings = {
+        "data": "{title}",
         "preset": "{preset}",
         "seeds": lambda seeds: listed(seeds["seed"]),
         **own,
         "iterations": lambda seeds: listed(seeds["iterations"]),
-        "training (s)": lambda seeds: mean_text(seeds["train_seconds"], 0),
-        "accuracy (%)": accuracy_text,
-        "device": lambda seeds: listed(f"{run.device}, {run.threads} threads" for run in seeds.itertuples()),
-        "torch": lambda seeds: listed(seeds["torch"]),
-        "commit": lambda seeds: listed(commit_in_words(run) for run in seeds.to_dict("records")),
     }
-    rows, heads = _rows(cells(found), columns), list(columns)
-    same = [i for i, values in enumerate(zip(*rows, strict=True)) if len(rows) > 1 and len(set(values)) == 1]
-    common = "; ".join(f"{heads[i]} {rows[0][i]}" for i in same)
-    others = [[value for i, value in enumerate(row) if i not in same] for row in [heads, *rows]]
-    return (f"In all rows: {common}.\n\n" if common else "") + markdown(others[0], others[1:])
+    made = {
+        "device": lambda seeds: listed(map(device_in_words, seeds.to_dict("records"))),
+        "torch": lambda seeds: listed(seeds["torch"]),
+        "commit": lambda seeds: listed(map(commit_in_words, seeds.to_dict("records"))),
+    }
+    rows = list(cells(found))
+    values = {head: [_value(column, seeds) for seeds in rows] for head, column in (settings | made).items()}
+    distinct = {head: dict.fromkeys(value for value in column if value != "-") for head, column in values.items()}
+    same = "; ".join(f"{head} {next(iter(found))}" for head, found in distinct.items() if len(found) == 1)
+    first, *last = each
+    heads = [first, *(head for head in settings if len(distinct[head]) > 1), *last]
+    values |= {head: [_value(column, seeds) for seeds in rows] for head, column in each.items()}
+    table = markdown(heads, zip(*(values[head] for head in heads), strict=True))
+    return (f"In all rows: {same}.\n\n" if same else "") + table
 
 
 def live_table(found: pd.DataFrame, reported: Callable[[Any], Any], own: Columns) -> str:

@@ -171,7 +171,7 @@ def tuned(optimizer: str) -> pd.DataFrame:
 
 def tuning_stability(optimizer: str) -> str:
     """Which of these was best after each epoch (`tuning.stability`), in Markdown."""
-    return tuning.stability(_tuned(optimizer), "epoch")
+    return tuning.stability(_tuned(optimizer), "epochs")
 
 
 def tuning_figure(optimizer: str) -> Picture | str:
@@ -227,7 +227,6 @@ _CONDITIONS: Columns = {
     "minibatch": "{batch}",
     "epochs": "{epochs}",
     "epochs selected": lambda seeds: ", ".join(map(str, seeds["selected_epoch"])),
-    "their validation accuracy (%)": lambda seeds: mean_text(seeds["validation_accuracy"]),
     "last epoch's test accuracy (%)": lambda seeds: mean_text(seeds["last_accuracy"]),
 }
 conditions = partial(tables.conditions, own=_CONDITIONS)

@@ -13,7 +13,7 @@ import pandas as pd
 from msmeta import data
 from msmeta.experiments import transfer
 from msmeta.report import paper
-from msmeta.report.frame import TRANSFER, where
+from msmeta.report.frame import TRANSFER, device_in_words, where
 from msmeta.report.html import Rows, interval, quiet
 from msmeta.report.picture import COLOUR, Picture, panels, styled
 from msmeta.report.style import COLOURS, Result, find_benchmark, markdown, table_of
@@ -265,7 +265,7 @@ def run_times_table(found: pd.DataFrame) -> str:
         exact = where(same, estimator="multistep", window=1)["seconds_per_epoch"]
         epoch, iteration = seeds["seconds_per_epoch"].mean(), seeds["seconds_per_iteration"].mean()
         ratio = f"{epoch / exact.mean():.2f}" if len(exact) else "-"
-        device = listed(f"{run.device}, {run.threads} threads" for run in seeds.itertuples())
+        device = listed(map(device_in_words, seeds.to_dict("records")))
         rows.append(
             f"{one['title']}, {one['setting']} | {one['preset']} | {one['row']} | {len(seeds)} | "
             f"{1000 * iteration:.0f} | {epoch:.1f} | {ratio} | {device}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
@@ -163,11 +164,10 @@ def key_of(config: Any) -> tuple[Any, ...]:
 def table(experiment: Experiment, found: list[Grid], unit: str, note: Callable[[Any], str] = lambda run: "") -> str:
     """What was tried for each method in one place, in Markdown: accuracy (%) with its interval over episodes.
 
-    A row for each choice of what else was turned, a column an inner rate; the preset's own choice is bold. The row of
-    the best run names it, and says of which fields nothing was tried beyond it. note: what is said beside the accuracy
-    of a run.
+    A row for each choice of what else was turned, with a line an inner rate; the preset's own choice is bold. The row
+    of the best run names it, and says of which fields nothing was tried beyond it. note: what is said beside the
+    accuracy of a run.
     """
-    rates = sorted({config.lr for grid in found for config in grid.configs})
     rows = []
     for grid in found:
         others, best = [name for name in grid.turned if name != "lr"], grid.best()
@@ -182,10 +182,10 @@ def table(experiment: Experiment, found: list[Grid], unit: str, note: Callable[[
                 edges = " and ".join(WORDS.get(name, name) for name in grid.edges())
                 where = f"at the edge of {edges}" if edges else "inside"
                 said = f"{grid.values(best)}: {where}" if grid.turned else "nothing was turned"
-            shown = [_accuracy(experiment, grid, line[rate], note) if rate in line else "-" for rate in rates]
-            rows.append([grid.found["label"].iloc[0], words or "-", f"{grid.at:,}", *shown, said])
-    columns = [f"inner rate {rate:g}" for rate in rates]
-    return markdown(["Method", "also turned", unit, *columns, "best, and where in its grid"], rows)
+            shown = [f"{rate:g}: {_accuracy(experiment, grid, line[rate], note)}" for rate in sorted(line)]
+            rows.append([grid.found["label"].iloc[0], words or "-", f"{grid.at:,}", "<br>".join(shown), said])
+    heads = ["Method", "also turned", unit, "inner rate: accuracy (%)", "best, and where in its grid"]
+    return markdown(heads, rows)
 
 
 def _accuracy(experiment: Experiment, grid: Grid, i: int, note: Callable[[Any], str]) -> str:
@@ -201,22 +201,28 @@ def _accuracy(experiment: Experiment, grid: Grid, i: int, note: Callable[[Any], 
 
 
 def stability(found: list[Grid], unit: str) -> str:
-    """Which choice is best at each point of the learning curves, in Markdown: whether a shorter or longer run would
-    have chosen another.
+    """Which choice is best along the learning curves, in Markdown: whether a shorter or longer run would have chosen
+    another.
 
     ≈: the choice of the last point cannot be told from it there, by the 95 % interval of their paired difference over
     episodes. The last column: from which point on the choice is that of the last, or cannot be told from it.
     """
-    rows, columns = [], sorted({at for grid in found for at in _common(grid)})
+    rows = []
     for grid in (grid for grid in found if len(grid.found) > 1 and grid.at):
-        last, cells, since = grid.best(), {}, None
+        last, best, since = grid.best(), [], None
         for at in _common(grid):
-            best = grid.best(at)
-            alike = best == last or not grid.told_apart(best, last, at)
-            cells[at] = grid.values(best) + ("" if best == last else " ≈" if alike else "")
+            own = grid.best(at)
+            alike = own == last or not grid.told_apart(own, last, at)
+            best.append((at, grid.values(own) + ("" if own == last else " ≈" if alike else "")))
             since = (since or at) if alike else None
-        rows.append([grid.found["label"].iloc[0], *(cells.get(at, "-") for at in columns), f"{since:,}"])
-    return markdown(["Method", *(f"{unit} {at:,}" for at in columns), "unchanged from"], rows)
+        spans = [(words, [at for at, _ in own]) for words, own in itertools.groupby(best, key=lambda each: each[1])]
+        shown = [f"{_span(points)}: {words}" for words, points in spans]
+        rows.append([grid.found["label"].iloc[0], "<br>".join(shown), f"{since:,}"])
+    return markdown(["Method", f"best, by {unit}", "unchanged from"], rows)
+
+
+def _span(points: list[int]) -> str:
+    return f"{points[0]:,}" if len(points) == 1 else f"{points[0]:,} to {points[-1]:,}"
 
 
 def _common(grid: Grid) -> list[int]:

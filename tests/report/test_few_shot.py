@@ -1,6 +1,7 @@
 """Tables and figures from stored results: what is shown, and under which name."""
 
 import json
+import math
 import statistics
 
 import pytest
@@ -96,8 +97,8 @@ def test_several_seeds_have_the_interval_of_their_mean(store):
     store(result(seed=0, accuracy=94.0), result(seed=1, accuracy=96.0))
     row = row_of(report.side_by_side(4, "omniglot"), "5-way 1-shot", "Multi-step (4)")
     assert row["Measured (%)"] == "95.00 ±12.71" and row["Seeds"] == "2"
-    (row,) = report.conditions(report.committed(dataset="omniglot")).splitlines()[2:]
-    assert "| 0, 1 |" in row and "| 95.00 ±12.71 |" in row
+    said, _, table = report.conditions(report.committed(dataset="omniglot")).partition("\n\n")
+    assert "seeds 0, 1;" in said and cell(table, "5-way 1-shot, Multi-step (4)", "accuracy (%)") == "95.00 ±12.71"
 
 
 def test_a_single_episode_has_no_interval():
@@ -116,7 +117,7 @@ def test_results_from_before_a_field_was_added_still_count(store):
     del entry["config"]["image_size"], entry["config"]["precision"]
     store(entry)
     assert row_of(report.side_by_side(4, "omniglot"), "5-way 1-shot", "Multi-step (4)")["Measured (%)"] == "95.00 ±6.62"
-    assert "| 32 | 4 |" in report.conditions(report.committed(dataset="omniglot"))
+    assert "shrunk 32; tasks / T / T at test 4 / 8 / 8;" in report.conditions(report.committed(dataset="omniglot"))
 
 
 def test_what_was_not_run_comes_with_its_command(store):
@@ -143,20 +144,23 @@ def test_live_runs_of_several_seeds_stand_in_one_row_with_their_interval():
 
 
 def test_conditions_name_all_that_moves_accuracy():
-    (row,) = report.conditions(of(result())).splitlines()[2:]
-    assert report.conditions(of()) == "No run yet."
+    said, _, table = report.conditions(of(result())).partition("\n\n")
     for value in (
-        "32",
-        "4 |",
-        "/ 0.9 / 0.0001",
-        "adam 0.003",
-        "1,000",
-        "180",
-        "94.00 ±0.60",
-        "a processor, 2 threads",
-        "abc",
-    ):
-        assert f" {value}" in row, value
+        "data Omniglot", "preset cpu", "seeds 0", "shrunk 32", "tasks / T / T at test 4 / 8 / 8",
+        "weight decay sgd 0.1 / 0.9 / 0.0001", "meta optimiser, lr adam 0.003", "tested the last", "iterations 1,000",
+        "device a processor, 2 threads", "torch 2", "commit abc",
+    ):  # fmt: skip
+        assert f"{value};" in said.replace("abc.", "abc;"), value
+    assert table.splitlines()[2:] == ["| 5-way 1-shot, Multi-step (4) | 180 | 95.00 ±6.62 |"]
+    assert report.conditions(of()) == "No run yet."
+
+
+def test_what_some_runs_alone_have_stands_in_their_rows_and_where_they_were_made_in_none():
+    runs = of(result(), result(("first-order", 1)))
+    runs["selected_iteration"], runs["select_every"], runs["device"] = [math.nan, 250.0], 250, ["a processor", "a GPU"]
+    said, _, table = report.conditions(runs).partition("\n\n")
+    assert cell(table, "5-way 1-shot, Multi-step (4)", "tested") == "the last" and "device" not in said + table
+    assert cell(table, "5-way 1-shot, FO-MAML", "tested") == "250"
 
 
 def claim(table, difference):

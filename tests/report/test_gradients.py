@@ -73,7 +73,7 @@ def test_figures_of_meta_gradients_show_the_stored_numbers(tmp_path, monkeypatch
     assert "| first-order | as initialised | with momentum | 0.85 ±0.03 | 1.7 ±0.06 | 425 | 85 |" in table
     assert "| windows 3,3,2 | after 9 iterations (N = 4) | without |" in table
     assert "| Gaussian smoothing | as initialised | without | diverged | diverged | - | - |" in table
-    assert report.origin(results["sine"]) == "a processor, 1 threads, torch 2, commit abcdefg"
+    assert report.origin(results["sine"]) == "a processor, 1 thread, torch 2, commit abcdefg"
     results["sine"]["provenance"]["commit"] += "-dirty"
     assert "commit abcdefg with changes that no commit holds: to be measured again" in report.origin(results["sine"])
     results["sine"]["provenance"]["commit"] = None

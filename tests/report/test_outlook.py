@@ -32,5 +32,6 @@ def test_tables_count_what_grows(monkeypatch):
     assert autograd[3] > 100 * autograd[0] and adjoint[3] < 4 * adjoint[0] and long[3] == long[0]
     links = [Link("fast", 1e12, 0.0), Link("slow", 1e8, 1e-3)]
     rows = [line.split(" | ") for line in outlook.communication_table(links, 1e13, (2, 16)).splitlines()[2:]]
-    assert len(rows) == 6 and all(float(row[4]) < float(row[7]) for row in rows)
+    fast, slow = ([[float(share) for share in row[i].split(" / ")] for row in rows] for i in (4, 6))
+    assert len(rows) == 6 and all(a < b for own in zip(fast, slow, strict=True) for a, b in zip(*own, strict=True))
     assert [line.split(" | ")[2] for line in outlook.indexed_table().splitlines()[2:4]] == ["1,024", "1,024,000"]
