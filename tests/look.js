@@ -27,11 +27,12 @@ const look = {
     return [`${document.documentElement.scrollWidth} px wide`, ...inner.map(name)];
   },
 
-  // Tables wider than the column of text, which scroll there.
-  tables: () =>
-    [...document.querySelectorAll("main table")]
-      .filter((e) => e.scrollWidth > (e.closest(".pst-scrollable-table-container") ?? e).clientWidth + 1)
-      .map((e) => `${e.scrollWidth} px: ${e.textContent.trim().replace(/\s+/g, " ").slice(0, 60)}`),
+  // Boxes whose content is wider than they are, and scrolls there; listings of source code may be.
+  boxes: () =>
+    [...document.querySelectorAll("main *")]
+      .filter((e) => e.scrollWidth > e.clientWidth + 1 && ["auto", "scroll"].includes(style(e).overflowX))
+      .filter((e) => !e.querySelector(".viewcode-block"))
+      .map((e) => `${name(e)} ${e.scrollWidth} px: ${e.textContent.trim().replace(/\s+/g, " ").slice(0, 60)}`),
 
   // Formulas that are not typeset, errors in typeset ones, and TeX that stands in the text.
   equations() {

@@ -17,7 +17,7 @@ AXE = files("axe_playwright_python") / "axe.min.js"
 LOOK = Path(__file__).with_name("look.js").read_text() + AXE.read_text()
 TABS = 3
 """Pages looked at at a time."""
-KINDS = ("errors", "requests", "formulas", "pictures", "width", "tables", "accessibility", "sliders")
+KINDS = ("errors", "requests", "formulas", "pictures", "width", "boxes", "accessibility", "sliders")
 PATIENCE = 600_000
 """Milliseconds: for a browser that hangs, not for a machine that is busy."""
 NARROW, WIDE = ({"width": width, "height": 800} for width in (360, 1280))
@@ -60,7 +60,7 @@ async def look_at(look: Look, tab: Page) -> None:
         await resize(tab, size)
         look.note("width", await tab.evaluate("look.wide()"), f"{size['width']} px")
         await violations(tab, look, {"rules": {rule: {"enabled": False} for rule in COLOURS}})
-    look.note("tables", await tab.evaluate("look.tables()"))
+    look.note("boxes", await tab.evaluate("look.boxes()"))
     look.sliders = await tab.evaluate("look.sliders()")
     await move_sliders(tab, look)
     look.whole = False
@@ -132,7 +132,7 @@ def looks() -> list[Look]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_page_has_faults(kind, looks):
     """errors: of scripts. requests: to other hosts. formulas: not typeset. pictures: without words for what they show.
-    width: wider than the window. tables: wider than the text on a desk. accessibility: rules of axe-core. sliders: that
+    width: wider than the window. boxes: that scroll sideways on a desk. accessibility: rules of axe-core. sliders: that
     change nothing."""
     assert [fault for look in looks for fault in look.faults[kind]] == []
 
