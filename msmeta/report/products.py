@@ -138,7 +138,7 @@ def table(results: Mapping[tuple[str, int], Result]) -> str:
             winner = "windows" if difference.mean > 0 else "truncated"
         place = [GRADIENT_PROBLEMS[problem], steps, iterations, momentum, products]
         rows.append(" | ".join(map(str, [*place, *cosines, winner])))
-    head = "Problem | T | Iterations | Momentum | Products | Windows | Lazy Hessian | Truncated | Nearer"
+    head = "Problem | T | Iterations | μ | Products | Windows | Lazy Hessian | Truncated | Nearer"
     return table_of(head, rows)
 
 
