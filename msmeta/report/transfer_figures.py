@@ -72,14 +72,15 @@ def change_figure(found: pd.DataFrame) -> Picture | str:
 
 
 def change_table(found: pd.DataFrame) -> str:
-    """Means over parts of the training, and the learning rate there, in Markdown."""
-    rows = []
+    """Means over tenths of the training, and the learning rate there, in Markdown."""
+    columns = {"Tenth of 10": _TENTHS if len(found) else ()}
     for setting, own in found.groupby("setting", sort=False):
         title, config, tenths = f"{own['title'].iloc[0]}, {setting}", own["config"].iloc[0], change_by_tenth(own)
-        rows.append([title, len(own), *(mean_text(tenths.loc[i], 3) if i in tenths.index else "-" for i in _TENTHS)])
+        means = [mean_text(tenths.loc[i], 3) if i in tenths.index else "-" for i in _TENTHS]
         rates = [config.dynamics(int(config.epochs * (i - 0.5) / 10)).lr / config.dynamics(0).lr for i in _TENTHS]
-        rows.append([f"{title}: η / η₀ (Eq. 55)", "", *(f"{rate:.3f}" for rate in rates)])
-    return markdown(["Runs", "seeds", *(f"tenth {i} of 10" for i in _TENTHS)], rows)
+        columns[f"{title}, n = {len(own)}"] = means
+        columns[f"{title}: η / η₀ (Eq. 55)"] = [f"{rate:.3f}" for rate in rates]
+    return markdown(list(columns), zip(*columns.values(), strict=True))
 
 
 def change_words(found: pd.DataFrame) -> str:
