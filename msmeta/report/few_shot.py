@@ -147,13 +147,15 @@ def _tested(seeds: pd.DataFrame) -> str:
     return listed("the last" if pd.isna(at) else int(at) for at in chosen)
 
 
-_CONDITIONS: Columns = {
+_SETTINGS: Columns = {
     "filters, image size if shrunk": of_config(
         lambda c: f"{c.filters}" + (f" at {c.image_size}x{c.image_size}" if c.image_size else "")
     ),
     "tasks / T / T at test": of_config(lambda c: f"{c.tasks} / {c.steps} / {c.test_steps or c.steps}"),
     "inner optimiser, lr / momentum / weight decay": "{optimizer} {lr:g} / {momentum:g} / {weight_decay:g}",
     "meta optimiser, lr": "{meta_optimizer} {meta_lr:g}",
+}
+_OUTCOMES: Columns = {
     "tested": _tested,
     "with training's windows (%)": lambda seeds: (
         accuracy_text(seeds, "windowed_accuracy")
@@ -161,7 +163,7 @@ _CONDITIONS: Columns = {
         else "-"
     ),
 }
-conditions = partial(tables.conditions, own=_CONDITIONS)
+conditions = partial(tables.conditions, settings=_SETTINGS, outcomes=_OUTCOMES)
 """What the runs of each row were run with (`tables.conditions`)."""
 
 

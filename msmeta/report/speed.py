@@ -13,7 +13,7 @@ from msmeta.experiments.few_shot import method
 from msmeta.experiments.sweep import EXPERIMENTS, Config, experiment_of
 from msmeta.experiments.transfer import TransferConfig
 from msmeta.report import stored
-from msmeta.report.frame import commit_in_words
+from msmeta.report.frame import FEW_SHOT, TRANSFER, commit_in_words
 from msmeta.report.style import Result, disturbance, find_benchmark, markdown, measured_with, table_of
 from msmeta.statistics import paired, plus_minus
 
@@ -24,6 +24,8 @@ STEP_METHODS = {"1": method("multistep"), "first-order": method("first-order")} 
 CODES = {"plain": "plain loop", "higher": "higher", "torchopt": "TorchOpt", "msmeta": "msmeta"}
 """Whose code, by its name in the result of few_shot_step.py."""
 PEERS = ("higher", "torchopt")
+_TOLD = {"few-shot": (FEW_SHOT, ("window",)), "transfer": (TRANSFER, ("steps", "window"))}
+"""What the tables below tell of a run beside what each preset asks for: all else is the preset's."""
 
 
 def step_table(result: Result) -> str:
@@ -93,8 +95,8 @@ def seconds_per_epoch(config: TransferConfig) -> float | None:
 
 
 def seconds_table(experiment: str) -> str:
-    """Seconds of an iteration of every run of an experiment, on one core and on all: a table a data set, a row a
-    method, in Markdown."""
+    """Seconds of an iteration of the `cpu` preset's runs of an experiment, on one core and on all, in Markdown: a table
+    a data set, a row a method."""
     _, module = EXPERIMENTS[experiment]
     tables: dict[str, dict[str, dict[str, list[str]]]] = {}
     for row, config in _iterations():
@@ -124,9 +126,13 @@ def cores_table() -> str:
 
 
 def _iterations() -> Iterator[tuple[Row, Config]]:
-    """The rows of benchmarks/seconds.py, and a config whose iteration each was."""
+    """The rows of benchmarks/seconds.py that are of the `cpu` preset's own runs, and a config of each."""
     for row in _rows():
-        yield row, EXPERIMENTS[row["experiment"]][1].preset_config(preset="cpu", **row["work"])
+        experiment, told = _TOLD[row["experiment"]]
+        config = experiment.module.preset_config(preset="cpu", **row["work"])
+        work = config.work()
+        if experiment.preset(config, experiment.required).work() | {name: work[name] for name in told} == work:
+            yield row, config
 
 
 def _rows() -> list[Row]:

@@ -169,20 +169,18 @@ def listed(values: Iterable[Any]) -> str:
     return ", ".join(dict.fromkeys(f"{value:,}" if isinstance(value, int) else str(value) for value in values))
 
 
-def conditions(found: pd.DataFrame, own: Columns) -> str:
-    """What each row was run with, in Markdown: all that is known to move accuracy by points. What all rows have that
-    have any (others "-") stands in a sentence before them; on what they were made only there, since the line of
-    provenance lists what differs. own: columns of the experiment, of the runs of one config."""
-    each = {
-        "Run": "{setting}, {row}",
-        "training (s)": lambda seeds: mean_text(seeds["train_seconds"], 0),
-        "accuracy (%)": accuracy_text,
-    }
+def conditions(found: pd.DataFrame, settings: Columns, outcomes: Columns) -> str:
+    """What each row was run with, in Markdown: all that is known to move accuracy by points.
+
+    A setting that all rows share, as far as they have it (else "-"), stands in a sentence before them; so does on what
+    they were made, of which the line of provenance lists what differs. settings, outcomes: columns of the experiment,
+    of the runs of one config.
+    """
     settings = {
         "data": "{title}",
         "preset": "{preset}",
         "seeds": lambda seeds: listed(seeds["seed"]),
-        **own,
+        **settings,
         "iterations": lambda seeds: listed(seeds["iterations"]),
     }
     made = {
@@ -190,20 +188,27 @@ def conditions(found: pd.DataFrame, own: Columns) -> str:
         "torch": lambda seeds: listed(seeds["torch"]),
         "commit": lambda seeds: listed(map(commit_in_words, seeds.to_dict("records"))),
     }
-    rows = list(cells(found))
-    values = {head: [_value(column, seeds) for seeds in rows] for head, column in (settings | made).items()}
-    distinct = {head: dict.fromkeys(value for value in column if value != "-") for head, column in values.items()}
-    same = "; ".join(f"{head} {next(iter(found))}" for head, found in distinct.items() if len(found) == 1)
-    first, *last = each
-    heads = [first, *(head for head in settings if len(distinct[head]) > 1), *last]
-    values |= {head: [_value(column, seeds) for seeds in rows] for head, column in each.items()}
-    table = markdown(heads, zip(*(values[head] for head in heads), strict=True))
-    return (f"In all rows: {same}.\n\n" if same else "") + table
+    shared, differing = [], {}
+    for head, column in (settings | made).items():
+        distinct = {_value(column, seeds) for seeds in cells(found)} - {"-"}
+        if len(distinct) == 1:
+            shared.append(f"{head} {distinct.pop()}")
+        elif distinct and head in settings:
+            differing[head] = column
+    columns = {
+        "Run": "{setting}, {row}",
+        **differing,
+        **outcomes,
+        "training (s)": lambda seeds: mean_text(seeds["train_seconds"], 0),
+        "accuracy (%)": accuracy_text,
+    }
+    sentence = f"In all rows: {'; '.join(shared)}.\n\n" if shared else ""
+    return sentence + table(cells(found), columns)
 
 
 def live_table(found: pd.DataFrame, reported: Callable[[Any], Any], own: Columns) -> str:
-    """Live runs beside the paper's numbers, in Markdown. reported: the paper's number for a config, or None. own: as
-    in `conditions`."""
+    """Live runs beside the paper's numbers, in Markdown. reported: the paper's number for a config, or None. own:
+    columns of the experiment."""
     columns = {
         "Setting": "{title}, {setting}",
         "Method": "{row}",

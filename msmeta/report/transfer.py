@@ -216,7 +216,7 @@ def _of_transfer(template: str) -> Column:
     return of_config(lambda config: "-" if config.estimator == "scratch" else template.format(**vars(config)))
 
 
-_CONDITIONS: Columns = {
+_SETTINGS: Columns = {
     "images for training / validation / test": "{images[train]:,} / {images[validation]:,} / {images[test]:,}",
     "split": "{split}",
     "source": _of_transfer("{source}"),
@@ -226,8 +226,10 @@ _CONDITIONS: Columns = {
     "meta lr": _of_transfer("{meta_lr:g}"),
     "minibatch": "{batch}",
     "epochs": "{epochs}",
+}
+_OUTCOMES: Columns = {
     "epochs selected": lambda seeds: ", ".join(map(str, seeds["selected_epoch"])),
     "last epoch's test accuracy (%)": lambda seeds: mean_text(seeds["last_accuracy"]),
 }
-conditions = partial(tables.conditions, own=_CONDITIONS)
+conditions = partial(tables.conditions, settings=_SETTINGS, outcomes=_OUTCOMES)
 """What the runs of each row were run with (`tables.conditions`)."""

@@ -147,15 +147,15 @@ def test_conditions_name_all_that_moves_accuracy():
     said, _, table = report.conditions(of(result())).partition("\n\n")
     for value in (
         "data Omniglot", "preset cpu", "seeds 0", "shrunk 32", "tasks / T / T at test 4 / 8 / 8",
-        "weight decay sgd 0.1 / 0.9 / 0.0001", "meta optimiser, lr adam 0.003", "tested the last", "iterations 1,000",
+        "weight decay sgd 0.1 / 0.9 / 0.0001", "meta optimiser, lr adam 0.003", "iterations 1,000",
         "device a processor, 2 threads", "torch 2", "commit abc",
     ):  # fmt: skip
         assert f"{value};" in said.replace("abc.", "abc;"), value
-    assert table.splitlines()[2:] == ["| 5-way 1-shot, Multi-step (4) | 180 | 95.00 ±6.62 |"]
+    assert table.splitlines()[2:] == ["| 5-way 1-shot, Multi-step (4) | the last | 94.00 ±0.60 | 180 | 95.00 ±6.62 |"]
     assert report.conditions(of()) == "No run yet."
 
 
-def test_what_some_runs_alone_have_stands_in_their_rows_and_where_they_were_made_in_none():
+def test_outcomes_stand_in_their_rows_and_where_runs_were_made_in_none():
     runs = of(result(), result(("first-order", 1)))
     runs["selected_iteration"], runs["select_every"], runs["device"] = [math.nan, 250.0], 250, ["a processor", "a GPU"]
     said, _, table = report.conditions(runs).partition("\n\n")

@@ -77,7 +77,8 @@ def test_seconds_of_an_iteration_are_found_by_all_that_they_depend_on(tmp_path, 
     ]
     del rows[0]["work"]["samples"]  # as if the field had come later, with a default
     (tmp_path / "benchmarks").mkdir()
-    stored = {"config": {}, "metrics": rows, "provenance": {}}
+    longer = {"work": replace(windows, steps=16, window=16).work(), "seconds": 9.0}  # no run of the preset's own
+    stored = {"config": {}, "metrics": [*rows, rows[0] | longer], "provenance": {}}
     (tmp_path / "benchmarks" / "seconds.json").write_text(json.dumps(stored))
     assert report.speed.seconds_per_iteration(replace(windows, seed=3, lr=9.0, iterations=7)) == 0.5
     assert report.speed.seconds_per_iteration(windows, 2) == 0.25
