@@ -10,7 +10,7 @@ from typing import Any
 from msmeta import data, runs
 from msmeta.experiments import few_shot
 from msmeta.experiments.few_shot import method
-from msmeta.experiments.sweep import EXPERIMENTS, Config, experiment_of
+from msmeta.experiments.sweep import Config, experiment_of
 from msmeta.experiments.transfer import TransferConfig
 from msmeta.report import stored
 from msmeta.report.frame import FEW_SHOT, TRANSFER, commit_in_words
@@ -97,7 +97,7 @@ def seconds_per_epoch(config: TransferConfig) -> float | None:
 def seconds_table(experiment: str) -> str:
     """Seconds of an iteration of the `cpu` preset's runs of an experiment, on one core and on all, in Markdown: a table
     a data set, a row a method."""
-    _, module = EXPERIMENTS[experiment]
+    module = _TOLD[experiment][0].module
     tables: dict[str, dict[str, dict[str, list[str]]]] = {}
     for row, config in _iterations():
         if row["experiment"] == experiment:

@@ -188,9 +188,9 @@ def conditions(found: pd.DataFrame, settings: Columns, outcomes: Columns) -> str
         "torch": lambda seeds: listed(seeds["torch"]),
         "commit": lambda seeds: listed(map(commit_in_words, seeds.to_dict("records"))),
     }
-    shared, differing = [], {}
+    rows, shared, differing = cells(found), [], {}
     for head, column in (settings | made).items():
-        distinct = {_value(column, seeds) for seeds in cells(found)} - {"-"}
+        distinct = {_value(column, seeds) for seeds in rows} - {"-"}
         if len(distinct) == 1:
             shared.append(f"{head} {distinct.pop()}")
         elif distinct and head in settings:
@@ -203,7 +203,7 @@ def conditions(found: pd.DataFrame, settings: Columns, outcomes: Columns) -> str
         "accuracy (%)": accuracy_text,
     }
     sentence = f"In all rows: {'; '.join(shared)}.\n\n" if shared else ""
-    return sentence + table(cells(found), columns)
+    return sentence + table(rows, columns)
 
 
 def live_table(found: pd.DataFrame, reported: Callable[[Any], Any], own: Columns) -> str:
