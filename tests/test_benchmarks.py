@@ -142,7 +142,8 @@ def test_what_the_gpu_script_has_no_time_for_is_said(gpu_script, monkeypatch):
 
 
 CAMPAIGN = """
-{preset: smoke, dataset: glyphs, way: 5, shot: 1, iterations: 6, parts: [
+{preset: smoke, dataset: glyphs, way: 5, shot: 1, iterations: 6, tasks: 1, curve_episodes: 1, test_episodes: 4,
+ parts: [
  {name: first, seed: [0, 1], runs: [{estimator: multistep, window: [1, 8]}]},
  {name: second, seed: 0, runs: [{estimator: [first-order, reptile]}]}]}
 """
@@ -312,7 +313,8 @@ def test_estimators_are_compared_at_the_products_that_they_take(run, monkeypatch
     assert of("implicit", cg_steps=2)["products"] == 2
 
 
-def test_float32_is_held_against_float64_on_the_same_tasks(run):
+def test_float32_is_held_against_float64_on_the_same_tasks(run, monkeypatch):
+    monkeypatch.setattr(rounding, "EPISODES", 20)
     options = ["--dataset", "glyphs", "--way", 5, "--windows", 8, "--iterations", 3, "--seeds", 2, "--batches", 2]
     (row,) = run(rounding, *options)["metrics"]
     assert row["window"] == 8 and all(1e-9 < error < 1e-3 for error in row["errors"])

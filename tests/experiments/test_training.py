@@ -14,8 +14,12 @@ import pytest
 import torch
 
 from msmeta import ConfigError, DivergedError, UserError, checkpoints, runs, workers
+from msmeta.checkpoints import require_like
 from msmeta.errors import WriteError
 from msmeta.experiments import few_shot, training, transfer
+from msmeta.experiments.distributed import World
+from msmeta.experiments.few_shot.experiment import FewShot
+from msmeta.experiments.transfer.experiment import Transfer
 from msmeta.workers import Team
 
 SMALL = {
@@ -28,6 +32,7 @@ SMALL = {
     ),
 }  # fmt: skip
 TRAIN = {"few_shot": few_shot.train, "transfer": transfer.train}
+EXPERIMENTS = {"few_shot": FewShot, "transfer": Transfer}
 
 
 def places(module, step, looks):
@@ -169,6 +174,26 @@ def test_a_time_budget_ends_with_a_checkpoint_and_no_result(kind, tmp_path, cloc
     assert 0 < last_state["iteration"] < 4 and not list(tmp_path.rglob("*.json"))
     resumed = TRAIN[kind](SMALL[kind], "cpu", resume=True, results_root=tmp_path)
     assert_same_run(resumed, last_state, whole[kind])
+
+
+OTHERS = [
+    *(("transfer", {"optimizer": own, "steps": steps}) for own in ("sgd", "adam") for steps in (0, 1)),
+    *(("transfer", {"optimizer": own, "estimator": "scratch"}) for own in ("sgd", "adam")),
+    *(("transfer", {"estimator": "first-order", "steps": steps}) for steps in (0, 2)),
+    ("transfer", {"optimizer": "sgd", "momentum": 0.0}),
+    ("transfer", {"steps": 0, "rollback": False}),
+    *(("few_shot", {"estimator": name}) for name in few_shot.ESTIMATORS),
+    ("few_shot", {"meta_optimizer": "sgd"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "changes"), OTHERS, ids=str)
+def test_what_an_iteration_leaves_is_what_a_checkpoint_must_hold(kind, changes):
+    """Of every kind of run: θ need not move, and an optimizer need not have tensors."""
+    own = EXPERIMENTS[kind](replace(SMALL[kind], window=1, **changes), torch.device("cpu"), World())
+    own.begin(0, None)
+    own.block(training.Training({}, {}, {}))
+    require_like(own.state(), own.expected()[0], "state")
 
 
 @pytest.mark.parametrize("kind", TRAIN)

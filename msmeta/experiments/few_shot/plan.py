@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
 
 from msmeta import data, runs
 from msmeta.dynamics import partition
@@ -75,6 +74,8 @@ def fit(tallies: Sequence[Tally], seconds: Sequence[float], grown: Sequence[floa
 
 
 def _least(columns: np.ndarray, values: Sequence[float]) -> list[float]:
+    from scipy.optimize import nnls  # which would take a third of a second to import, in every process of a run
+
     values = np.asarray(values, dtype=float)
     relative = (columns / np.where(values > 0, values, 1)[:, None])[values > 0]  # a process may not have grown at all
     scale = relative.max(0)  # of counts as unlike as operations and kernels

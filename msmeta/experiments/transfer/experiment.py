@@ -104,7 +104,7 @@ class Transfer:
         self.inner, self.statistics = State(self._here(inner.phi), buffers, inner.step), self._here(statistics)
         self.theta = {name: torch.nn.Parameter(value) for name, value in self._here(theta).items()}
         self.optimizer, self.graphed, on_gpu = None, None, self.device.type == "cuda"
-        if theta:
+        if self._learns:
             self.optimizer = torch.optim.Adam(
                 self.theta.values(), config.meta_lr, weight_decay=config.meta_weight_decay, fused=on_gpu,
                 capturable=on_gpu,
@@ -131,7 +131,7 @@ class Transfer:
             "inner": (phi, {name: phi for name in self._buffers}, 1),
             "statistics": statistics,
             "theta": theta,
-            "optimizer": resume.adam_like(theta.values()) if theta else None,
+            "optimizer": resume.adam_like(theta.values()) if self._learns else None,
         }
         return state, (phi, statistics)
 
@@ -191,6 +191,11 @@ class Transfer:
         if self.l2t is None:
             return phi, statistics, {}
         return phi | self.l2t.init_matching(self.config.seed), statistics, self.l2t.init_meta()
+
+    @property
+    def _learns(self) -> bool:
+        """Whether θ moves: there is one, and a step of the inner loop depends on it."""
+        return self.l2t is not None and (self.config.steps > 0 or self.config.estimator == "first-order")
 
     @property
     def _buffers(self) -> tuple[str, ...]:

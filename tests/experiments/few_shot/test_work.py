@@ -41,7 +41,7 @@ def trained(config, team):
     return found, detach(theta), evaluate(41) + evaluate(23, window=config.window)
 
 
-@pytest.mark.parametrize("size", [2, 8])
+@pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize(
     ("estimator", "window"), [("multistep", 1), ("multistep", 4), ("first-order", 1), ("implicit", 1), ("reptile", 1)]
 )
