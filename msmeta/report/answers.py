@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from msmeta import data
+from msmeta.report import claims, transfer, transfer_time, verdicts
 from msmeta.report import scaling as growth
-from msmeta.report import transfer, transfer_time, verdicts
-from msmeta.report.claims import Finding, Summary
+from msmeta.report.claims import Claim, Finding, Summary
 from msmeta.report.data_sets import counts
+from msmeta.report.frame import TRANSFER
+from msmeta.report.html import interval
 from msmeta.report.style import find_benchmark
+from msmeta.report.tables import at_the_end
 from msmeta.report.verdicts import Line
-from msmeta.statistics import Verdict
+from msmeta.statistics import Bounds, Verdict
 
 _WORDS = {
     Verdict.HELD: "The claim “{}” held",
@@ -33,7 +36,7 @@ def table(number: int) -> str:
 def figure(number: int) -> str:
     """Of Figure 1 to 5, in Markdown."""
     if number in (3, 4):
-        return answer(" ".join([_saved_with_adam(), *([_competitive(3)] if number == 4 else [])]))
+        return answer(_saved_with_adam() + (f" {_competitive(3)}{_without_steps()}" if number == 4 else ""))
     lines = {1: verdicts.change, 2: verdicts.few_shot_time, 5: verdicts.few_shot_memory}
     return answer(_line_in_words(lines[number]()))
 
@@ -62,6 +65,18 @@ def _competitive(number: int) -> str:
     found = transfer.findings(number, transfer.committed(optimizer=transfer.OPTIMIZERS[number]))
     own = [each for each in found if each.claim.words == transfer.COMPETITIVE]
     return _line_in_words(verdicts.of_findings("", own))
+
+
+def _without_steps() -> str:
+    """What T = 0, which learns no θ, has over the Baseline, with Adam; empty where the two were not run."""
+    place = {"dataset": "cifar-100", "optimizer": "adam"}
+    claim = Claim("not in the paper", transfer.METHODS["0-step"], transfer.BASELINE, place, Bounds(0), printed=False)
+    title = data.find("cifar-100").title
+    (found,) = claims.find(TRANSFER, 3, transfer.committed(**place), [claim], lambda config: title, at_the_end)
+    if found.difference is None:
+        return ""
+    number = interval(found.difference.mean, found.difference.half, "+.2f")
+    return f" T = 0, which learns no θ, has {number} points over the Baseline ({title}; {found.seeds_in_words})."
 
 
 def _saved_with_adam() -> str:
