@@ -58,7 +58,7 @@ def _line_in_words(line: Line) -> str:
     if line.verdict is Verdict.NOT_RUN:
         return f"{said}."
     reported = f", where the paper has {line.reported}" if line.reported else ""
-    return f"{said}: measured {line.measured} ({line.over}){reported}."
+    return f"{said}, read as {line.bounds}: measured {line.measured} ({line.over}){reported}."
 
 
 def _competitive(number: int) -> str:
@@ -76,7 +76,7 @@ def _without_steps() -> str:
     if found.difference is None:
         return ""
     number = interval(found.difference.mean, found.difference.half, "+.2f")
-    return f" T = 0, which learns no θ, has {number} points over the Baseline ({title}; {found.seeds_in_words})."
+    return f" T = 0, which learns no θ, has {number} points over the Baseline ({title}; {found.over})."
 
 
 def _saved_with_adam() -> str:
@@ -94,7 +94,7 @@ def _of_findings(found: Sequence[Finding]) -> str:
     if line.verdict is Verdict.NOT_RUN:
         return said
     reported = f", where the paper has {line.reported}" if line.reported else ""
-    far = f"{worst.name}, {worst.place}: {line.measured} points over {worst.seeds_in_words}{reported}"
+    far = f"{worst.name}, {worst.place}, read as {line.bounds}: {line.measured} ({worst.over}){reported}"
     return f"{said} Farthest from what is claimed is {far}."
 
 

@@ -34,7 +34,8 @@ class Claim:
 class Finding:
     """What is found of a claim.
 
-    p: corrected for the other claims of the page. said: at which points of the runs, or why there is no difference.
+    p: corrected for the paper's other claims of the page; of a claim of ours, for our others. said: at which points of
+    the runs, or why there is no difference.
     seeds: that both sides have. name, place: methods and `where` in words. reported: the paper's own difference.
     """
 
@@ -53,22 +54,24 @@ class Finding:
         return Verdict.NOT_RUN if self.difference is None else self.difference.verdict(self.claim.bounds, self.p)
 
     @property
-    def seeds_in_words(self) -> str:
-        """How many."""
-        return f"{self.seeds} seed{'s' if self.seeds != 1 else ''}"
+    def over(self) -> str:
+        """What the difference is over: how many seeds, of a single one how many episodes, and at which points."""
+        count = self.difference and self.difference.count
+        episodes = f"{count} episodes" if self.seeds == 1 and count > 1 else ""
+        return ", ".join(filter(None, [f"{self.seeds} seed{'s' if self.seeds != 1 else ''}", episodes, self.said]))
 
     @property
     def cell(self) -> Cell:
-        """Difference, verdict where there is one, and what both are over."""
-        return cell(self.difference, self.claim.bounds, self.p, self.said)
+        """Difference, verdict on what the paper claims where there is one, and what both are over."""
+        return cell(self.difference, self.claim.bounds if self.claim.printed else None, self.p, self.said)
 
 
-def cell(difference: Difference | None, bounds: Bounds, p: float | None, said: str = "") -> Cell:
+def cell(difference: Difference | None, bounds: Bounds | None, p: float | None, said: str = "") -> Cell:
     """A difference, whether it lies within bounds, where there is a test, and what both are over. said: besides."""
     if difference is None:
         return quiet(f"{Verdict.NOT_RUN}{said and f': {said}'}")
     number = interval(difference.mean, difference.half, "+.2f")
-    found = None if p is None else verdict(difference.verdict(bounds, p))
+    found = None if p is None or bounds is None else verdict(difference.verdict(bounds, p))
     count = f"{difference.count} episodes" if p is None else f"n = {difference.count}, {p_text(p)}"
     over = ", ".join(filter(None, ["" if difference.half is None else count, said]))
     text = ", ".join(filter(None, [number, found, over]))
@@ -87,13 +90,17 @@ def find(
     place: Callable[[Any], str],
     test: Test,
 ) -> list[Finding]:
-    """What is found of all claims of a page on Table `number`, whose p-values are corrected for their number.
+    """What is found of all claims of a page on Table `number`, whose p-values are corrected for their number: for that
+    of the paper's, and apart for that of ours.
 
     Both sides are runs of one preset, `paper` where it has run both. place: `where` in words, of a config.
     """
     sides = [of_best_preset(experiment, found, claim.where, (claim.method, claim.base)) for claim in claims]
     tested = [test(*own) if all(map(len, own)) else (None, "") for own in sides]
-    corrected = holm([less and less.p(claim.bounds) for claim, (less, _) in zip(claims, tested, strict=True)])
+    values = [less and less.p(claim.bounds) for claim, (less, _) in zip(claims, tested, strict=True)]
+    ours = holm([None if claim.printed else p for claim, p in zip(claims, values, strict=True)])
+    theirs = holm([p if claim.printed else None for claim, p in zip(claims, values, strict=True)])
+    corrected = [own if claim.printed else p for claim, own, p in zip(claims, theirs, ours, strict=True)]
     made = []
     for claim, own, (less, said), p in zip(claims, sides, tested, corrected, strict=True):
         methods = claim.method, claim.base

@@ -120,7 +120,8 @@ _CLAIMS = {
     ],
     5: [
         *((RETAIN, multi_step(n), MAML, SETTINGS[5], Bounds(-0.4, 0.4)) for n in (2, 4)),
-        (OUTPERFORM, multi_step(4), FO_MAML, SETTINGS[5], Bounds(0)),
+        (OUTPERFORM, multi_step(4), FO_MAML, SETTINGS[5], Bounds(-1)),
+        (OUTPERFORM, multi_step(4), IMAML, SETTINGS[5][:1], Bounds(-1)),
         (DROP, MAML, multi_step(8), [(5, 5)], Bounds(0)),
     ],
 }

@@ -32,11 +32,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table as it is printed: `cells[method][column]`, None where the paper leaves the cell empty, in its order."""
+    """A table as it is printed: `cells[method][column]`, None where the paper leaves the cell empty, in its order.
+
+    of_models: whether ± is over several trained networks, or else over test episodes of one.
+    """
 
     caption: str
     columns: tuple[str, ...]
     cells: dict[str, dict[str, Cell | None]]
+    of_models: bool
 
     def markdown(self) -> str:
         """The table in Markdown."""
@@ -52,7 +56,7 @@ def table(number: int | str) -> PaperTable:
     columns = tuple(column["title"] for column in raw["columns"])
     values = {row["method"]: [value and _cell(raw, row, value) for value in row["values"]] for row in raw["rows"]}
     cells = {method: dict(zip(columns, own, strict=True)) for method, own in values.items()}
-    return PaperTable(raw["caption"], columns, cells)
+    return PaperTable(raw["caption"], columns, cells, "models" in raw)
 
 
 def cells(number: int, config: Mapping[str, Any]) -> list[Cell]:

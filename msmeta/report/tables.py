@@ -87,7 +87,7 @@ def side_by_side(
     A row that the paper lacks, as one with other epochs than the preset's, is there where it was run.
 
     Ours is the `paper` preset's mean over seeds, else the `cpu` preset's, or "not run"; the difference is ours less the
-    paper's. The paper's highest and our highest mean of a place are bold.
+    paper's. The paper's highest mean of a place is bold, and ours where all were trained for as many iterations.
     of: title of a data set that the paper's table is not of: there is no number of the paper's then.
     """
     groups = []
@@ -98,7 +98,9 @@ def side_by_side(
         reported = [
             paper.cells(number, vars(config)) if own else [] for config, own in zip(configs, theirs, strict=True)
         ]
-        highest = max((seeds["accuracy"].mean() for seeds in own if len(seeds)), default=None)
+        ran = [seeds for seeds in own if len(seeds)]
+        alike = len({count for seeds in ran for count in seeds["iterations"]}) == 1
+        highest = max(seeds["accuracy"].mean() for seeds in ran) if alike else None
         top = max((cell.value for cells in reported for cell in cells if not cell.quoted), default=None)
         names = map(experiment.row, configs)
         rows = [
@@ -109,13 +111,17 @@ def side_by_side(
         groups.append((f"{of}, {title}" if of else title, rows))
     heads = ["Method", "Paper (%)", "Measured (%)", "Difference", "Preset", "Seeds", "Iterations"]
     caption = f"{of}, which the paper does not have." if of else f"{paper.table(number).caption} † quoted by the paper."
-    return Rows(f"{caption} {_MEASURED}", heads, groups, [*heads[1:4], heads[-1]], "" if of else f"table-{number}")
+    less = "" if of else _LESS + ("." if paper.table(number).of_models else _OF_EPISODES)
+    caption = f"{caption} {_MEASURED}{less}"
+    return Rows(caption, heads, groups, [*heads[1:4], heads[-1]], "" if of else f"table-{number}")
 
 
 _MEASURED = (
     "Measured: ± is the 95 % interval of the mean (Student's t), over seeds where there are several, else over test "
-    "episodes, which say nothing of other seeds. Difference: measured less the paper's, with Welch's 95 % interval."
+    "episodes, which say nothing of other seeds. Bold: the highest, of ours where all had as many iterations."
 )
+_LESS = " Difference: measured less the paper's, with Welch's 95 % interval"
+_OF_EPISODES = "; the paper's ± is over test episodes of one network, and how its networks would differ is not in it."
 
 
 def _beside(

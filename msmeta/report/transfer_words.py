@@ -29,7 +29,8 @@ def _apart(points: float) -> str:
 
 
 def movement_words(found: pd.DataFrame) -> str:
-    """The rows from the highest mean λ to the lowest with their accuracy, and whether these fall together, in words."""
+    """The rows from the highest mean λ to the lowest with their accuracy and, of three or more, how well one rank tells
+    the other (Spearman's coefficient), in words."""
     rows = []
     for seeds in cells(usual(found[found["estimator"] != "scratch"])):
         weight = float(np.mean([np.mean(weights) for weights in seeds["pair_weights"]]))
@@ -38,6 +39,8 @@ def movement_words(found: pd.DataFrame) -> str:
         return ""
     rows.sort(reverse=True)
     said = "; ".join(f"{row}: λ {weight:.2f}, accuracy {accuracy:.2f} %" for weight, accuracy, row in rows)
-    accuracies = [accuracy for _, accuracy, _ in rows]
-    trend = "fall together" if accuracies == sorted(accuracies, reverse=True) else "do not fall together"
-    return f"From the highest mean λ to the lowest: {said}. λ and accuracy {trend} here."
+    if len(rows) == 2:
+        return f"From the higher mean λ to the lower: {said}."
+    weights, accuracies = (pd.Series(column).rank() for column in list(zip(*rows, strict=True))[:2])
+    ranks = f"The rank correlation of λ and accuracy is {weights.corr(accuracies):.2f}, over {len(rows)} rows"
+    return f"From the highest mean λ to the lowest: {said}. {ranks}."

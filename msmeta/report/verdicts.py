@@ -20,7 +20,7 @@ class Line:
     """A claim in the paper's words, where a page tests it.
 
     reported, measured: percent, or a difference in points. over: what the measured value is of, and how many seeds or
-    rounds. said: beside the verdict.
+    rounds. bounds: between which it would hold. said: beside the verdict.
     """
 
     words: str
@@ -28,6 +28,7 @@ class Line:
     reported: str
     measured: Cell
     over: str
+    bounds: str
     verdict: Verdict
     said: str = ""
 
@@ -77,24 +78,25 @@ def of_findings(page: str, found: Sequence[Finding]) -> Line:
     place = f"{worst.name}, {worst.place}"
     over = f"{place}{f', farthest of {len(found)}' if len(found) > 1 else ''}"
     said = summary.counts if len({each.verdict for each in found}) > 1 else ""
+    bounds = f"{worst.claim.bounds} points"
     if worst.difference is None:
-        return Line(worst.claim.words, page, reported, quiet("not run"), over, summary.verdict, said)
+        return Line(worst.claim.words, page, reported, quiet("not run"), over, bounds, summary.verdict, said)
     measured = interval(worst.difference.mean, worst.difference.half, "+.2f")
-    said_over = f"{over}; {worst.seeds_in_words}"
-    return Line(worst.claim.words, page, reported, measured, said_over, summary.verdict, said)
+    return Line(worst.claim.words, page, reported, measured, f"{over}; {worst.over}", bounds, summary.verdict, said)
 
 
 def _share(
     words: str, page: str, reported: str, over: str, found: Difference | None, bounds: Bounds, unit: str
 ) -> Line:
     """A claim on a share in percent."""
+    asked = f"{bounds} %"
     if found is None:
-        return Line(words, page, reported, quiet("not run"), over, Verdict.NOT_RUN)
+        return Line(words, page, reported, quiet("not run"), over, asked, Verdict.NOT_RUN)
     p, number = found.p(bounds), interval(found.mean, found.half, ".0f")
     said = f"{over}; {found.count} {unit}{'s' if found.count > 1 else ''}"
     text = f"{found.mean:.0f} %" if found.half is None else f"{number} %"
     shown = Cell(text, number.html.replace("</span>", " %</span>"))
-    return Line(words, page, reported, shown, said, found.verdict(bounds, p), "" if p is None else p_text(p))
+    return Line(words, page, reported, shown, said, asked, found.verdict(bounds, p), "" if p is None else p_text(p))
 
 
 def saved(base: Sequence[float], ours: Sequence[float]) -> Difference | None:
@@ -155,13 +157,19 @@ def _fallen(runs: pd.DataFrame) -> Difference | None:
 
 
 def table(details: bool = True) -> Rows:
-    """The verdicts, each with a link to the page that tests the claim. details: what was compared, and over what."""
+    """The verdicts, each with a link to the page that tests the claim. details: what was compared, over what, and how
+    the claim is read."""
     rows = []
     for line in lines():
         claim = link(f"“{line.words}”", line.page)
         numbers = [line.reported or quiet("–"), line.measured]
         rows.append(
-            [claim, *([line.over] if details else []), *numbers, verdict(line.verdict, line.said if details else "")]
+            [
+                claim,
+                *([f"{line.over}; held if {line.bounds}"] if details else []),
+                *numbers,
+                verdict(line.verdict, line.said if details else ""),
+            ]
         )
     heads = ["The paper's claim", *(["What is compared"] if details else []), "Paper", "Measured", "Verdict"]
     return Rows("", heads, [("", rows)], ["Paper", "Measured"])

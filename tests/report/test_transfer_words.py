@@ -1,5 +1,6 @@
 """Sentences about meta-transfer that follow the stored results."""
 
+import pandas as pd
 from stored_runs import of, result
 
 from msmeta.report import transfer_words
@@ -28,10 +29,14 @@ def test_who_is_ahead_follows_the_runs(tmp_path, monkeypatch):
 
 
 def test_whether_weights_and_accuracy_fall_together():
-    together = transfer_words.movement_words(runs(38.5))
-    assert together.startswith(
-        "From the highest mean λ to the lowest: Baseline: λ 1.00, accuracy 40.00 %; Multi-step: λ 0.50"
+    """Two rows tell no trend; of three one pair in the wrong order leaves half a rank correlation."""
+    two = transfer_words.movement_words(runs(38.5))
+    assert two == (
+        "From the higher mean λ to the lower: Baseline: λ 1.00, accuracy 40.00 %; Multi-step: λ 0.50, accuracy 38.50 %."
     )
-    assert together.endswith("accuracy 38.50 %. λ and accuracy fall together here.")
-    assert "do not fall together" in transfer_words.movement_words(runs(41.5))
+    fixed = result("0-step", 39.0)
+    fixed["metrics"]["pair_weights"] = [[1.2]]
+    three = transfer_words.movement_words(pd.concat([runs(38.5), of(fixed)], ignore_index=True))
+    assert three.startswith("From the highest mean λ to the lowest: 0-step: λ 1.20, accuracy 39.00 %; Baseline")
+    assert three.endswith("The rank correlation of λ and accuracy is 0.50, over 3 rows.")
     assert transfer_words.movement_words(of(result())) == ""
