@@ -16,7 +16,7 @@ def adapt(
 
     theta: dict of tensors, left as it is. dynamics, steps, window: as for `MultiStep`; with `window=1` each step has a
     gradient of its own. The outer loss is not called. `.phi` of the result are the adapted parameters; an `init` that
-    returns the result goes on from it, with the optimiser's buffers.
+    returns the result goes on from it, with the optimiser's buffers and with what is frozen.
 
     Costs a gradient evaluation a window and holds one state. Raises ConfigError for a problem, a theta or dynamics of
     another kind, and DivergedError, naming the step, where the inner loss or what it leads to is not finite.
@@ -34,4 +34,4 @@ def adapt(
     for name, value in state.phi.items():
         if not value.isfinite().all():
             raise DivergedError(f"phi[{name!r}] is not finite after the last step: lower the inner learning rate")
-    return state.detach()
+    return state.result()

@@ -44,6 +44,12 @@ class State:
         buffers = {name: detach(values) for name, values in self.buffers.items()}
         return replace(self, phi=detach(self.phi), buffers=buffers)
 
+    def result(self) -> State:
+        """The same, as an estimator returns it: what is frozen is so again where a next call begins with it."""
+        frozen = {k: torch.nn.Parameter(v, requires_grad=False) for k, v in self.phi.items() if not v.requires_grad}
+        state = self.detach()
+        return replace(state, phi=state.phi | frozen)
+
     def part(self, names: Iterable[str]) -> State:
         """The state of these entries of φ alone, in dictionaries of its own."""
         phi = {name: self.phi[name] for name in names}
@@ -143,6 +149,7 @@ def begin(problem: Bilevel, theta: Params, passing: bool = False) -> tuple[Param
         return isinstance(value, torch.nn.Parameter) and not value.requires_grad
 
     require_params(theta, "theta")
+    require_function(problem.init, "init")
     if all(map(is_frozen, theta.values())):
         raise ConfigError("theta has nothing to learn: it is empty, or all of it is frozen by requires_grad=False")
     copies = torch._foreach_mul([value.detach() for value in theta.values()], 1)  # one operation on a GPU
@@ -172,25 +179,37 @@ def require_params(params: Any, what: str, tasks: int | None = None) -> None:
             raise ConfigError(f"{what} has {has}: with tasks={tasks} that must be its first size")
 
 
-def evaluate(loss: Callable[..., Tensor], phi: Params, theta: Params, *t: int) -> Tensor:
-    """The problem's inner loss at step t, or its outer loss. Raises ConfigError where it is not a scalar."""
-    value = loss(dict(phi), dict(theta), *t)
-    if not isinstance(value, Tensor) or value.dim() != 0 or value.is_complex():
-        what = f"inner loss at step {t[0]}" if t else "outer loss"
-        found = f"{value.dtype}, shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise ConfigError(f"{what} is not a 0-d tensor of a real number but {found}: sum it over tasks and examples")
-    return value
+def require_function(found: Any, what: str) -> None:
+    if not callable(found):
+        raise ConfigError(f"{what} of the problem is a {type(found).__name__}: it must be a function")
 
 
 def gradients(outputs: Iterable[tuple[Tensor, Tensor | None]], *groups: Params, **options: bool) -> list[Part]:
-    """Σ wᵀ∂y over the outputs (y, w) by each entry of each group, None where no y depends on it; w is None for 1."""
+    """Σ wᵀ∂y over the outputs (y, w) by each entry of each group, None where no y depends on it; w is None for 1.
+
+    Raises ConfigError where torch has no derivative of an operation.
+    """
     outputs = [pair for pair in outputs if pair[0].requires_grad]
     wanted = [value for group in groups for value in group.values() if value.requires_grad]
     grads = iter(())
     if outputs and wanted:
         values, weights = zip(*outputs, strict=True)
-        grads = iter(torch.autograd.grad(values, wanted, weights, allow_unused=True, **options))
+        try:
+            grads = iter(torch.autograd.grad(values, wanted, weights, allow_unused=True, **options))
+        except RuntimeError as error:
+            if any(node.name() == "torch::autograd::NotImplemented" for node in graph(values)):
+                advice = "use FirstOrder, or another operation"
+                raise ConfigError(f"a loss cannot be differentiated again ({error}): {advice}") from error
+            raise
     return [{name: next(grads, None) if v.requires_grad else None for name, v in group.items()} for group in groups]
+
+
+def partial_gradients(loss: Tensor, phi: Params, theta: Params) -> list[Part]:
+    """∂L/∂φ and ∂L/∂θ as written in the loss.
+
+    What it reads of θ may go through what `init` made of it, whose graph is kept; else memory is given back.
+    """
+    return gradients([(loss, None)], phi, theta, retain_graph=bool(reached([loss], theta)))
 
 
 def reached(outputs: Collection[Tensor], params: Params, until: Iterable[Tensor] = ()) -> set[str]:
@@ -221,7 +240,7 @@ def conclude(
 ) -> MetaGradient:
     """The result, its meta-gradient the sum of the parts. Raises as `require_dependence` and `require_sound`."""
     require_dependence(*parts)
-    out = MetaGradient(loss.detach(), add_parts(theta, *parts), state.detach(), info)
+    out = MetaGradient(loss.detach(), add_parts(theta, *parts), state.result(), info)
     require_sound(trail, out.loss, out.phi, out.grad, again)
     return out
 
@@ -283,8 +302,10 @@ def detach(params: Params) -> Params:
 
 
 def task_dot(a: Params, b: Params, by_task: bool) -> Tensor:
-    """Inner product of each task's parameters: (tasks,), or 0-d for one problem."""
-    return sum((a[k].conj() * b[k]).real.reshape(*a[k].shape[: int(by_task)], -1).sum(-1) for k in a)
+    """Inner product of each task's parameters: (tasks,), or 0-d for one problem; in float32 at the least, since squares
+    under- and overflow in float16."""
+    wide = {k: [x.to(torch.promote_types(x.dtype, torch.float32)) for x in (a[k], b[k])] for k in a}
+    return sum((x.conj() * y).real.reshape(*x.shape[: int(by_task)], -1).sum(-1) for x, y in wide.values())
 
 
 def task_scale(factor: Tensor, params: Params) -> Params:

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.autograd import Function
 
 from msmeta import machine
-from msmeta.bilevel import Bilevel, MetaGradient, Params, evaluate
+from msmeta.bilevel import Bilevel, MetaGradient, Params
 from msmeta.errors import ConfigError, DivergedError, UserError
+from msmeta.losses import evaluate
 from msmeta.modules import random_numbers
 
 if TYPE_CHECKING:

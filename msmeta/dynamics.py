@@ -29,15 +29,15 @@ from msmeta.bilevel import (
     State,
     Trail,
     detach,
-    evaluate,
     gradients,
-    graph,
     leaves,
+    partial_gradients,
     reached,
     require_dependence,
     require_params,
 )
 from msmeta.errors import ConfigError, brief
+from msmeta.losses import evaluate
 from msmeta.rates import Rate, by_name, is_zero, require_rates
 
 Watch = tuple[Params, Callable[[set[str]], None]]
@@ -223,10 +223,7 @@ def inner_gradient(problem: Bilevel, phi: Params, theta: Params, t: int, create_
 
     Raises ConfigError for a loss that is not a scalar, does not depend on φ, or has no second derivative.
     """
-    loss = evaluate(problem.inner, phi, theta, t)
-    # The backward pass of compiled code has no derivative, and torch does not always say so: it may leave it out.
-    if create_graph and any(node.name() == "CompiledFunctionBackward" for node in graph([loss], phi.values())):
-        raise ConfigError(f"inner loss at step {t} is compiled: torch.compile loses second derivatives, so do without")
+    loss = evaluate(problem.inner, phi, theta, t, twice=create_graph)
     (grads,) = gradients([(loss, None)], phi, create_graph=create_graph)
     used = {name: grad for name, grad in grads.items() if grad is not None}
     if not used:
@@ -288,6 +285,6 @@ def adapt_and_judge(problem: Bilevel, first: State, theta: Params, *how: Any, **
     """`walk`'s two, the outer loss, its gradient by φ and directly by θ. Raises ConfigError where both are None."""
     state, trail = walk(problem, first, theta, *how, **options)
     loss = evaluate(problem.outer, state.phi, theta)
-    by_phi, direct = gradients([(loss, None)], state.phi, theta)
+    by_phi, direct = partial_gradients(loss, state.phi, theta)
     require_dependence(by_phi, direct)
     return state, trail, loss, by_phi, direct

@@ -49,7 +49,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(1, device=device).item()  # which `meta` has not
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {brief(name)} is not available here: use cpu, or auto") from error
     return device

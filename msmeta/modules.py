@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import disable_saved_tensors_hooks
 from torch.backends import cudnn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
-from msmeta.bilevel import Params
+from msmeta.bilevel import Params, require_params
 from msmeta.errors import ConfigError
 
 
@@ -32,8 +33,9 @@ def from_module(module: nn.Module) -> tuple[Callable[..., Any], Params]:
     ever.
 
     Raises ConfigError for what is no module, or has lazy parameters; `call` does so for params of other names or
-    shapes, for random numbers without a seed, and for batch norm in `torch.func.vmap`, whose second derivatives there
-    are wrong (pytorch/functorch#534).
+    shapes, for random numbers without a seed, for checkpointed activations, which would be calculated again with the
+    module's own parameters, and for batch norm in `torch.func.vmap`, whose second derivatives there are wrong
+    (pytorch/functorch#534).
 
     >>> call, theta = from_module(nn.Linear(3, 2))
     >>> {name: tuple(value.shape) for name, value in theta.items()}
@@ -48,7 +50,7 @@ def from_module(module: nn.Module) -> tuple[Callable[..., Any], Params]:
         _require_no_mapped_norm(module, params)
         buffers = {name: value.clone() for name, value in module.named_buffers()}
         device = next((value.device for value in params.values()), torch.device("cpu"))
-        with _plain_operations(module), _random_numbers(module, seed, device):
+        with _plain_operations(module), _random_numbers(module, seed, device), _no_recomputing(module):
             return functional_call(module, {**params, **buffers}, args, kwargs)
 
     return call, dict(module.named_parameters())
@@ -79,13 +81,14 @@ def _require_module(module: Any) -> None:
 def _require_params(module: nn.Module, params: Any) -> None:
     own = dict(module.named_parameters())
     if not isinstance(params, Mapping):
-        raise ConfigError(f"the module's params are a {type(params).__name__}: they must be a dict of tensors")
+        raise ConfigError(f"params is a {type(params).__name__}: it must be a dict of tensors")
     if missing := own.keys() - params.keys():
         needs = "without it the module's own would be used, which has no gradient: call with {**theta, **phi}"
         raise ConfigError(f"params lack {min(missing)!r}: {needs}")
     if unknown := params.keys() - own.keys():
         kinds = "buffers and a tied parameter's second name have no place there"
         raise ConfigError(f"params have {min(unknown)!r}, which is no parameter of the module: {kinds}")
+    require_params(params, "params")
     for name, value in own.items():
         if params[name].shape != value.shape:
             shapes = f"{tuple(params[name].shape)} and the module's is {tuple(value.shape)}"
@@ -107,6 +110,21 @@ def _plain_operations(module: nn.Module) -> Iterator[None]:
     recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
     with sdpa_kernel(SDPBackend.MATH), cudnn.flags(enabled=False) if recurrent else nullcontext():
         yield
+
+
+@contextmanager
+def _no_recomputing(module: nn.Module) -> Iterator[None]:
+    """Without checkpointed activations. These are a hook of saved tensors, which can be forbidden where none is set."""
+    what = f"the {type(module).__name__} checkpoints activations, or hooks saved tensors otherwise: turn that off"
+    with ExitStack() as stack:
+        with suppress(RuntimeError):
+            stack.enter_context(disable_saved_tensors_hooks(what))
+        try:
+            yield
+        except RuntimeError as error:
+            if str(error) == what:
+                raise ConfigError(what) from error
+            raise
 
 
 @contextmanager

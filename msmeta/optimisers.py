@@ -194,8 +194,7 @@ class Clipped:
     norm: float | Tensor
 
     def window(self, state: State, grad: Params, n: int) -> State:
-        wide = {name: value.to(torch.promote_types(value.dtype, torch.float32)) for name, value in grad.items()}
-        squared, norm = task_dot(wide, wide, state.tasks is not None), self.norm  # float16 would overflow
+        squared, norm = task_dot(grad, grad, state.tasks is not None), self.norm
         long = squared.detach().sqrt() + 1e-6 > norm
         factor = torch.where(long, norm / (squared.where(long, 1).sqrt() + 1e-6), 1)  # √ has no derivative at 0
         return self.dynamics.window(state, task_scale(factor, grad), n)

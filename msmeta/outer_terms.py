@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from msmeta.bilevel import Bilevel, Dynamics, Params, Part, State, add_parts, evaluate, gradients, leaves, plus, reached
+from msmeta.bilevel import (
+    Bilevel,
+    Dynamics,
+    Params,
+    Part,
+    State,
+    add_parts,
+    detach,
+    gradients,
+    leaves,
+    partial_gradients,
+    plus,
+)
 from msmeta.dynamics import advance
+from msmeta.losses import evaluate
 
 Place = tuple[int, int, int]
 """Of a window: its first step, its length, and T."""
@@ -53,10 +65,9 @@ class Passed:
         self.problem, self.theta = problem, theta
         self.loss: Tensor | float = 0.0
 
-    @torch.no_grad()
     def __call__(self, t: int, state: State) -> None:
-        if t and (term := outer_term(self.problem, state.phi, self.theta, t)) is not None:
-            self.loss = self.loss + term
+        if t and (term := outer_term(self.problem, detach(state.phi), detach(self.theta), t)) is not None:
+            self.loss = self.loss + term.detach()
 
 
 class Carried:
@@ -79,9 +90,7 @@ class Carried:
     def add(self, state: State, loss: Callable[[Params, Params], Tensor | None]) -> None:
         phi = leaves(state.phi, self.first.phi)
         if (value := loss(phi, self.theta)) is not None:
-            # What it reads of θ may go through what `init` made of it; else memory is given back on the way.
-            kept = bool(reached([value], self.theta))
-            by_phi, direct = gradients([(value, None)], phi, self.theta, retain_graph=kept)
+            by_phi, direct = partial_gradients(value, phi, self.theta)
             self.loss = self.loss + value.detach()
             self.by_phi, self._direct = plus(self.by_phi, by_phi), plus(self._direct, direct)
             moved = [(state.phi[name], w) for name, w in by_phi.items() if w is not None]

@@ -54,6 +54,16 @@ def test_goes_on_from_a_state_and_asks_neither_for_labels_nor_for_a_graph(dynami
     assert theta["w"] == 0.3 and not theta["w"].requires_grad
 
 
+def test_what_is_frozen_stays_so_where_steps_go_on():
+    theta = {"w": torch.zeros(2, dtype=F64), "f": torch.nn.Parameter(torch.ones(2, dtype=F64), requires_grad=False)}
+    inner = lambda phi, theta, t: (phi["w"] * phi["f"] - 2).square().sum()  # noqa: E731
+    problem = Bilevel(lambda theta: theta, inner, lambda phi, theta: inner(phi, theta, 0))
+    whole = adapt(problem, theta, SGD(0.1), 4).phi
+    for half in (adapt(problem, theta, SGD(0.1), 2), MultiStep(SGD(0.1), 2)(problem, theta).state):
+        again = adapt(replace(problem, init=lambda theta, half=half: half), theta, SGD(0.1), 2).phi
+        assert all(torch.equal(again[name], whole[name]) for name in theta) and again["f"].tolist() == [1, 1]
+
+
 @pytest.mark.parametrize(
     "dynamics",
     [lambda th, t: SGD(th["rate"], 0.9, 1e-2), lambda th, t: Adam(th["rate"], eps=1e-2)],

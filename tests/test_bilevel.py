@@ -1,12 +1,16 @@
 """What every estimator makes of a problem: copies, tasks, frozen and unused parameters, one line for mistakes."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from problems import F64, finite_differences, maml, relative_error, start
+from torch.autograd.function import once_differentiable
 from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
 from msmeta import (
     SGD,
@@ -27,6 +31,7 @@ from msmeta import (
     State,
     Truncated,
     UserError,
+    compare,
 )
 
 W = torch.zeros(2, dtype=F64)
@@ -323,6 +328,134 @@ def test_a_compiled_inner_loss_is_refused_where_its_second_derivative_is_needed(
             assert relative_error(estimator(compiled, theta).grad, estimator(eager, theta).grad) < 1e-9
 
 
+class Square(torch.autograd.Function):
+    """As many third parties write it."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return 2 * ctx.saved_tensors[0] * grad
+
+
+def test_a_backward_pass_without_a_derivative_is_refused_where_one_is_needed():
+    """Torch would leave out what comes through it, without a word."""
+    problem, theta = maml()
+
+    def made(square):
+        inner = lambda phi, th, t: problem.inner(phi, th, t) + square(phi["w1"]).sum().sigmoid()  # noqa: E731
+        outer = lambda phi, th: problem.outer(phi, th) + square(phi["w2"]).sum()  # noqa: E731
+        return Bilevel(problem.init, inner, outer)
+
+    for name, one, other in zip(NAMES, _all(), _all(), strict=True):
+        if name in ("autograd", "adjoint", "implicit", "truncated", "binomial", "lazy"):
+            _refused(lambda one=one: one(made(Square.apply), theta), "Square is once_differentiable")
+        else:
+            found, expected = one(made(Square.apply), theta), other(made(torch.square), theta)
+            assert relative_error(found.grad, expected.grad) < 1e-12
+
+
+def test_an_operation_whose_gradient_torch_cannot_differentiate_is_refused_in_one_line():
+    x, labels, lengths = torch.randn(8, 2, 4), torch.randint(1, 5, (2, 3)), (torch.tensor([8, 8]), torch.tensor([3, 3]))
+    loss = lambda phi, *_: F.ctc_loss(F.log_softmax(x @ phi["w"], -1), labels, *lengths)  # noqa: E731
+    problem, theta = Bilevel(lambda theta: theta, loss, loss), {"w": torch.randn(4, 5)}
+    for estimator in _both(SGD(0.1), 2):
+        _refused(
+            lambda estimator=estimator: estimator(problem, theta), "cannot be differentiated again .*_ctc_loss_back"
+        )
+    rows = compare(problem, theta, [FirstOrder(SGD(0.1), 2), MultiStep(SGD(0.1), 2)], costs=False).rows
+    assert [bool(row.failure) for row in rows] == [False, True]
+
+
+def test_checkpointing_in_a_loss_is_right_or_refused():
+    x = torch.ones(6, 3, dtype=F64, requires_grad=True)
+
+    def made(call):
+        inner = lambda phi, th, t: (call(lambda x: (x @ phi["w1"]).tanh(), x) @ phi["w2"] - 1).square().mean()  # noqa: E731
+        return Bilevel(lambda theta: theta, inner, lambda phi, th: inner(phi, th, 0))
+
+    theta, plain = {name: start()[name] for name in ("w1", "w2")}, made(lambda function, x: function(x))
+    for estimator in (*_both(SGD(0.1), 3), FirstOrder(SGD(0.1), 3)):
+        found = estimator(made(partial(checkpoint, use_reentrant=False)), theta).grad
+        assert relative_error(found, estimator(plain, theta).grad) < 1e-12
+        again = made(partial(checkpoint, use_reentrant=True))
+        _refused(lambda estimator=estimator, again=again: estimator(again, theta), "with use_reentrant=True")
+
+
+def test_a_loss_may_differentiate_inside():
+    """A penalty on the gradient by the inputs, which has a closed form."""
+    x = torch.linspace(-1, 1, 18, dtype=F64).reshape(6, 3)
+
+    def inside(phi, *_):
+        own = x.clone().requires_grad_()
+        (by_x,) = torch.autograd.grad((own @ phi["w"]).tanh().sum(), own, create_graph=True)
+        return by_x.square().mean()
+
+    def closed(phi, *_):
+        return ((1 - (x @ phi["w"]).tanh().square())[:, None] * phi["w"]).square().mean()
+
+    theta = {"w": torch.ones(3, dtype=F64)}
+    for one, other in zip(_all(), _all(), strict=True):
+        steps = (lambda loss: loss) if isinstance(one, MultiStep | FirstOrder | EvolutionStrategies) else None
+        made = [Bilevel(lambda th: th, loss, loss, outer_at=steps and steps(loss)) for loss in (inside, closed)]
+        found, expected = one(made[0], theta), other(made[1], theta)
+        assert relative_error(found.grad, expected.grad) < 1e-9 and found.loss == pytest.approx(expected.loss.item())
+
+
+@pytest.mark.parametrize("where", ["inner", "outer"])
+def test_a_loss_may_read_what_init_made_of_theta(where):
+    """All evaluations share its graph. Held against the same problem whose loss makes it anew."""
+    kept = {}
+
+    def init(theta):
+        kept["z"] = theta["a"].tanh() * theta["a"]
+        return {"w": theta["w"] * theta["w"]}
+
+    def made(z):
+        plain, reading = (
+            lambda phi: (phi["w"] - 1).square().sum(),
+            lambda phi, th: (phi["w"] * z(th) - 1).square().sum(),
+        )
+        if where == "inner":
+            return Bilevel(init, lambda phi, th, t: reading(phi, th), lambda phi, th: plain(phi))
+        return Bilevel(init, lambda phi, th, t: plain(phi), reading)
+
+    theta = {"w": torch.full((3,), 1.2, dtype=F64), "a": torch.full((3,), 0.5, dtype=F64)}
+    for one, other in zip(_all(SGD(0.05)), _all(SGD(0.05)), strict=True):
+        if isinstance(one, Reptile) or where == "inner" and isinstance(one, FirstOrder | Implicit):
+            continue
+        found = one(made(lambda th: kept["z"]), theta).grad
+        expected = other(made(lambda th: th["a"].tanh() * th["a"]), theta).grad
+        assert relative_error(found, expected) < 1e-12 and found["a"].abs().min() > 0
+
+
+def test_small_numbers_in_half_precision_are_not_lost():
+    """Their squares underflow. On a bowl with H = λ = 1: (1 - η)³, λ / (H + λ), and that times 1 - (1 - 2η)³."""
+    problem = _bowl(
+        inner=lambda phi, theta, t: (phi["w"] - 2).square().sum() / 2, outer=lambda phi, th: (phi["w"] * 1e-4).sum()
+    )
+    for dtype in (torch.float32, torch.float16):
+        exact = {MultiStep: 0.75**3, FiniteDifference: 0.75**3, Implicit: 0.5, Perturbed: 0.5 * (1 - 0.5**3)}
+        for kind, expected in exact.items():
+            grad = kind(SGD(0.25), 3)(problem, {"w": torch.zeros(3, dtype=dtype)}).grad["w"]
+            assert grad[0].item() == pytest.approx(1e-4 * expected, rel=0.06), (kind, dtype)
+
+
+@pytest.mark.parametrize("estimator", _all(SGD(0.1, 0.0, 0.5)), ids=NAMES)
+def test_what_the_inner_loss_does_not_use_stays_where_it_starts(estimator):
+    problem = _bowl(outer=lambda phi, theta: phi["w"].sum() + 3 * phi["idle"].sum())
+    out = estimator(problem, {"w": W, "idle": torch.ones(2, dtype=F64)})
+    assert out.phi["idle"].tolist() == [1, 1] and out.phi["w"].abs().min() > 0
+    if isinstance(estimator, Implicit):
+        torch.testing.assert_close(out.grad["w"], torch.full((2,), 1 / 3.5, dtype=F64))  # λ / (λ + H + ω)
+    if not isinstance(estimator, Reptile | EvolutionStrategies):  # which do not look at the outer loss, or at random
+        assert out.grad["idle"].tolist() == [3, 3]
+
+
 def test_complex_parameters_are_right_or_refused():
     """Against the same problem in real and imaginary parts, whose gradient is torch's of the complex one."""
     generator = torch.Generator().manual_seed(0)
@@ -387,6 +520,10 @@ def test_numbers_may_be_numpys_or_whole_floats():
         lambda: FiniteDifference(SGD(0.1), 4, radius=math.nan),
         lambda: EvolutionStrategies(SGD(0.1), 4, samples=None),
         lambda: GaussianSmoothing(SGD(0.1), 4, deviation=math.inf),
+        lambda: EvolutionStrategies(SGD(0.1), 4, generator=0),
+        lambda: MultiStep(SGD(0.1), 4)(_bowl(init=None), {"w": W}),
+        lambda: MultiStep(SGD(0.1), 4)(_bowl(inner=None), {"w": W}),
+        lambda: MultiStep(SGD(0.1), 4)(_bowl(outer=None), {"w": W}),
         lambda: Truncated(SGD(0.1), 4, 1.5),
         lambda: Truncated(SGD(0.1), 4, -1),
         lambda: Binomial(SGD(0.1), 4, 5),

@@ -59,6 +59,8 @@ def test_time_budget_then_resume(msmeta):
         (["--preset", "huge"], 2, "preset 'huge' is unknown"),
         (["--time-budget", "soon"], 2, "--time-budget soon: give a time such as 90s"),
         (["--device", "cuda:99"], 2, "device 'cuda:99' is not available here"),
+        (["--device", "meta"], 2, "device 'meta' is not available here"),
+        (["--inner-shot", "1"], 2, "inner_shot=1 has no meaning for multistep: leave it out"),
         (["--workers", "many"], 2, "workers=many: it must be auto, or a number from 1"),
         (["--task-chunk", "0"], 2, "task_chunk=0: it must be at least 1"),
         (["--dataset", "omniglot"], 2, "Omniglot is not prepared in"),
@@ -234,6 +236,8 @@ def test_a_plan_lists_what_fits_and_chooses(msmeta, monkeypatch):
         (["--memory", "1GB", "--device", "tpu"], "--device tpu: give cpu or cuda"),
         (["--memory", "1GB", "--window", "2"], "No such option: --window"),
         (["--memory", "1GB", "--way", "0"], "way=0: it must be at least 1"),
+        (["--memory", "1GB", "--image-size", "13"], "image_size=13 is impossible: glyphs has 28x28 images"),
+        (["--memory", "1GB", "--dataset", "cifar-fs", "--image-size", "8"], "images of 8x8 are too small for 4 pool"),
         ([], "Missing option '--memory'"),
     ],
 )
@@ -297,12 +301,14 @@ def test_a_network_is_killed_resumed_kept_tested_again_and_adapted(tmp_path):
 
 
 def test_results_say_which_theta_is_kept(msmeta, monkeypatch, tmp_path):
-    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setenv("COLUMNS", "40")  # the table is as wide as its names and numbers
     assert msmeta(*SMOKE)[0] == msmeta("train", "transfer", "--dataset", "glyphs-rgb", "--preset", "smoke")[0] == 0
     status, out, _ = msmeta("results", "--live")
     few, other = sorted(tmp_path.rglob("*.pt"))
     size = (few.stat().st_size + other.stat().st_size) / 1e6
-    assert status == 0 and few.stem in out and f"θ: kept of 2 of 2 runs, {size:.1f} MB" in out
+    (row,) = (line for line in out.splitlines() if few.stem in line)
+    assert f"{json.loads(few.with_suffix('.json').read_text())['metrics']['accuracy']:.2f}" in row
+    assert status == 0 and f"θ: kept of 2 of 2 runs, {size:.1f} MB" in out
     status, out, _ = msmeta("evaluate", other.stem)
     assert status == 0 and "test images of Glyphs (32x32): as stored, to the last answer" in out
     for arguments, message in (

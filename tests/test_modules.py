@@ -9,6 +9,7 @@ from problems import F64, finite_differences, relative_error
 from torch import nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy, mse_loss
+from torch.utils.checkpoint import checkpoint
 
 from msmeta import (
     SGD,
@@ -238,12 +239,35 @@ def _called(module, params):
     return lambda: from_module(module)[0](params, torch.ones(1, 2))
 
 
+class Checkpointing(nn.Module):
+    def __init__(self, reentrant):
+        super().__init__()
+        self.first, self.second, self.reentrant = nn.Linear(3, 4), nn.Linear(4, 1), reentrant
+
+    def forward(self, x):
+        return self.second(checkpoint(lambda x: self.first(x).tanh(), x, use_reentrant=self.reentrant))
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("estimator", [MultiStep(SGD(0.1), 2), FirstOrder(SGD(0.1), 2)], ids=["exact", "first-order"])
+def test_checkpointed_activations_are_refused(estimator, reentrant):
+    """They would be calculated again with the module's own parameters, after the call."""
+    call, theta = from_module(Checkpointing(reentrant))
+    x = torch.ones(5, 3, requires_grad=True)
+    loss = lambda phi, *_: call(phi, x).square().mean()  # noqa: E731
+    with pytest.raises(ConfigError, match="checkpoint"):
+        estimator(Bilevel(lambda theta: theta, loss, loss), theta)
+    with torch.autograd.graph.save_on_cpu():  # hooks around the call do no harm, and stay
+        from_module(LINEAR)[0](BOTH, torch.ones(5, 2))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: from_module(lambda x: x), "the module is a function: it must be a torch.nn.Module"),
         (lambda: from_module(nn.LazyLinear(2)), "weight of the module has no shape yet"),
-        (_called(LINEAR, [1]), "the module's params are a list"),
+        (_called(LINEAR, [1]), "params is a list: it must be a dict"),
+        (lambda: to_module(LINEAR, {"weight": [[1.0, 2.0]], "bias": [0.0]}), "params has a list under 'weight'"),
         (_called(LINEAR, BOTH | {"scale": torch.ones(1)}), "params have 'scale', which is no parameter"),
         (_called(LINEAR, BOTH | {"bias": torch.ones(2)}), r"params have shape \(2,\) and .* \(1,\) under 'bias'"),
         (_called(Language(), Language().state_dict()), "params have 'out.weight', which .* a tied parameter's second"),

@@ -184,6 +184,7 @@ def sweep_command(
         return
     configs = list(dict.fromkeys(config for part in parts.values() for config in part))
     for name in dict.fromkeys(config.dataset for config in configs if data.is_folder(config.dataset)):
+        data.stored_hash(name)  # raises where it is not prepared
         options.show_folder(name)
     try:
         failed = sweep.sweep(configs, executor, parallel, retries, parse_settings(settings or []))
@@ -254,11 +255,15 @@ app.add_typer(results_app, name="results")
 
 
 def parse_settings(texts: list[str]) -> dict[str, Any]:
-    """`["gpus_per_node=1", "slurm_partition=gpu"]` -> a dictionary, whole numbers as such. Raises ConfigError."""
+    """`["gpus_per_node=1", "slurm_partition=gpu"]` -> a dictionary, whole numbers, `true` and `false` as such.
+
+    Raises ConfigError.
+    """
     found: dict[str, Any] = {}
     for text in texts:
         name, sign, value = text.partition("=")
         if not (name and sign):
             raise ConfigError(f"--set {text}: give NAME=VALUE, such as slurm_partition=gpu")
-        found[name] = int(value) if re.fullmatch("[0-9]{1,18}", value) else value
+        known = {"true": True, "false": False}.get(value, value)
+        found[name] = int(value) if re.fullmatch("[0-9]{1,18}", value) else known
     return found

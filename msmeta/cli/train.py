@@ -133,8 +133,12 @@ def _tune_few_shot(
             f"after {metrics['iterations']:,} iterations"
         )
 
-    best = few_shot.tune(config, checked, say, device=device, workers=workers, resume=not force, force=force)[0]
-    print(f"best: --lr {best['config']['lr']:g}")
+    try:
+        found = few_shot.tune(config, checked, say, device=device, workers=workers, resume=not force, force=force)
+    finally:
+        distributed.leave()
+    if found:
+        print(f"best: --lr {found[0]['config']['lr']:g}")
 
 
 def parse_seconds(text: str | None) -> float | None:

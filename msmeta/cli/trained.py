@@ -19,7 +19,7 @@ from msmeta.errors import UserError, one_line
 if TYPE_CHECKING:
     from msmeta.experiments.finished import Finished
 
-WIDTH = 110
+WIDE = 1000
 """Of the table of results, in characters, at the least."""
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.")]
 Norm = Annotated[
@@ -53,8 +53,8 @@ def results(
         print(f"{each.theta_path} is gone; {each.name} keeps its numbers")
     if remove_theta:
         return
-    whole = (Column(name, no_wrap=True) for name in ("run", "method"))
-    table = Table(*whole, "accuracy (%)", "iterations", "train (s)", "θ (kB)", box=SIMPLE)
+    names = ("run", "method", "accuracy (%)", "iterations", "train (s)", "θ (kB)")
+    table = Table(*(Column(name, no_wrap=True) for name in names), box=SIMPLE)
     sizes, wrong = [], []
     for each in finished.all_of(live, wrong.append):
         metrics, kept = each.result["metrics"], each.theta_path.exists()
@@ -65,7 +65,8 @@ def results(
             f"{each.result['provenance']['train_seconds']:.0f}", f"{sizes[-1] / 1e3:.0f}" if kept else "-",
         )  # fmt: skip
     console = Console()
-    console.width = max(console.width, WIDTH)  # so that a name stands in one piece and can be copied
+    console.width = WIDE
+    console.width = console.measure(table).maximum  # so that a name stands in one piece and can be copied
     console.print(table)
     most = "" if live else f"; version control takes {finished.KEPT_BYTES / 1e6:g} MB at the most (.gitignore)"
     print(f"θ: kept of {len(sizes)} of {table.row_count} runs, {sum(sizes) / 1e6:.1f} MB{most}")

@@ -58,8 +58,11 @@ def is_folder(name: object) -> bool:
 
 
 def is_known(name: object) -> bool:
-    """Whether it is what results call a folder."""
-    return is_folder(name) and KNOWN.fullmatch(name) is not None and name.endswith(parse(name).suffix)
+    """Whether it is what results call a folder, and none of this name lies here."""
+    if not is_folder(name) or KNOWN.fullmatch(name) is None:
+        return False
+    given = parse(name)
+    return name.endswith(given.suffix) and not Path(given.path).is_dir()
 
 
 def is_path(name: object) -> bool:

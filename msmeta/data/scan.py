@@ -161,7 +161,7 @@ def build(
 ) -> Arrays:
     """The images split by split, class by class and by name; those that cannot be read are noted and left out.
 
-    Raises DataError in one line where a class has no image that can be read.
+    Raises DataError in one line where a class or a split has no image that can be read.
     """
     rows = [(part, *row) for part in PARTS for row in scan.parts[part]]
     unreadable: dict[str, str] = {}
@@ -172,6 +172,8 @@ def build(
     if gone := needed - {rows[place][:2] for place in kept}:
         part, label = min(gone)
         raise DataError(f"no image of class {label} for {SPLIT_OF[part]} can be read: {min(unreadable.values())}")
+    if empty := [part for part in PARTS if part not in {rows[place][0] for place in kept}]:
+        raise DataError(f"no image for {SPLIT_OF[empty[0]]} can be read: {min(unreadable.values())}")
     if len(kept) < len(rows):
         readable, images = images, allocate((len(kept), *dataset.shape), np.uint8)
         for place, old in enumerate(kept):

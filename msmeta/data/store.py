@@ -331,7 +331,7 @@ def _intact(dataset: Dataset, file: Path) -> Iterator[None]:
 
 
 def _status(dataset: Dataset, root: Path, whole: bool) -> Status:
-    folder = root / (dataset.view_of or dataset.name)
+    folder = root / (dataset.view_of or dataset.stored_as)
     files = [folder / name for name in (IMAGES, LABELS, META) if not dataset.generated and (folder / name).is_file()]
     state, hashed, problem = "generated" if dataset.generated else "prepared", None, None
     try:

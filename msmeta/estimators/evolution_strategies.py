@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from msmeta.bilevel import Bilevel, MetaGradient, Params, begin, conclude, evaluate, require_sound
+from msmeta.bilevel import Bilevel, MetaGradient, Params, begin, conclude, require_sound
 from msmeta.dynamics import Steps, walk, whole
+from msmeta.errors import ConfigError
+from msmeta.losses import value_of
 from msmeta.outer_terms import Passed
 from msmeta.rates import require_numbers
 
@@ -30,6 +32,8 @@ class Sampled(Steps):
         object.__setattr__(self, "samples", whole(self.samples, "samples", 1))
         if self.generator is None:
             object.__setattr__(self, "generator", torch.Generator().manual_seed(0))
+        elif not isinstance(self.generator, torch.Generator):
+            raise ConfigError(f"generator={self.generator!r}: it must be a torch.Generator, or None")
 
     def direction(self, like: Params) -> Params:
         """Standard normal numbers with the keys, shapes and types of `like`, the same ones on every device."""
@@ -70,7 +74,6 @@ class EvolutionStrategies(Sampled):
         theta, first = begin(problem, theta, passing=True)
         terms = Passed(problem, theta)
         state, trail = walk(problem, first, theta, self.dynamics, (1,) * self.steps, keep=terms)
-        with torch.no_grad():
-            outer = evaluate(problem.outer, state.phi, theta) + terms.loss
+        outer = value_of(problem.outer, state.phi, theta) + terms.loss
         require_sound(trail, outer, state.phi)
         return theta, state, trail, outer

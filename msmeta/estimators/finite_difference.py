@@ -5,12 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from msmeta.adjoint import adjoint
-from msmeta.bilevel import Bilevel, MetaGradient, Params, Part, detach, evaluate, gradients, leaves, task_dot
+from msmeta.bilevel import (
+    Bilevel,
+    MetaGradient,
+    Params,
+    Part,
+    detach,
+    leaves,
+    partial_gradients,
+    task_dot,
+)
 from msmeta.dynamics import Steps, inner_gradient
+from msmeta.losses import evaluate, value_of
 from msmeta.rates import require_numbers
 
 
@@ -44,8 +53,7 @@ class Differences:
 
     @property
     def loss(self) -> Tensor:
-        with torch.no_grad():
-            return evaluate(self.problem.inner, self.phi, self.theta, self.t)
+        return value_of(self.problem.inner, self.phi, self.theta, self.t)
 
     @property
     def grad(self) -> Params:
@@ -58,7 +66,7 @@ class Differences:
             moved = {k: v + sign * step * direction[k] if k in direction else v for k, v in self.phi.items()}
             moved = leaves(moved, self.phi)
             loss = evaluate(self.problem.inner, moved, self.theta, self.t)
-            sides.append(gradients([(loss, None)], moved, self.theta))
+            sides.append(partial_gradients(loss, moved, self.theta))
         above, below = sides
         return tuple(
             {k: None if a[k] is None or b[k] is None else (a[k] - b[k]) / (2 * step) for k in a}

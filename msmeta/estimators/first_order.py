@@ -18,12 +18,12 @@ from msmeta.bilevel import (
     begin,
     conclude,
     detach,
-    evaluate,
     leaves,
     reached,
 )
 from msmeta.dynamics import Steps, advance, dynamics_at, inner_gradient
 from msmeta.errors import ConfigError
+from msmeta.losses import evaluate
 from msmeta.outer_terms import Carried
 
 

@@ -17,7 +17,6 @@ from msmeta.bilevel import (
     begin,
     conclude,
     detach,
-    evaluate,
     plus,
     reached,
     task_dot,
@@ -25,6 +24,7 @@ from msmeta.bilevel import (
 )
 from msmeta.dynamics import SGD, Steps, adapt_and_judge, dynamics_at, has_methods_of, whole
 from msmeta.errors import ConfigError
+from msmeta.losses import evaluate, value_of
 from msmeta.optimisers import Adam
 from msmeta.rates import is_zero, rate_of, require_numbers
 
@@ -55,11 +55,12 @@ class Proximal(Steps):
         return {name: rate_of(decays[0], "weight_decay", name, value) for name, value in phi.items()}
 
     def regularised(self, problem: Bilevel, centre: Params) -> Bilevel:
-        """The same problem with the proximal term in its inner loss."""
+        """The same problem with the proximal term of what its inner loss uses; its φ have to be leaves."""
 
         def inner(phi: Params, theta: Params, t: int) -> torch.Tensor:
-            apart = {name: phi[name] - centre[name] for name in phi}
-            return evaluate(problem.inner, phi, theta, t) + self.proximal / 2 * task_dot(apart, apart, by_task=False)
+            loss = evaluate(problem.inner, phi, theta, t)
+            apart = {name: phi[name] - centre[name] for name in sorted(reached([loss], phi))}
+            return loss + self.proximal / 2 * task_dot(apart, apart, by_task=False) if apart else loss
 
         return replace(problem, inner=inner)
 
@@ -102,7 +103,8 @@ class Implicit(Proximal):
         pulled, windows, watch = self.regularised(problem, detach(first.phi)), (1,) * self.steps, (theta, _refuse)
         state, trail, outer, by_phi, direct = adapt_and_judge(pulled, first, theta, self.dynamics, windows, watch=watch)
         right = {k: value for k, value in add_parts(state.phi, by_phi).items() if state.phi[k].requires_grad}
-        place, decay = (state.phi, theta, self.steps - 1), self.weight_decay(theta, right)
+        place, used = (state.phi, theta, self.steps - 1), trail[-1][2]
+        decay = dict.fromkeys(right, 0.0) | self.weight_decay(theta, {k: right[k] for k in used})
         curvature, scale = HessianVector(problem, *place), self.proximal + self.damping
 
         def product(v: Params) -> Params:
@@ -111,8 +113,7 @@ class Implicit(Proximal):
 
         by_task = problem.tasks is not None
         solution, info = conjugate_gradients(product, right, self.cg_steps, self.tolerance, by_task)
-        with torch.no_grad():
-            again = self.steps - 1, curvature.loss, evaluate(problem.inner, *place)
+        again = self.steps - 1, curvature.loss, value_of(problem.inner, *place)
         through_init = first.pull_back(State(solution), theta)
         return conclude(theta, state, trail, outer, *through_init, direct, again=[again], **info)
 

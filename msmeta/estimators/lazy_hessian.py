@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from msmeta.bilevel import Bilevel, MetaGradient, Params, begin, conclude, evaluate, gradients, leaves, reached
+from msmeta.bilevel import Bilevel, MetaGradient, Params, begin, conclude, gradients, leaves, reached
 from msmeta.dynamics import Steps, advance, dynamics_at, inner_gradient, partition
 from msmeta.errors import ConfigError
+from msmeta.losses import evaluate
 from msmeta.outer_terms import outer_term
 
 

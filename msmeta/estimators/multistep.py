@@ -9,9 +9,10 @@ from typing import Literal
 import torch
 
 from msmeta.adjoint import adjoint
-from msmeta.bilevel import Bilevel, DynamicsLike, MetaGradient, Params, State, begin, conclude, evaluate, gradients
+from msmeta.bilevel import Bilevel, DynamicsLike, MetaGradient, Params, State, begin, conclude, gradients
 from msmeta.dynamics import Steps, advance, dynamics_at, inner_gradient, partition
 from msmeta.errors import ConfigError
+from msmeta.losses import evaluate
 from msmeta.outer_terms import window_terms
 
 

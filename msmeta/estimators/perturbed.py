@@ -11,17 +11,19 @@ from msmeta.bilevel import (
     Bilevel,
     MetaGradient,
     Params,
+    State,
     begin,
     conclude,
     detach,
-    evaluate,
     gradients,
+    leaves,
     reached,
     task_dot,
 )
 from msmeta.dynamics import adapt_and_judge, walk
 from msmeta.errors import ConfigError
 from msmeta.estimators.implicit import Proximal
+from msmeta.losses import evaluate
 from msmeta.rates import require_numbers
 
 
@@ -60,20 +62,22 @@ class Perturbed(Proximal):
         state, trail, outer, by_phi, direct = adapt_and_judge(
             pulled, first, theta, self.dynamics, windows, watch=(theta, lost.update)
         )
-        slope = {name: value for name, value in by_phi.items() if value is not None}
+        used = trail[-1][2]
+        slope = {name: value for name, value in by_phi.items() if value is not None and name in used}
+        idle = {name: value for name, value in by_phi.items() if name not in used}  # stays what it was in φ₁
         self.weight_decay(theta, slope)
         length = float(task_dot(slope, slope, problem.tasks is not None).max().sqrt()) if slope else 0.0
         nu, energy = self.strength / (length or 1.0), []
         own = self.regularised(problem, first.phi)  # whose centre depends on θ
         for sign in (1, -1):
             moved, steps = walk(_tilted(pulled, slope, sign * nu), first, theta, self.dynamics, windows)
-            energy.append(evaluate(own.inner, detach(moved.phi), theta, self.steps - 1))
+            energy.append(evaluate(own.inner, leaves(moved.phi, first.phi), theta, self.steps - 1))
             trail = [*trail, *steps]
-        (by_theta,) = gradients([((energy[0] - energy[1]) / (2 * nu), None)], theta)
+        (by_theta,) = gradients([((energy[0] - energy[1]) / (2 * nu), None)], theta, retain_graph=bool(idle))
         for name in sorted(lost - {name for name, value in by_theta.items() if value is not None}):
             where = "which acts in the inner steps, but neither in the last loss nor in the start"
             raise ConfigError(f"Perturbed has no gradient for theta[{name!r}], {where}; use MultiStep")
-        return conclude(theta, state, trail, outer, by_theta, direct)
+        return conclude(theta, state, trail, outer, by_theta, direct, *first.pull_back(State(idle), theta))
 
 
 def _tilted(problem: Bilevel, slope: Params, nu: float) -> Bilevel:

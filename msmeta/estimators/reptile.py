@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from msmeta.bilevel import Bilevel, MetaGradient, Params, begin, conclude, evaluate
+from msmeta.bilevel import Bilevel, MetaGradient, Params, begin, conclude
 from msmeta.dynamics import Steps, walk
 from msmeta.errors import ConfigError
+from msmeta.losses import value_of
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,6 @@ class Reptile(Steps):
                 use = "use MultiStep, or give the problem its number of tasks"
                 raise ConfigError(f"Reptile needs a theta that initialises phi, unlike {name!r}: {why}; {use}")
         state, trail = walk(problem, first, theta, self.dynamics, (1,) * self.steps)
-        outer = evaluate(problem.outer, state.phi, theta)
+        outer = value_of(problem.outer, state.phi, theta)
         moved = {name: first.phi[name] - state.phi[name] for name in theta}
         return conclude(theta, state, trail, outer, {k: v.mean(0) if lead else v for k, v in moved.items()})

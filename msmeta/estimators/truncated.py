@@ -13,7 +13,6 @@ from msmeta.bilevel import (
     State,
     begin,
     conclude,
-    evaluate,
     gradients,
     leaves,
     plus,
@@ -23,6 +22,7 @@ from msmeta.dynamics import Steps, whole
 from msmeta.errors import ConfigError
 from msmeta.estimators.first_order import constant_gradients
 from msmeta.estimators.multistep import unroll
+from msmeta.losses import evaluate
 from msmeta.outer_terms import Carried
 
 

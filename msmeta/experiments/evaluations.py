@@ -11,6 +11,7 @@ from msmeta import data, machine, runs
 from msmeta.errors import ConfigError, UserError
 from msmeta.experiments import few_shot
 from msmeta.experiments.few_shot import FewShotConfig
+from msmeta.experiments.few_shot.at_test import windows_at_test
 from msmeta.experiments.finished import Finished, config_of, disagreeing_data
 from msmeta.experiments.transfer import TransferConfig
 
@@ -60,12 +61,12 @@ def tested_config(trained: FewShotConfig, given: dict[str, Any]) -> FewShotConfi
 
 def place(finished: Finished, given: dict[str, Any]) -> runs.Run:
     """Where it is stored: a test is known by its run and θ, its data and all that it is done with."""
-    config, window = finished.config, given.get("window")
+    config, windows = finished.config, None
     if finished.experiment == "few-shot":
         config = tested_config(config, given)
-    window = list(window) if isinstance(window, tuple) else window
-    whole = {"run": finished.name, **runs.plain(config), "test_window": window}
-    hashes = data.stored_hash(config.dataset), finished.theta_hash
+        windows = list(windows_at_test(config, given.get("window"), given.get("test_steps")))
+    whole = {"run": finished.name, **runs.plain(config), "test_windows": windows}
+    hashes = data.stored_hash(config.dataset, split=getattr(config, "split", data.SEEDED)), finished.theta_hash
     return runs.Run(KIND, finished.name, config.preset, whole, runs.results_root(), *hashes)
 
 
@@ -82,14 +83,14 @@ def read(path: Path) -> dict[str, Any]:
 def disagreements(path: Path, result: dict[str, Any]) -> Iterator[str]:
     """What in a test does not belong to the rest of it, each in words."""
     whole, metrics = result["config"], result["metrics"]
-    if "run" not in whole or "test_window" not in whole:
+    if "run" not in whole or "test_windows" not in whole:
         yield "its config says neither of which run it is nor with which windows"
         return
     hashes = runs.hash_of(result, "data"), runs.hash_of(result, "source")
     named = runs.Run(KIND, str(whole["run"]), "", whole, path.parent, *hashes).name
     if path.stem != named or result["source"]["name"] != whole["run"]:
         yield f"its config, data and θ are those of {named}"
-    own = {name: value for name, value in whole.items() if name not in ("run", "test_window")}
+    own = {name: value for name, value in whole.items() if name not in ("run", "test_windows")}
     kind = FewShotConfig if "way" in own else TransferConfig
     config = config_of(path, kind, own)
     yield from disagreeing_data(config.dataset, result)

@@ -46,7 +46,8 @@ def results(
 
 def paths(root: Path) -> list[Path]:
     """Of all committed results."""
-    folders = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and folder.name not in UNFINISHED]
+    inside = sorted(root.iterdir()) if root.is_dir() else []
+    folders = [folder for folder in inside if folder.is_dir() and folder.name not in UNFINISHED]
     return [path for folder in folders if folder.name != "live" for path in sorted(folder.glob("*.json"))]
 
 

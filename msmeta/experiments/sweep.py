@@ -62,6 +62,8 @@ def read_parts(path: Path, preset: str | None = None) -> dict[str, list[Config]]
     if not isinstance(spec, dict) or "parts" not in spec:
         return {path.stem: _read_runs(spec, str(path), preset)}
     found: dict[str, list[Config]] = {}
+    if not spec["parts"]:
+        raise ConfigError(f"{path} has no parts: see results/sweeps for examples")
     shared = {name: value for name, value in spec.items() if name != "parts"}
     for number, part in enumerate(spec["parts"] if isinstance(spec["parts"], list) else [None], 1):
         if not isinstance(part, dict) or not isinstance(part.get("name"), str) or part["name"] in found:
@@ -228,7 +230,7 @@ class _Jobs:
         try:
             self._executor = submitit.AutoExecutor(root / "checkpoints" / "jobs", cluster=executor)
             self._executor.update_parameters(**{"name": "msmeta", "timeout_min": DEFAULT_MINUTES, **parameters})
-        except (RuntimeError, ValueError, NameError, TypeError) as error:
+        except (RuntimeError, ValueError, NameError, TypeError, AssertionError) as error:
             raise ConfigError(f"executor {executor}: {str(error).splitlines()[0]}") from error
 
     def submit(self, config: Config) -> None:

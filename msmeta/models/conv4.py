@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from msmeta.bilevel import Params
+from msmeta.errors import ConfigError
 from msmeta.models.layers import batch_norm, conv2d, laid_out, relu_
 
 BLOCKS = 4
@@ -36,6 +37,11 @@ class Conv4:
     filters: int = 64
     pool: bool = False
     precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.pool and self.size < (least := 2**BLOCKS):
+            small = f"{self.size}x{self.size}"
+            raise ConfigError(f"images of {small} are too small for {BLOCKS} poolings: {least}x{least} at the least")
 
     def init(self, seed: int = 0) -> Params:
         """Glorot-uniform convolutions, unit batch norms and a small normal head, float32 on the CPU."""

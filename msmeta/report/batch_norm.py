@@ -12,6 +12,7 @@ import pandas as pd
 from msmeta import runs
 from msmeta.experiments import evaluations, finished
 from msmeta.experiments.few_shot import NORMS, FewShotConfig
+from msmeta.experiments.few_shot.at_test import windows_at_test
 from msmeta.report import stored, tables
 from msmeta.report.frame import FEW_SHOT, frame
 from msmeta.report.tables import Columns, accuracy_text, cells, difference_text, listed
@@ -91,8 +92,9 @@ def _committed(datasets: Sequence[str]) -> tuple[pd.DataFrame, Tested]:
 
 def _add(tested: Tested, run: finished.Finished, result: dict[str, Any]) -> None:
     """Where the test differs from the run's own in the statistics alone."""
-    own = {name: value for name, value in result["config"].items() if name not in ("run", "test_window")}
+    own = {name: value for name, value in result["config"].items() if name not in ("run", "test_windows")}
     config, metrics = FewShotConfig(**own), result["metrics"]
-    if result["config"]["test_window"] is None and config == replace(run.config, test_norm=config.test_norm):
+    same = result["config"]["test_windows"] == list(windows_at_test(run.config))
+    if same and config == replace(run.config, test_norm=config.test_norm):
         accuracies = [100 * count / metrics["answers_per_episode"] for count in metrics["right_answers"]]
         tested[run.config, config.test_norm] = accuracies

@@ -46,6 +46,14 @@ def test_impossible_names(name, purpose, why):
         parse(name, purpose)
 
 
+def test_a_folder_that_is_here_is_none_that_results_know(tmp_path, monkeypatch):
+    """Its name may end as theirs do, in a date of eight digits."""
+    monkeypatch.chdir(tmp_path)
+    assert is_known("folder:scan-20240131@28+grey")
+    (tmp_path / "scan-20240131").mkdir()
+    assert is_path("folder:scan-20240131@28+grey") and is_known(KNOWN)
+
+
 def test_whose_presets_hold():
     expected = {
         "omniglot": "omniglot",

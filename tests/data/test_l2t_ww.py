@@ -18,7 +18,7 @@ from made import refused, write
 from msmeta import ConfigError, cli
 from msmeta.data import DATASETS, Arrays, MinibatchSampler, evaluation_batches, l2t_ww, load, prepare, raw, stored_hash
 from msmeta.data.dataset import splits_of_images
-from msmeta.experiments import transfer
+from msmeta.experiments import evaluations, finished, transfer
 
 COUNTS = {"train": 7, "validation": 5, "test": 6}
 WEIGHTS = os.environ.get("MSMETA_SOURCE_WEIGHTS", Path(__file__).parents[3] / "shared/data" / l2t_ww.SOURCE.file)
@@ -238,6 +238,18 @@ def test_a_run_trains_on_the_lists_and_says_so(root, tmp_path, monkeypatch):
     assert result["metrics"]["images"] == {"train": len(TRAIN), "validation": len(VALIDATION), "test": COUNTS["test"]}
     assert result["data"]["hash"] == stored_hash("cifar-100", root, "l2t-ww") != stored_hash("cifar-100", root)
     assert transfer.run(config, tmp_path / "results").result() == result
+
+
+def test_a_run_is_tested_again_on_the_images_of_its_own_split(root, tmp_path, monkeypatch):
+    monkeypatch.setenv("MSMETA_DATA", str(root))
+    monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
+    config = transfer.preset_config("smoke", "cifar-100", "scratch", split="l2t-ww", batch=3, evaluate_on="validation")
+    result = transfer.train(config, "cpu")
+    (run,) = finished.find([transfer.run(config).name])
+    found = evaluations.evaluate(run, {}, "cpu", save=True)
+    assert found["metrics"]["accuracy"] == result["metrics"]["accuracy"]
+    assert found["data"]["hash"] == result["data"]["hash"]
+    assert next(evaluations.disagreements(evaluations.place(run, {}).result_path, found), None) is None
 
 
 def test_what_cannot_be_divided_so_is_one_line(root, monkeypatch):

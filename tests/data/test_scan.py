@@ -157,6 +157,10 @@ def test_unreadable_files_are_left_out_and_told(tmp_path, root):
     assert told["train"] == "30 images of 6 classes, 5 a class" and told["under 6 images"].startswith("10: class ")
     broken = {file: b"" if file.startswith("class b") else data for file, data in tree().items()}
     refused("no image of class class b for .* can be read: class b/0.png is", write(tmp_path / "broken", broken))
+    parts = {f"{part}/{label}/0.png": content(7) for part in ("train", "val", "test") for label in "ab"}
+    spoilt = write(tmp_path / "spoilt", parts | {f"test/{label}/0.png": b"" for label in "ab"})
+    refused("no image for test can be read: test/a/0.png is", spoilt, purpose=TRANSFER)
+    assert not [path for path in root.iterdir() if path.name.startswith("folder-spoilt")]
 
 
 def test_images_that_are_there_twice_are_told(tmp_path, root):
@@ -239,6 +243,8 @@ def test_damaged_and_missing(tmp_path, root):
     made.refused("run `msmeta data prepare folder:PATH@16` to build it again", load, name, "cpu", root)
     prepare(f"folder:{folder}@16", root=root)
     assert load(name, root=root).classes == 10
+    (root / name.replace(":", "-") / "labels.npy").write_bytes(b"")
+    assert [each.state for each in status(root) if each.dataset.name == name] == ["damaged"]
     made.refused(
         "Folder birds is not prepared .* run `msmeta data prepare folder:PATH@16`", load, name, "cpu", tmp_path
     )

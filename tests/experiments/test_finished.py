@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -106,6 +107,14 @@ def test_other_tasks_steps_and_statistics(root, trained):
     assert evaluations.evaluate(run, others[2], "cpu", save=True) == evaluations.evaluate(
         run, others[2], "cpu", save=True
     )
+
+
+def test_a_stored_test_says_how_many_steps_it_took():
+    """Where a run has other steps at test time, a window without a number of them takes those of training."""
+    config = few_shot.preset_config("smoke", "glyphs", 5, 1, "reptile", steps=5, test_steps=8)
+    run = SimpleNamespace(experiment="few-shot", name="run", config=config, theta_hash="0")
+    places = [evaluations.place(run, {"window": 1} | steps) for steps in ({}, {"test_steps": 8})]
+    assert [len(place.config["test_windows"]) for place in places] == [5, 8] and places[0].name != places[1].name
 
 
 @pytest.mark.parametrize(

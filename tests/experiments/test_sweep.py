@@ -124,6 +124,7 @@ def test_the_transfer_sweep_holds_each_run_once():
         (SPEC + "lr: 2020-01-01", "run 1: lr=datetime.date(2020, 1, 1): it must be a number"),
         (SPEC + f"seed: {list(range(101))}\nquery: {list(range(101))}", "run 1: it asks for 20,402 runs"),
         ("parts: 5", "part 1: it must be a mapping"),
+        ("parts: []", "has no parts"),
         ("parts: [{runs: []}]", "part 1: it must be a mapping with a `name`"),
         ("parts: [{name: a, runs: []}]", "part a has no list `runs`"),
         ("way: 5\nparts: [{name: a, runs: [{preset: smoke}]}]", "part a, run 1: dataset is missing"),
@@ -150,9 +151,10 @@ def test_a_spec_is_utf_8_wherever_it_is_read(spec, monkeypatch):
 
 
 def test_settings_of_the_command_line():
-    assert cli.parse_settings(["gpus_per_node=1", "slurm_partition=gpu"]) == {
+    assert cli.parse_settings(["gpus_per_node=1", "slurm_partition=gpu", "stderr_to_stdout=true"]) == {
         "gpus_per_node": 1,
         "slurm_partition": "gpu",
+        "stderr_to_stdout": True,
     }
     with pytest.raises(ConfigError, match="give NAME=VALUE"):
         cli.parse_settings(["partition"])

@@ -35,7 +35,7 @@ def stored(tmp_path, monkeypatch):
         place.save_result(usual)
         for norm in norms:
             tested = replace(config, test_norm=norm, **changes)
-            whole = {"run": place.name, **runs.plain(tested), "test_window": None}
+            whole = {"run": place.name, **runs.plain(tested), "test_windows": [1] * (config.test_steps or config.steps)}
             own = runs.Run("evaluations", place.name, "cpu", whole, tmp_path)
             found = {name: value for name, value in metrics(RIGHT[norm], shift).items() if name != "iterations"}
             source = {"name": place.name, "hash": theta}

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field
 from msmeta.bilevel import Bilevel, MetaGradient, Params
 from msmeta.data import FEW_SHOT
 from msmeta.dynamics import SGD
+from msmeta.errors import ConfigError
 from msmeta.estimators import (
     Binomial,
     EvolutionStrategies,
@@ -171,6 +172,8 @@ class FewShotConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.inner_shot is not None and self.estimator != "reptile":
+            raise ConfigError(f"inner_shot={self.inner_shot} has no meaning for {self.estimator}: leave it out")
         self.build_estimator(None)  # for its own checks
 
     def dynamics(self) -> SGD | Adam:

@@ -189,19 +189,20 @@ def tune(
 ) -> list[dict[str, Any]]:
     """The grid search of Appendix F: one run for each inner rate, evaluated on classes held out for it; best first.
 
-    on_result: is given each result as it comes. options: of `train`. A rate that diverges has no result. Raises
-    DivergedError where all of them do.
+    on_result: is given each result as it comes. options: of `train`. A rate that diverges has no result, nor has any in
+    the others of several processes. Raises DivergedError where all of them diverge.
     """
-    results = []
+    results, diverged = [], 0
     for rate in rates:
         try:
             result = train(replace(config, lr=rate, evaluate_on="validation", select_every=None), **options)
         except DivergedError:
+            diverged += 1
             continue
         if result is not None:
             results.append(result)
             on_result(result)
-    if not results:
+    if diverged == len(rates):
         raise DivergedError(f"every inner rate of {', '.join(f'{rate:g}' for rate in rates)} diverged: try lower ones")
     return sorted(results, key=lambda result: -result["metrics"]["accuracy"])
 

@@ -202,6 +202,9 @@ def network(config: FewShotConfig) -> Conv4:
     """The network that a run of this config trains, found without reading its data set."""
     dataset = data.find(config.dataset)
     channels, side = dataset.shape[0], config.image_size or dataset.side
+    if dataset.side % side:
+        given = f"{dataset.side}x{dataset.side}"
+        raise ConfigError(f"image_size={side} is impossible: {dataset.name} has {given} images")
     return Conv4(config.way, channels, side, config.filters, pool=channels == 3, precision=config.precision)
 
 

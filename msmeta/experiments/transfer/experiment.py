@@ -272,7 +272,7 @@ train = partial(training.train, Transfer)
 def reevaluate(trained: TransferConfig, parameters: Params, device: str = "auto") -> tuple[Images, dict[str, Any]]:
     """The images of a run, and the metrics of its network on those that it was tested on. parameters: as kept."""
     chosen = machine.choose_device(device)
-    images = data.load(trained.dataset, chosen)
+    images = data.load(trained.dataset, chosen, split=trained.split)
     phi, statistics = (
         {name.removeprefix(kind): value.to(chosen) for name, value in parameters.items() if name.startswith(kind)}
         for kind in ("phi.", "statistics.")

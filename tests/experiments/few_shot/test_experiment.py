@@ -152,6 +152,19 @@ def test_validation_never_touches_the_test_split(train, tmp_path):
     assert (tmp_path / "live" / "few-shot-tuning").is_dir() and not (tmp_path / "live" / "few-shot").exists()
 
 
+def test_a_grid_search_has_diverged_where_each_rate_has(monkeypatch):
+    """In the second of several processes no rate has a result."""
+
+    def train(config, **options):
+        if config.lr > 1:
+            raise DivergedError("apart")
+
+    monkeypatch.setattr("msmeta.experiments.few_shot.experiment.train", train)
+    assert few_shot.tune(smoke(), [0.1, 10.0]) == []
+    with pytest.raises(DivergedError, match="every inner rate of 10, 20 diverged"):
+        few_shot.tune(smoke(), [10.0, 20.0])
+
+
 def test_divergence_names_iteration_and_step_and_stores_nothing(train, tmp_path):
     with pytest.raises(DivergedError, match="diverged at iteration 1: inner loss is (nan|inf) at step"):
         train(smoke(lr=1e20, window=1))

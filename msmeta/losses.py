@@ -1,0 +1,53 @@
+"""The values of a problem's losses, and what would be lost in their derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from msmeta.bilevel import Params, detach, graph, require_function
+from msmeta.errors import ConfigError
+
+
+def evaluate(loss: Callable[..., Tensor], phi: Params, theta: Params, *t: int, twice: bool = False) -> Tensor:
+    """The problem's inner loss at step t, or its outer loss.
+
+    twice: whether its gradient will be differentiated. Raises ConfigError where it is not a scalar, or where torch
+    would leave out a derivative of it without a word.
+    """
+    what = f"inner loss at step {t[0]}" if t else "outer loss"
+    require_function(loss, what)
+    value = loss(dict(phi), dict(theta), *t)
+    if not isinstance(value, Tensor) or value.dim() != 0 or value.is_complex():
+        found = f"{value.dtype}, shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise ConfigError(f"{what} is not a 0-d tensor of a real number but {found}: sum it over tasks and examples")
+    for node in graph([value], phi.values()):
+        if why := _lost_at(node, twice):
+            raise ConfigError(f"{what} {why}")
+    return value
+
+
+_ONCE = once_differentiable(lambda ctx: None).__code__
+"""Of what the decorator makes of any function."""
+
+
+def _lost_at(node: torch.autograd.graph.Node, twice: bool) -> str:
+    """Which derivatives get lost at a node, and what to do; empty where none do."""
+    name, function = node.name(), getattr(type(node), "_forward_cls", None)
+    if name == "CheckpointFunctionBackward":
+        return "is checkpointed with use_reentrant=True, which gives parameters no gradient here: do without"
+    if twice and name == "CompiledFunctionBackward":
+        return "is compiled: torch.compile loses second derivatives, so do without"
+    if twice and getattr(getattr(function, "backward", None), "__code__", None) is _ONCE:
+        why = f"{function.__name__} is once_differentiable"
+        return f"has no second derivative: {why}, so write its backward pass without that, or use FirstOrder"
+    return ""
+
+
+def value_of(loss: Callable[..., Tensor], phi: Params, theta: Params, *t: int) -> Tensor:
+    """As `evaluate`, without a graph; the loss may differentiate inside."""
+    with torch.enable_grad():
+        return evaluate(loss, detach(phi), detach(theta), *t).detach()
