@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from msmeta.bilevel import Params
-from msmeta.models.layers import needed, positions_first
+from msmeta.models.layers import last, needed, positions_first
 
 
 @dataclass(frozen=True)
@@ -146,8 +145,13 @@ class _DistanceGradients(Function):
         return pull @ weight, _flat(pull).t() @ _flat(feature), pull.sum((0, 1))
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, u: Tensor, a: Tensor, c: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *along: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.no_grad():
+            found = _DistanceGradients._second(ctx, *along)
+        return last(found, (*along, *ctx.saved_tensors), "the distance of features has no third derivatives")
+
+    @staticmethod
+    def _second(ctx: Any, u: Tensor, a: Tensor, c: Tensor) -> tuple[Tensor | None, ...]:
         grad, feature, weight, apart = ctx.saved_tensors
         along = F.linear(u, weight, c).add_(F.linear(feature, a))
         by_grad, factor = (along * apart).mean(ctx.positions) * 2, _factor(grad, apart, ctx.positions)

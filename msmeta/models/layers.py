@@ -225,6 +225,9 @@ def _blocks(positions: int, most: int) -> int:
     return next(count for count in range(most, 0, -1) if positions % count == 0)
 
 
+NO_THIRD = "batch norm has no third derivatives here: use torch.nn.functional.batch_norm"
+
+
 class _NormGradients(Function):
     """(∂/∂x, ∂/∂weight, ∂/∂bias) of ⟨g, batch_norm(x)⟩, and once more by g, x and weight.
 
@@ -247,9 +250,7 @@ class _NormGradients(Function):
     def backward(ctx: Any, *along: Tensor | None) -> tuple[Tensor | None, ...]:
         with torch.no_grad():
             found = _NormGradients._second(ctx, *along)
-        if torch.is_grad_enabled():
-            found = _Last.apply(len(found), *found, *along, *ctx.saved_tensors[:3])
-        return (*found, None, None, None)
+        return (*last(found, (*along, *ctx.saved_tensors[:3]), NO_THIRD), None, None, None)
 
     @staticmethod
     def _second(ctx: Any, u: Tensor | None, a: Tensor | None, b: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -281,29 +282,25 @@ class _NormGradients(Function):
         return by_grad, by_x, by_gamma
 
 
+def last(found: tuple[Tensor | None, ...], by: Sequence[Tensor | None], advice: str) -> tuple[Tensor | None, ...]:
+    """What was found from `by`. Its own derivative, which nobody wrote, raises with `advice`; `once_differentiable`
+    would leave out what depends on the same tensors in other ways too."""
+    return _Last.apply(advice, len(found), *found, *by) if torch.is_grad_enabled() else found
+
+
 class _Last(Function):
-    """The first `count` values as they are, which depend on the others and whose own derivative nobody wrote.
-
-    `once_differentiable` would not do: it leaves out what depends on the same tensors in other ways too.
-    """
-
     @staticmethod
-    def forward(ctx: Any, count: int, *values: Tensor | None) -> tuple[Tensor | None, ...]:
+    def forward(ctx: Any, advice: str, count: int, *values: Tensor | None) -> tuple[Tensor | None, ...]:
+        ctx.advice = advice
         return values[:count]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> None:
-        raise NotImplementedError("batch norm has no third derivatives here: use torch.nn.functional.batch_norm")
+        raise NotImplementedError(ctx.advice)
 
 
 def _norm_backward(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    mu: Tensor,
-    rate: Tensor,
-    eps: float,
-    wanted: Sequence[bool] = (True, True, True),
+    grad: Tensor, x: Tensor, weight: Tensor, mu: Tensor, rate: Tensor, eps: float, wanted: Sequence[bool] = (True,) * 3
 ) -> tuple[Tensor, Tensor, Tensor]:
     if grad.stride() != x.stride():  # torch 2.14 is silently wrong for one image where the layouts differ
         grad = torch.empty_like(x).copy_(grad)

@@ -82,3 +82,16 @@ def test_the_source_is_not_differentiated(parts):
     source, *_ = parts
     batch = L.source_batch([f.requires_grad_() for f in source], SIZES)
     assert not any(value.requires_grad for value in (*batch.pooled, *batch.resized))
+
+
+def test_the_third_derivative_of_the_distance_is_refused():
+    """Also where the target feature has other ways to the value."""
+    torch.manual_seed(0)
+    feature = torch.randn(2, 3, 4, 4, dtype=F64, requires_grad=True)
+    weight, bias, target = torch.randn(5, 3, dtype=F64), torch.randn(5, dtype=F64), torch.randn(2, 5, 4, 4, dtype=F64)
+    value = distance(feature, weight, bias, target).pow(2).sum() + feature.pow(4).sum()
+    for _ in range(2):
+        (first,) = torch.autograd.grad(value, feature, create_graph=True)
+        value = first.pow(2).sum()
+    with pytest.raises(NotImplementedError, match="no third derivatives"):
+        torch.autograd.grad(value, feature)
