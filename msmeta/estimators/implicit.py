@@ -59,7 +59,8 @@ class Proximal(Steps):
 
         def inner(phi: Params, theta: Params, t: int) -> torch.Tensor:
             loss = evaluate(problem.inner, phi, theta, t)
-            apart = {name: phi[name] - centre[name] for name in sorted(reached([loss], phi))}
+            used = reached([loss], phi)
+            apart = {name: value - centre[name] for name, value in phi.items() if name in used}
             return loss + self.proximal / 2 * task_dot(apart, apart, by_task=False) if apart else loss
 
         return replace(problem, inner=inner)
