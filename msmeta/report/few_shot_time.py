@@ -62,7 +62,7 @@ def equal_iterations(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[Differen
         return None, ""
     if not (common := own.keys() & other.keys()):
         return None, "no point in common"
-    return less(own[max(common)], other[max(common)]), f"at {max(common):,}"
+    return less(own[max(common)], other[max(common)]), f"after {max(common):,} iterations"
 
 
 def equal_time(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[Difference | None, str]:

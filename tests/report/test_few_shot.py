@@ -175,7 +175,7 @@ def one_second(monkeypatch):
     monkeypatch.setattr(few_shot_time, "seconds_per_iteration", lambda config: 1.0)
 
 
-AT_THE_END = ", at 1,000", ", at 1,000 and 1,000, 100 % of the time"
+AT_THE_END = ", after 1,000 iterations", ", at 1,000 and 1,000, 100 % of the time"
 
 
 def with_answers(method_window, answers, **changes):

@@ -47,9 +47,9 @@ def test_equal_iterations_are_the_last_that_both_have_on_the_episodes_that_both_
     """The end of one is a point of the other's curve: its first two episodes count."""
     maml = of(result(MAML, lambda at: 240, 225, curve=CURVE[:2]))
     less, said = report.equal_iterations(of(result(WINDOWS, lambda at: 246)), maml)
-    assert (less.mean, less.half, less.count, said) == (2.0, 0.0, 2, "at 225")
+    assert (less.mean, less.half, less.count, said) == (2.0, 0.0, 2, "after 225 iterations")
     less, said = report.equal_iterations(of(result(WINDOWS, lambda at: 246)), of(result(MAML, lambda at: 240)))
-    assert (less.count, said) == (3, "at 300")
+    assert (less.count, said) == (3, "after 300 iterations")
     assert report.equal_iterations(of(), maml) == (None, "")
 
 
@@ -96,7 +96,7 @@ def test_comparison_is_with_maml_in_both_ways():
     table = report.comparison(of(result(WINDOWS, lambda at: 270), result(MAML, lambda at: 240)))
     windows, maml = line(table, "| Multi-step (4) |"), line(table, "| MAML |")
     assert windows[3] == "300" and windows[5] == "1.000" and maml[6:] == ["-", "-"]
-    assert windows[6].startswith("+6.67 ±") and windows[6].endswith("(at 300)")
+    assert windows[6].startswith("+6.67 ±") and windows[6].endswith("(after 300 iterations)")
     assert windows[7] == "+10.00 ±0.00 (at 300 and 100, 75 % of the time)"
 
 
@@ -105,7 +105,7 @@ def test_comparison_of_several_seeds_is_over_the_seeds():
     made = [result(MAML, lambda at: 240, seed=seed) for seed in range(3)]
     made += [result(WINDOWS, lambda at, seed=seed: 243 + 3 * seed, seed=seed) for seed in range(3)]
     row = line(report.comparison(of(*made)), "| Multi-step (4) |")
-    assert row[2] == "0, 1, 2" and row[6] == f"+1.33 ±{4.3027 * 2 / 3 / 3**0.5:.2f}, p = 0.074 (at 300)"
+    assert row[2] == "0, 1, 2" and row[6] == f"+1.33 ±{4.3027 * 2 / 3 / 3**0.5:.2f}, p = 0.074 (after 300 iterations)"
 
 
 def test_learning_curves_draw_means_over_seeds_to_the_end_in_the_methods_colour():
