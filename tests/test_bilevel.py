@@ -400,8 +400,8 @@ def test_a_loss_may_differentiate_inside():
 
     theta = {"w": torch.ones(3, dtype=F64)}
     for one, other in zip(_all(), _all(), strict=True):
-        steps = (lambda loss: loss) if isinstance(one, MultiStep | FirstOrder | EvolutionStrategies) else None
-        made = [Bilevel(lambda th: th, loss, loss, outer_at=steps and steps(loss)) for loss in (inside, closed)]
+        heeds = isinstance(one, MultiStep | FirstOrder | EvolutionStrategies)
+        made = [Bilevel(lambda th: th, loss, loss, outer_at=loss if heeds else None) for loss in (inside, closed)]
         found, expected = one(made[0], theta), other(made[1], theta)
         assert relative_error(found.grad, expected.grad) < 1e-9 and found.loss == pytest.approx(expected.loss.item())
 

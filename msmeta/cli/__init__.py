@@ -184,7 +184,6 @@ def sweep_command(
         return
     configs = list(dict.fromkeys(config for part in parts.values() for config in part))
     for name in dict.fromkeys(config.dataset for config in configs if data.is_folder(config.dataset)):
-        data.stored_hash(name)  # raises where it is not prepared
         options.show_folder(name)
     try:
         failed = sweep.sweep(configs, executor, parallel, retries, parse_settings(settings or []))

@@ -84,7 +84,11 @@ def known_as(values: dict[str, Any], purpose: str) -> dict[str, Any]:
 
 
 def show_folder(name: str, least: int = data.LEAST) -> None:
-    """A table of what is in a folder of a user's own. least: images of a class, fewer are said to be few."""
+    """A table of what is in a folder of a user's own. least: images of a class, fewer are said to be few.
+
+    Raises DataError where it is not prepared.
+    """
+    data.stored_hash(name)
     table = Table(name, "", title_justify="left")
     for row in data.in_words(data.find(name), least):
         table.add_row(*(escape(one_line(text)) for text in row))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from msmeta.experiments.finished import Finished
 
 WIDE = 1000
-"""Of the table of results, in characters, at the least."""
+"""Characters, more than any table of results takes."""
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.")]
 Norm = Annotated[
     str | None,
@@ -64,8 +64,7 @@ def results(
             f"{metrics['accuracy']:.2f}", f"{metrics['iterations']:,}",
             f"{each.result['provenance']['train_seconds']:.0f}", f"{sizes[-1] / 1e3:.0f}" if kept else "-",
         )  # fmt: skip
-    console = Console()
-    console.width = WIDE
+    console = Console(width=WIDE)
     console.width = console.measure(table).maximum  # so that a name stands in one piece and can be copied
     console.print(table)
     most = "" if live else f"; version control takes {finished.KEPT_BYTES / 1e6:g} MB at the most (.gitignore)"

@@ -95,8 +95,7 @@ class Images:
         Raises ConfigError where `side` does not divide the images' side.
         """
         height, width = self.images["train"].shape[-2:]
-        if side < 1 or height != width or height % side:
-            raise ConfigError(f"image_size={side} is impossible: {self.name} has {height}x{width} images")
+        require_shrinkable(self.name, height, width, side)
         done: dict[tuple[int, int], Tensor] = {}  # two splits may be the same images
         for images in self.images.values():
             key = images.data_ptr(), len(images)
@@ -124,6 +123,12 @@ class Images:
             images={**self.images, "train": images[places.to(images.device)]},
             labels={**self.labels, "train": labels[places.to(labels.device)]},
         )
+
+
+def require_shrinkable(name: str, height: int, width: int, side: int) -> None:
+    """Raises ConfigError where images of this size cannot be shrunk to `side` pixels by means of whole squares."""
+    if side < 1 or height != width or height % side:
+        raise ConfigError(f"image_size={side} is impossible: {name} has {height}x{width} images")
 
 
 def stream(seed: int, split: str, number: int, purpose: int = 0) -> np.random.Philox:

@@ -160,6 +160,15 @@ def test_settings_of_the_command_line():
         cli.parse_settings(["partition"])
 
 
+def test_a_folder_that_results_know_and_is_not_here_is_one_line(msmeta, spec):
+    """As in a sweep file from another machine."""
+    spec.write_text(
+        'runs: [{dataset: "folder:x-0123abcd@28+grey", way: 2, shot: 1, estimator: multistep, preset: smoke}]'
+    )
+    status, out, err = msmeta("sweep", spec)
+    assert status == 2 and out == "" and err.startswith("msmeta: Folder x is not prepared in ") and err.count("\n") == 1
+
+
 def test_runs_are_made_once_and_a_failure_is_named(msmeta, spec, tmp_path):
     """Two jobs at once, of which one diverges. A second call finds the other and tries that one again."""
     spec.write_text(SPEC.replace("[1, [4, 4]]", "[[4, 4]]").replace("0.2", "1e20"))

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from msmeta import data, runs
+from msmeta.data.images import require_shrinkable
 from msmeta.dynamics import partition
 from msmeta.errors import ConfigError, UserError
 from msmeta.experiments.few_shot.config import FewShotConfig
@@ -202,9 +203,7 @@ def network(config: FewShotConfig) -> Conv4:
     """The network that a run of this config trains, found without reading its data set."""
     dataset = data.find(config.dataset)
     channels, side = dataset.shape[0], config.image_size or dataset.side
-    if dataset.side % side:
-        given = f"{dataset.side}x{dataset.side}"
-        raise ConfigError(f"image_size={side} is impossible: {dataset.name} has {given} images")
+    require_shrinkable(dataset.name, dataset.side, dataset.side, side)
     return Conv4(config.way, channels, side, config.filters, pool=channels == 3, precision=config.precision)
 
 
