@@ -20,7 +20,7 @@ import torch
 from msmeta import machine, runs
 from msmeta.errors import script
 from msmeta.experiments.few_shot import plan
-from msmeta.experiments.few_shot.costs import Cell, call
+from msmeta.experiments.few_shot.costs import Cell, call, warm_up
 from msmeta.experiments.few_shot.tally import Tally
 
 MINUTES = 5
@@ -70,9 +70,8 @@ def points(base: Cell) -> Iterator[tuple[str, int, Cell]]:
 def measure(cell: Cell) -> dict[str, float]:
     """Seconds of the fastest of a few meta-iterations, bytes by which the process grew, and bytes before."""
     torch.set_num_threads(1)
-    tiny = replace(cell, steps=2, way=2, shot=1, filters=4, tasks=1, task_chunk=None, size=28)
     for method in (EXACT, ADJOINT, FIRST_ORDER):
-        call(replace(tiny, **method), CPU)()
+        warm_up(replace(cell, **method), CPU)
     iteration = call(cell, CPU)
     process = machine.peak_memory(CPU)
     times, grown = machine.timed(iteration, CPU, 1)

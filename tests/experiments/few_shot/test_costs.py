@@ -79,8 +79,9 @@ def test_fit_recovers_the_constants_and_never_goes_below_zero():
 
 @pytest.mark.parametrize("method", costs.METHODS)
 def test_each_method_is_measured_in_a_process_of_its_own(method):
+    """Whose memory is its own: torch's late imports alone would be 40 MB to 150 MB."""
     found = costs.measure(cell(method, 2), "cpu")
-    assert found["seconds"] > 0 and found["bytes"] > 0 and found["tasks_at_once"] in (1, 2)
+    assert found["seconds"] > 0 and 0 < found["bytes"] < 30e6 and found["tasks_at_once"] in (1, 2)
 
 
 def test_memory_is_linear_in_the_windows():
