@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from msmeta import data
-from msmeta.report import claims, transfer, transfer_time, verdicts
+from msmeta.report import claims, few_shot, transfer, transfer_time, verdicts
 from msmeta.report import scaling as growth
 from msmeta.report.claims import Claim, Finding, Summary
 from msmeta.report.data_sets import counts
@@ -37,8 +37,9 @@ def figure(number: int) -> str:
     """Of Figure 1 to 5, in Markdown."""
     if number in (3, 4):
         return answer(_saved_with_adam() + (f" {_competitive(3)}{_without_steps()}" if number == 4 else ""))
-    lines = {1: verdicts.change, 2: verdicts.few_shot_time, 5: verdicts.few_shot_memory}
-    return answer(_line_in_words(lines[number]()))
+    if number == 5:
+        return answer(_saved_memory())
+    return answer(_line_in_words({1: verdicts.change, 2: verdicts.few_shot_time}[number]()))
 
 
 def summary() -> str:
@@ -64,7 +65,7 @@ def _line_in_words(line: Line) -> str:
 def _competitive(number: int) -> str:
     found = transfer.findings(number, transfer.committed(optimizer=transfer.OPTIMIZERS[number]))
     own = [each for each in found if each.claim.words == transfer.COMPETITIVE]
-    return _line_in_words(verdicts.of_findings("", own))
+    return _line_in_words(verdicts.of_findings(own))
 
 
 def _without_steps() -> str:
@@ -87,9 +88,15 @@ def _saved_with_adam() -> str:
     return f"With Adam a window of two saves of the time of an iteration: {measured}."
 
 
+def _saved_memory() -> str:
+    first, *others = (verdicts.few_shot_memory(*setting) for setting in few_shot.SETTINGS[4])
+    said = "; ".join(f"{line.measured} ({line.over})" for line in others if line.verdict is not Verdict.NOT_RUN)
+    return _line_in_words(first) + (f" In its other settings: {said}." if said else "")
+
+
 def _of_findings(found: Sequence[Finding]) -> str:
     """How many of a table's claims held, and what is farthest from its claim."""
-    line, worst = verdicts.of_findings("", found), Summary(found).worst
+    line, worst = verdicts.of_findings(found), Summary(found).worst
     said = f"Of {len(found)} comparisons that the paper's claims on this table are made of: {Summary(found).counts}."
     if line.verdict is Verdict.NOT_RUN:
         return said

@@ -19,7 +19,7 @@ from msmeta.statistics import Bounds, Difference, Verdict, detectable, holm
 class Claim:
     """In `where`, `method` less `base` lies within `bounds`; each of them fields of a config.
 
-    words: the paper's. printed: whether the paper says so; else it is ours.
+    words: the paper's. printed: whether the paper says so; else it is ours. most: whether it does of most cases alone.
     """
 
     words: str
@@ -28,11 +28,12 @@ class Claim:
     where: Values
     bounds: Bounds
     printed: bool = True
+    most: bool = False
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is found of a claim.
+    """What is found of a claim on Table `table`.
 
     p: corrected for the paper's other claims of the page; of a claim of ours, for our others. said: at which points of
     the runs, or why there is no difference.
@@ -40,6 +41,7 @@ class Finding:
     """
 
     claim: Claim
+    table: int
     difference: Difference | None
     p: float | None
     said: str
@@ -52,6 +54,11 @@ class Finding:
     def verdict(self) -> Verdict:
         """A verdict on a method needs several seeds."""
         return Verdict.NOT_RUN if self.difference is None else self.difference.verdict(self.claim.bounds, self.p)
+
+    @property
+    def missed(self) -> bool:
+        """Whether the paper's own difference, as it is printed, lies outside of the bounds."""
+        return self.reported is not None and self.claim.bounds.beyond(round(self.reported, 2)) > 0
 
     @property
     def over(self) -> str:
@@ -109,7 +116,7 @@ def find(
         reported = cells[0].value - cells[1].value if all(cells) else None
         seeds = len(set.intersection(*(set(side.get("seed", ())) for side in own)))
         name = " less ".join(map(experiment.row, configs))
-        made.append(Finding(claim, less, p, said, seeds, name, place(configs[0]), reported))
+        made.append(Finding(claim, number, less, p, said, seeds, name, place(configs[0]), reported))
     return made
 
 
@@ -122,7 +129,7 @@ def table(tests: dict[str, list[Finding]], caption: str, shown: Callable[[Claim]
     for first, *others in zip(*tests.values(), strict=True):
         if shown(first.claim):
             own = [first, *others]
-            reported = quiet("–") if first.reported is None else Cell(f"{first.reported:+.2f}")
+            reported = quiet("–") if first.reported is None else _reported(first)
             row = [
                 f"{first.name}, {first.place}",
                 reported,
@@ -136,6 +143,11 @@ def table(tests: dict[str, list[Finding]], caption: str, shown: Callable[[Claim]
     return Rows(caption, heads, list(groups.items()), [heads[1]])
 
 
+def _reported(found: Finding) -> Cell:
+    text, missed = f"{found.reported:+.2f}", quiet("outside")
+    return Cell(f"{text}, {missed}", f"{text}<br>{missed.html}") if found.missed else Cell(text)
+
+
 def _power(bounds: Bounds, found: Iterable[Finding]) -> str:
     """What 3 and 5 seeds would show (`statistics.detectable`), by the first deviation over seeds that is known."""
     deviations = (each.difference.deviation for each in found if each.difference)
@@ -147,24 +159,27 @@ def _power(bounds: Bounds, found: Iterable[Finding]) -> str:
 
 @dataclass(frozen=True)
 class Summary:
-    """Of several findings on one claim: the verdict on all of them, and the one that is farthest from it."""
+    """Of several findings on one claim: the verdict on all of them, and the one that shows it best."""
 
     findings: Sequence[Finding]
 
     @property
     def verdict(self) -> Verdict:
-        """Held where all were run and held; a single one that did not hold is enough for that."""
-        found = {each.verdict for each in self.findings}
-        if Verdict.FAILED in found:
+        """Held where all have to hold and do, or more than half of a claim on most cases; did not hold where so many
+        failed that this cannot be."""
+        found = [each.verdict for each in self.findings]
+        needed = len(found) // 2 + 1 if all(each.claim.most for each in self.findings) else len(found)
+        if found.count(Verdict.HELD) >= needed:
+            return Verdict.HELD
+        if found.count(Verdict.FAILED) > len(found) - needed:
             return Verdict.FAILED
-        if found <= {Verdict.NOT_RUN}:
-            return Verdict.NOT_RUN
-        return Verdict.HELD if found == {Verdict.HELD} else Verdict.UNDECIDED
+        return Verdict.NOT_RUN if set(found) == {Verdict.NOT_RUN} else Verdict.UNDECIDED
 
     @property
     def worst(self) -> Finding:
-        """That which lies farthest outside of its bounds, or nearest to them."""
+        """Of those that have the verdict on all, that which lies farthest outside of its bounds, or nearest to them."""
         run = [each for each in self.findings if each.difference]
+        run = [each for each in run if each.verdict is self.verdict] or run
         return max(run, key=lambda each: each.claim.bounds.beyond(each.difference.mean)) if run else self.findings[0]
 
     @property

@@ -81,7 +81,7 @@ def findings(number: int, found: pd.DataFrame) -> dict[str, list[Finding]]:
     found: all runs of the page.
     """
     own = [
-        Claim(words, method, base, {"dataset": dataset, "way": way, "shot": shot}, bounds)
+        Claim(words, method, base, {"dataset": dataset, "way": way, "shot": shot}, bounds, most=words == MARGIN)
         for dataset in dict.fromkeys([PAPER_DATA[number], *found["dataset"]])
         for words, method, base, settings, bounds in _CLAIMS[number]
         for way, shot in settings
@@ -103,7 +103,7 @@ def claims_table(number: int, found: pd.DataFrame, only: tuple[Values, Values, t
     return claims.table(findings(number, found), f"The paper's claims on its Table {number}, one by one.", shown)
 
 
-MARGIN = "the margin of performance is under 0.4%"
+MARGIN = "in most cases, the margin of performance is under 0.4%"
 EXCEPTION = "Multi-step (8) on 20-way tasks, which are at most 1.56%"
 GAP = "20-way 1-shot (more than 5% accuracy gap)"
 COMPETITIVE = "competitive with MAML and iMAML on all cases"
@@ -119,7 +119,7 @@ _CLAIMS = {
         (COMPETITIVE, multi_step(4), IMAML, SETTINGS[4], Bounds(-1)),
     ],
     5: [
-        *((RETAIN, multi_step(n), MAML, SETTINGS[5], Bounds(-0.4, 0.4)) for n in (2, 4)),
+        *((RETAIN, multi_step(n), MAML, SETTINGS[5], Bounds(-0.4)) for n in (2, 4)),
         (OUTPERFORM, multi_step(4), FO_MAML, SETTINGS[5], Bounds(-1)),
         (OUTPERFORM, multi_step(4), IMAML, SETTINGS[5][:1], Bounds(-1)),
         (DROP, MAML, multi_step(8), [(5, 5)], Bounds(0)),

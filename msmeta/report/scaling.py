@@ -83,10 +83,8 @@ def stored() -> Result | None:
 def lines(result: Result, factor: str) -> list[Line]:
     """In order of the factor's values."""
     rates, found = Rates(**result["rates"]), []
-    rows = sorted(
-        ((value, row) for row in result["metrics"] for own, value in row["turned"] if own == factor),
-        key=lambda pair: pair[0],
-    )
+    turned = ((row, {value for own, value in row["turned"] if own == factor}) for row in result["metrics"])
+    rows = sorted(((value, row) for row, values in turned for value in values), key=lambda pair: pair[0])
     for label, belongs in SERIES.get(factor, _FEW).items():
         own = [(value, row) for value, row in rows if belongs(Cell.of(row))]
         predicted = [predict(rates, row) for _, row in own]

@@ -101,14 +101,18 @@ def findings(number: int, found: pd.DataFrame) -> list[Finding]:
         where = {"dataset": dataset, "optimizer": OPTIMIZERS[number]}
         here = found[found["dataset"] == dataset]
         own += [
-            Claim(COMPETITIVE, MULTI_STEP, BASELINE, where, Bounds(-1, 1)),
+            Claim(COMPETITIVE, MULTI_STEP, BASELINE, where, Bounds(-1)),
             Claim(BOOSTS, BASELINE, SCRATCH, where, Bounds(0)),
             Claim(BOOSTS, MULTI_STEP, SCRATCH, where, Bounds(0)),
         ]
         pairs = [(method, BASELINE) for method in longer(here, MULTI_STEP)]
         pairs += [(method, scratch) for scratch in longer(here, SCRATCH) for method in (BASELINE, MULTI_STEP)]
         own += [Claim("not in the paper", *pair, where, Bounds(0), printed=False) for pair in pairs]
-    return claims.find(TRANSFER, number, found, own, lambda config: data.find(config.dataset).title, at_the_end)
+
+    def place(config: transfer.TransferConfig) -> str:
+        return f"{data.find(config.dataset).title}, {transfer.setting(config)}"
+
+    return claims.find(TRANSFER, number, found, own, place, at_the_end)
 
 
 def claims_table(number: int, found: pd.DataFrame) -> Rows:

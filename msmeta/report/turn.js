@@ -63,7 +63,7 @@ const CARDS = {
     title: "Cosine with the exact meta-gradient",
     value: (p) => p.cosine && p.cosine.value,
     text: (p) => signed(p.cosine.value.toFixed(3)) + (p.cosine.half === null ? "" : ` ±${p.cosine.half.toFixed(3)}`),
-    note: (p) => (p.cosine ? `Measured on: ${p.cosine.problem}.` : "For this T and N."),
+    note: (p) => (p.cosine ? `Whatever the setting, of: ${p.cosine.problem}.` : "For this T and N."),
   },
 };
 

@@ -48,6 +48,12 @@ def test_slopes_are_those_of_the_points_beside_the_counted_ones(result):
     assert report.scaling.slope([1, 2], [1, 8]) == (3.0, None)
 
 
+def test_a_point_that_belongs_to_a_factor_twice_counts_once(result):
+    """As T = 1 does, where N = 1 is N = T."""
+    result["metrics"][0]["turned"] *= 2
+    assert [line.values for line in report.scaling.lines(result, "steps") if line.label == "MAML"] == [[2, 4, 8, 16]]
+
+
 def test_the_model_is_judged_by_points_that_it_was_not_fitted_to(result):
     rows = result["metrics"]
     rows[0]["seconds"] *= 2  # predicted at half of it

@@ -143,10 +143,10 @@ def test_claims_are_tested_over_paired_seeds():
         "not in the paper",
     ]
     table = str(table)
-    own = line(table, "”: -1 to 1 points: Multi-step less Baseline, CIFAR-100")
+    own = line(table, "”: > -1 points: Multi-step less Baseline, CIFAR-100, SGD")
     assert own[1] == "+0.01"
-    p = stats.ttest_1samp([-0.1, 0.0, -0.2], -1, alternative="greater").pvalue
-    assert own[2:] == [f"-0.10 ±{4.3027 * 0.1 / 3**0.5:.2f}, held, n = 3, p = {p:.3f}", "0.28 / 0.16"]
+    p = stats.ttest_1samp([-0.1, 0.0, -0.2], -1).pvalue
+    assert own[2:] == [f"-0.10 ±{4.3027 * 0.1 / 3**0.5:.2f}, held, n = 3, p = {p:.3f}", "0.33 / 0.17"]
     boost = line(table, "Baseline less Scratch, CIFAR-100")
     assert boost[1:3] == ["+3.27", "+10.00 ±0.00, held, n = 3, p < 0.001"]
     longer = line(table, "Baseline less Scratch, 24 epochs")

@@ -6,7 +6,8 @@ import pytest
 from stored_runs import committed, result
 
 from msmeta.report import answers, transfer, verdicts
-from msmeta.statistics import Verdict
+from msmeta.report.claims import Claim, Finding, Summary
+from msmeta.statistics import Bounds, Verdict, paired
 
 
 def verdict_of(words):
@@ -58,10 +59,41 @@ def test_a_claim_on_several_comparisons_holds_where_all_do(store):
         store({"kind": "transfer", **result("Multi-step", 20.0 + seed, seed, optimizer="adam")})
     line = verdict_of(transfer.COMPETITIVE)
     assert line.verdict is Verdict.FAILED and line.measured.startswith("-20.00") and line.reported == "+0.77"
-    assert "did not hold, read as -1 to 1 points: measured -20.00 ±0.00" in answers.table(3)
+    assert "did not hold, read as > -1 points: measured -20.00 ±0.00" in answers.table(3)
     assert "T = 0" not in answers.figure(4)
     store(*({"kind": "transfer", **result("0-step", 21.5 + seed, seed, optimizer="adam")} for seed in range(3)))
     assert "no θ, has -18.50 ±0.00 points over the Baseline (CIFAR-100; 3 seeds)" in answers.figure(4)
+
+
+def finding(mean, spread=0.01, most=False, reported=None):
+    """Of a claim on more than -1 point, from three seeds whose difference has this mean and deviation."""
+    less = paired({seed: [mean + (seed - 1) * spread] for seed in range(3)}, {seed: [0.0] for seed in range(3)})
+    claim = Claim("near", {}, {}, {}, Bounds(-1), most=most)
+    return Finding(claim, 2, less, less.p(claim.bounds), "", 3, "ours less theirs", "here", reported)
+
+
+def test_the_number_shown_is_one_that_earned_the_verdict():
+    """The farthest of all is undecided, since its seeds are far apart."""
+    undecided, near, failed = finding(-3.0, spread=5.0), finding(-0.5), finding(-2.0)
+    assert [each.verdict for each in (undecided, near, failed)] == [Verdict.UNDECIDED, Verdict.HELD, Verdict.FAILED]
+    summary = Summary([undecided, near, failed])
+    assert (summary.verdict, summary.worst) == (Verdict.FAILED, failed)
+    assert verdicts.of_findings(summary.findings).over == "ours less theirs, here; 3 seeds"
+    assert Summary([undecided, near]).worst is undecided
+
+
+@pytest.mark.parametrize(
+    ("held", "failed", "undecided", "verdict"),
+    [(3, 2, 0, Verdict.HELD), (2, 2, 0, Verdict.FAILED), (2, 1, 1, Verdict.UNDECIDED), (0, 0, 2, Verdict.UNDECIDED)],
+)
+def test_a_claim_on_most_cases_is_decided_by_more_than_half(held, failed, undecided, verdict):
+    kinds = [finding(0.0, most=True)] * held + [finding(-2.0, most=True)] * failed
+    assert Summary(kinds + [finding(-1.0, 5.0, most=True)] * undecided).verdict is verdict
+
+
+def test_the_papers_own_difference_may_miss_the_bounds():
+    """As it is printed, with two decimals: on the bound is within."""
+    assert [finding(0.0, reported=own).missed for own in (None, 0.1, -1.0 - 1e-9, -1.01)] == [False] * 3 + [True]
 
 
 @pytest.mark.parametrize(
