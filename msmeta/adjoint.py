@@ -33,8 +33,10 @@ from msmeta.bilevel import (
     gradients,
     leaves,
     plus,
+    task_dot,
 )
 from msmeta.dynamics import SGD, adapt_and_judge, advance, dynamics_at, has_methods_of, inner_gradient, walk
+from msmeta.errors import ConfigError
 from msmeta.outer_terms import both, differentiated
 
 
@@ -65,8 +67,8 @@ def adjoint(
     """The meta-gradient of Eq. 12 for windows of these lengths; Eqs. 3 and 4 where all of them are 1.
 
     curvature: as `HessianVector`. depth: leaves out the terms with more factors ∂g than that (`Binomial`), at least 1.
-    The inner loss must be a function of its arguments alone: a second evaluation is held against the first, wherever
-    there is one. Raises as `MultiStep.__call__`.
+    The inner loss and the dynamics must be functions of their arguments alone: a second evaluation is held against the
+    first, of the dynamics in the last window. Raises as `MultiStep.__call__`.
     """
     theta, first = begin(problem, theta, passing=True)
     every, linear = 1 if len(windows) <= 16 else math.isqrt(len(windows) - 1) + 1, _is_linear(dynamics)
@@ -95,8 +97,12 @@ def adjoint(
         (t, loss, used), start = trail[k], held.pop(k)
         product = last.pop() if last else curvature(problem, start.phi, theta, t)
         if curvature is HessianVector or not again:
-            again.append((t, loss, product.loss))
+            again.append((f"inner loss at step {t}", loss, product.loss))
         now = dynamics_at(dynamics, theta, t)
+        if k == len(windows) - 1 and not linear:  # whose last φ is known
+            there = advance(now, start.detach(), detach(product.grad), n).phi
+            squares = (task_dot(phi, phi, by_task=False) for phi in (adapted.phi, there))
+            again.append((f"squared phi after step {t + n - 1}", *squares))
         pulled = [_pull_back(multipliers, now, start, product, n, theta, used) for multipliers in carried]
         place = t, n, sum(windows)
         seen = problem.outer_at and differentiated(problem, now, start, product.grad, theta, place)
@@ -132,6 +138,8 @@ def _pull_back(
     buffers = {name: leaves(values) for name, values in start.buffers.items()}
     state, grad = replace(start, phi=leaves(start.phi), buffers=buffers), leaves(product.grad)
     after = advance(dynamics, state, grad, n)
+    if not any(value.requires_grad for value in after.phi.values()):
+        raise ConfigError(f"window() of {type(dynamics).__name__} returns a phi without its graph: nothing flows back")
     groups = state.phi, grad, theta, *buffers.values()
     by_phi, by_grad, by_theta, *parts = after.pull_back(multipliers, *groups, retain_graph=True)
     parts = {name: add_parts(buffers[name], part) for name, part in zip(buffers, parts, strict=True)}

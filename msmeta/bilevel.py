@@ -155,14 +155,28 @@ def begin(problem: Bilevel, theta: Params, passing: bool = False) -> tuple[Param
     copies = torch._foreach_mul([value.detach() for value in theta.values()], 1)  # one operation on a GPU
     theta = {name: copy.requires_grad_(not is_frozen(theta[name])) for name, copy in zip(theta, copies, strict=True)}
     state = found if isinstance(found := problem.init(dict(theta)), State) else State(found)
-    for name, values in {"phi": state.phi, **state.buffers}.items():
-        require_params(values, f"{name} as init returned it", problem.tasks)
+    require_params(state.phi, "phi as init returned it", problem.tasks)
+    _require_buffers(state)
     still = {value.untyped_storage().data_ptr() for value in theta.values() if not value.requires_grad}
     phi, buffers = {}, {name: {k: v.clone() for k, v in values.items()} for name, values in state.buffers.items()}
     for name, value in state.phi.items():
         stays = is_frozen(value) or bool(still and value.untyped_storage().data_ptr() in still)
         phi[name] = value.clone() if value.requires_grad else value.detach().clone().requires_grad_(not stays)
     return theta, State(phi, buffers, state.step, dict(state.skipped), problem.tasks)
+
+
+def _require_buffers(state: State) -> None:
+    """Raises ConfigError where a state's buffers or its counter cannot be those of an optimiser of its φ."""
+    if not isinstance(state.buffers, Mapping):
+        raise ConfigError(f"buffers as init returned them are a {type(state.buffers).__name__}: it must be a dict")
+    for name, values in state.buffers.items():
+        require_params(values, f"{name} as init returned it")
+        for k, value in values.items():
+            if k not in state.phi or value.shape != state.phi[k].shape:
+                has = f"shape {tuple(value.shape)} under {k!r}"
+                raise ConfigError(f"{name} as init returned it has {has}: it must have phi's names and shapes")
+    if not isinstance(state.step, int) or state.step < 0:
+        raise ConfigError(f"step as init returned it is {state.step!r}: it must be a whole number, 0 or more")
 
 
 def require_params(params: Any, what: str, tasks: int | None = None) -> None:
@@ -195,9 +209,11 @@ def gradients(outputs: Iterable[tuple[Tensor, Tensor | None]], *groups: Params, 
     if outputs and wanted:
         values, weights = zip(*outputs, strict=True)
         try:
-            grads = iter(torch.autograd.grad(values, wanted, weights, allow_unused=True, **options))
+            found = torch.autograd.grad(values, wanted, weights, allow_unused=True, **options)
+            grads = (grad.to_dense() if grad is not None and grad.is_sparse else grad for grad in found)
         except RuntimeError as error:
-            if any(node.name() == "torch::autograd::NotImplemented" for node in graph(values)):
+            unknown = any(node.name() == "torch::autograd::NotImplemented" for node in graph(values))
+            if unknown or isinstance(error, NotImplementedError):
                 advice = "use FirstOrder, or another operation"
                 raise ConfigError(f"a loss cannot be differentiated again ({error}): {advice}") from error
             raise
@@ -248,9 +264,9 @@ def conclude(
 def require_sound(trail: Trail, outer: Tensor, phi: Params, grad: Params | None = None, again: Any = ()) -> None:
     """Raises DivergedError that names the first step whose loss is NaN or infinite, or the entry of `grad` that is.
 
-    phi: whose precision may be to blame. again: (step, loss, the loss at the same place again), with ConfigError where
-    they differ. All is read at once, after the work is done, so that a GPU is waited for once. While a CUDA graph is
-    captured nothing can be read: there the caller looks at the loss after each replay.
+    phi: whose precision may be to blame. again: (what, its value, that at the same place again), with ConfigError
+    where they differ. All is read at once, after the work is done, so that a GPU is waited for once. While a CUDA graph
+    is captured nothing can be read: there the caller looks at the loss after each replay.
     """
     if outer.device.type != "cpu" and torch.cuda.is_current_stream_capturing():
         return
@@ -268,11 +284,11 @@ def require_sound(trail: Trail, outer: Tensor, phi: Params, grad: Params | None 
     if not math.isfinite(last):
         raise DivergedError(f"outer loss is {last} after the last inner step: {advice}")
     # Sums taken in another order agree in half of the digits and more; other random numbers show in the first ones.
-    for t, loss, _ in again:
+    for what, value, _ in again:
         a, b = next(values), next(values)
-        if not abs(a - b) <= torch.finfo(loss.dtype).eps ** 0.5 * max(abs(a), abs(b)):
+        if not abs(a - b) <= torch.finfo(value.dtype).eps ** 0.5 * max(abs(a), abs(b)):
             need = "this estimator needs a function of phi, theta and t alone, without dropout or other random numbers"
-            raise ConfigError(f"inner loss at step {t} is {a:g} and, at the same phi again, {b:g}: {need}")
+            raise ConfigError(f"{what} is {a:g} and, at the same phi again, {b:g}: {need}")
     for name in grad:
         if not next(values):
             why = f"{low[0]} may over- or underflow" if low else "a derivative overflows, or does not exist, as of √0"
@@ -310,4 +326,4 @@ def task_dot(a: Params, b: Params, by_task: bool) -> Tensor:
 
 def task_scale(factor: Tensor, params: Params) -> Params:
     """Each task's parameters times its entry of `factor`: (tasks,), or 0-d for one problem; in their own types."""
-    return {k: factor.view(*factor.shape, *[1] * (v.dim() - factor.dim())).to(v.dtype) * v for k, v in params.items()}
+    return {k: factor.view((*factor.shape, *[1] * (v.dim() - factor.dim()))).to(v.dtype) * v for k, v in params.items()}

@@ -224,6 +224,8 @@ def device_of(theta: Params) -> torch.device:
 def _named(estimators: Mapping[str, Estimator] | Iterable[Estimator]) -> dict[str, Estimator]:
     if isinstance(estimators, Mapping):
         named = dict(estimators)
+    elif not isinstance(estimators, Iterable):
+        raise ConfigError(f"estimators is a {type(estimators).__name__}: it must be a list of estimators, or a dict")
     else:
         given = list(estimators)
         short = [_name(estimator) for estimator in given]

@@ -37,7 +37,7 @@ from msmeta.bilevel import (
     require_params,
 )
 from msmeta.errors import ConfigError, brief
-from msmeta.losses import evaluate
+from msmeta.losses import evaluate, unchanged
 from msmeta.rates import Rate, by_name, is_zero, require_rates
 
 Watch = tuple[Params, Callable[[set[str]], None]]
@@ -236,7 +236,9 @@ def advance(dynamics: Dynamics, state: State, grad: Params, n: int) -> State:
 
     Raises ConfigError where `window` does not return a State of the entries that it was given.
     """
-    after, what = dynamics.window(state.part(grad), dict(grad), n), f"window() of {type(dynamics).__name__}"
+    what, own = f"window() of {type(dynamics).__name__}", state.part(grad)
+    with unchanged(what, own.phi, grad, *own.buffers.values()):
+        after = dynamics.window(own, dict(grad), n)
     if not isinstance(after, State):
         raise ConfigError(f"{what} returned a {type(after).__name__}: it must return a State")
     for name, values in {"phi": after.phi, **after.buffers}.items():

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from msmeta.bilevel import Params, detach, graph, require_function
+from msmeta.bilevel import Params, graph, leaves, require_function
 from msmeta.errors import ConfigError
 
 
 def evaluate(loss: Callable[..., Tensor], phi: Params, theta: Params, *t: int, twice: bool = False) -> Tensor:
     """The problem's inner loss at step t, or its outer loss.
 
-    twice: whether its gradient will be differentiated. Raises ConfigError where it is not a scalar, or where torch
-    would leave out a derivative of it without a word.
+    twice: whether its gradient will be differentiated. Raises ConfigError where it is not a scalar, changes what it is
+    given, or where torch would leave out a derivative of it, or have it wrong, without a word.
     """
     what = f"inner loss at step {t[0]}" if t else "outer loss"
     require_function(loss, what)
-    value = loss(dict(phi), dict(theta), *t)
+    with unchanged(what, phi, theta):
+        value = loss(dict(phi), dict(theta), *t)
     if not isinstance(value, Tensor) or value.dim() != 0 or value.is_complex():
         found = f"{value.dtype}, shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise ConfigError(f"{what} is not a 0-d tensor of a real number but {found}: sum it over tasks and examples")
@@ -28,6 +30,16 @@ def evaluate(loss: Callable[..., Tensor], phi: Params, theta: Params, *t: int, t
         if why := _lost_at(node, twice):
             raise ConfigError(f"{what} {why}")
     return value
+
+
+@contextmanager
+def unchanged(what: str, *given: Params) -> Iterator[None]:
+    """Raises ConfigError where these tensors are written to inside, which a graph does not see."""
+    before = [(name, value, value._version) for params in given for name, value in params.items()]
+    yield
+    for name, value, version in before:
+        if value._version != version:
+            raise ConfigError(f"{what} changes {name!r} in place, which no gradient would see: make a new tensor of it")
 
 
 _ONCE = once_differentiable(lambda ctx: None).__code__
@@ -39,6 +51,12 @@ def _lost_at(node: torch.autograd.graph.Node, twice: bool) -> str:
     name, function = node.name(), getattr(type(node), "_forward_cls", None)
     if name == "CheckpointFunctionBackward":
         return "is checkpointed with use_reentrant=True, which gives parameters no gradient here: do without"
+    if twice and name.startswith("WeightNormInterfaceBackward"):
+        return "uses weight_norm, of which torch has a wrong second derivative: write weight * g / norm out"
+    if twice and "linear_cross_entropy_batch_chunked" in name:
+        return "has no second derivative: linear_cross_entropy is chunked by its options, so do without these"
+    if twice and getattr(node, "_saved_sparse", False) is True:
+        return "has sparse gradients, without second derivatives: make the embedding with sparse=False"
     if twice and name == "CompiledFunctionBackward":
         return "is compiled: torch.compile loses second derivatives, so do without"
     if twice and getattr(getattr(function, "backward", None), "__code__", None) is _ONCE:
@@ -50,4 +68,4 @@ def _lost_at(node: torch.autograd.graph.Node, twice: bool) -> str:
 def value_of(loss: Callable[..., Tensor], phi: Params, theta: Params, *t: int) -> Tensor:
     """As `evaluate`, without a graph; the loss may differentiate inside."""
     with torch.enable_grad():
-        return evaluate(loss, detach(phi), detach(theta), *t).detach()
+        return evaluate(loss, leaves(phi, phi), leaves(theta, theta), *t).detach()

@@ -233,27 +233,21 @@ def speed(device: torch.device, dtype: torch.dtype = torch.float32) -> dict[str,
     return {"flops_per_second": 2 * 2048**3 / product, "bytes_per_second": 2 * x.nbytes / copy}
 
 
-LOADED_LATE = "torch._dynamo"
-"""What torch imports, with others, at the first use of vmap or of `grad_outputs`; its memory is no method's own."""
-
-
 def in_fresh_process(function: Callable[..., Any], *args: Any) -> Any:
     """What `function(*args)` returns or raises in a new process, which inherits no memory that this one has used.
 
-    The process is forked from one that has imported torch, with what it loads late, and, at the first call, the
-    function's module, and has run nothing. Function, arguments and outcome must be picklable. Raises UserError where
-    the process was killed.
+    The process is forked from one that has imported torch, with what it loads at the first use of vmap or of
+    `grad_outputs`, and, at the first call, the function's module, and has run nothing. Function, arguments and outcome
+    must be picklable. Raises UserError where the process was killed.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, function.__module__, LOADED_LATE])
+    context.set_forkserver_preload([__name__, function.__module__, "torch._dynamo"])
     with ProcessPoolExecutor(1, context) as process:
         try:
             return process.submit(function, *args).result()
         except BrokenProcessPool as error:
-            what = textwrap.shorten(", ".join(map(str, args)), 200, placeholder=" ...")
-            raise UserError(
-                f"{function.__name__}({what}): its process was killed, for want of memory perhaps"
-            ) from error
+            call = f"{function.__name__}({textwrap.shorten(', '.join(map(str, args)), 200, placeholder=' ...')})"
+            raise UserError(f"{call}: its process was killed, for want of memory perhaps") from error
 
 
 def in_turns(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import Any
@@ -17,6 +18,9 @@ from torch.nn.parameter import is_lazy
 
 from msmeta.bilevel import Params, require_params
 from msmeta.errors import ConfigError
+
+_ONE_THREAD = threading.RLock()
+"""`functional_call` puts parameters into the module for a while, and generators are torch's own."""
 
 
 def from_module(module: nn.Module) -> tuple[Callable[..., Any], Params]:
@@ -50,7 +54,7 @@ def from_module(module: nn.Module) -> tuple[Callable[..., Any], Params]:
         _require_no_mapped_norm(module, params)
         buffers = {name: value.clone() for name, value in module.named_buffers()}
         device = next((value.device for value in params.values()), torch.device("cpu"))
-        with _plain_operations(module), _random_numbers(module, seed, device), _no_recomputing(module):
+        with _ONE_THREAD, _plain_operations(module), _random_numbers(module, seed, device), _no_recomputing(module):
             return functional_call(module, {**params, **buffers}, args, kwargs)
 
     return call, dict(module.named_parameters())
@@ -73,6 +77,11 @@ def to_module(module: nn.Module, params: Params) -> None:
 def _require_module(module: Any) -> None:
     if not isinstance(module, nn.Module):
         raise ConfigError(f"the module is a {type(module).__name__}: it must be a torch.nn.Module")
+    if isinstance(module, nn.DataParallel | torch.jit.ScriptModule):
+        raise ConfigError(
+            f"the module is a {type(module).__name__}, which cannot be called with other parameters: "
+            "give what is inside of it"
+        )
     for name, value in module.named_parameters():
         if is_lazy(value):
             raise ConfigError(f"{name} of the module has no shape yet: call the module once before")

@@ -14,7 +14,6 @@ from msmeta.bilevel import (
     Part,
     State,
     add_parts,
-    detach,
     gradients,
     leaves,
     partial_gradients,
@@ -66,7 +65,8 @@ class Passed:
         self.loss: Tensor | float = 0.0
 
     def __call__(self, t: int, state: State) -> None:
-        if t and (term := outer_term(self.problem, detach(state.phi), detach(self.theta), t)) is not None:
+        phi, theta = leaves(state.phi, state.phi), leaves(self.theta, self.theta)  # a term may differentiate inside
+        if t and (term := outer_term(self.problem, phi, theta, t)) is not None:
             self.loss = self.loss + term.detach()
 
 

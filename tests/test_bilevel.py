@@ -89,6 +89,9 @@ def _refused(function, match, error=ConfigError):
         ),
         (_bowl(lambda theta: None), {"w": W}, "phi as init returned it is a NoneType"),
         (_bowl(lambda theta: State({"w": W}, {"velocity": W})), {"w": W}, "velocity as init returned it is a Tensor"),
+        (_bowl(lambda theta: State({"w": W}, {"v": {"x": W}})), {"w": W}, "v as init .* shape .* under 'x'"),
+        (_bowl(lambda theta: State({"w": W}, None)), {"w": W}, "buffers as init returned them are a NoneType"),
+        (_bowl(lambda theta: State({"w": W}, step=-1)), {"w": W}, "step as init returned it is -1"),
         (_bowl(tasks=3), {"w": W}, r"phi as init returned it has shape \(2,\) under 'w': with tasks=3"),
         (
             _bowl(lambda theta: State({"w": theta["w"].expand(3, 2)}, {"velocity": {"w": W}}), tasks=3),
@@ -233,6 +236,7 @@ def test_the_last_state_is_one_to_go_on_from(dynamics):
     for estimator in _all(dynamics, 4):
         out = estimator(constant, theta)
         assert out.state.step == 4 and out.phi is out.state.phi
+        assert not any(isinstance(value, torch.nn.Parameter) for value in out.phi.values())  # none is frozen
         assert not any(v.requires_grad for values in out.state.buffers.values() for v in values.values())
     whole, half = MultiStep(dynamics, 8)(constant, theta), MultiStep(dynamics, 4)(constant, theta)
     onwards = Bilevel(lambda theta: half.state, constant.inner, lambda p, th: constant.outer(p, th) + th["b1"].sum())
@@ -298,7 +302,7 @@ def _noisy(inner_noise):
 
 
 @pytest.mark.parametrize("noise", [torch.nn.functional.dropout, lambda x: x[torch.randperm(6)[:4].repeat(2)[:6]]])
-@pytest.mark.parametrize("name", ["adjoint", "smoothing", "implicit", "differences", "binomial"])
+@pytest.mark.parametrize("name", ["adjoint", "smoothing", "implicit", "differences", "binomial", "perturbed"])
 def test_an_inner_loss_that_is_no_function_is_refused_where_one_is_needed(name, noise):
     estimator, theta = dict(zip(NAMES, _all(), strict=True))[name], {"w": torch.ones(3, dtype=F64)}
     torch.manual_seed(1)
@@ -308,7 +312,7 @@ def test_an_inner_loss_that_is_no_function_is_refused_where_one_is_needed(name, 
     estimator(_noisy(lambda x: x * (1 + 1e-14 * torch.randn(()))), theta)
 
 
-@pytest.mark.parametrize("name", ["autograd", "first-order", "reptile", "strategies", "truncated", "lazy", "perturbed"])
+@pytest.mark.parametrize("name", ["autograd", "first-order", "reptile", "strategies", "truncated", "lazy"])
 def test_other_estimators_take_an_inner_loss_with_random_numbers(name):
     dict(zip(NAMES, _all(), strict=True))[name](_noisy(torch.nn.functional.dropout), {"w": torch.ones(3, dtype=F64)})
 
@@ -386,17 +390,20 @@ def test_checkpointing_in_a_loss_is_right_or_refused():
         _refused(lambda estimator=estimator, again=again: estimator(again, theta), "with use_reentrant=True")
 
 
-def test_a_loss_may_differentiate_inside():
-    """A penalty on the gradient by the inputs, which has a closed form."""
+@pytest.mark.parametrize("by", ["inputs", "phi"])
+def test_a_loss_may_differentiate_inside(by):
+    """A penalty on the gradient by the inputs or by φ, which has a closed form."""
     x = torch.linspace(-1, 1, 18, dtype=F64).reshape(6, 3)
 
     def inside(phi, *_):
-        own = x.clone().requires_grad_()
-        (by_x,) = torch.autograd.grad((own @ phi["w"]).tanh().sum(), own, create_graph=True)
-        return by_x.square().mean()
+        own = {"inputs": x.clone().requires_grad_(), "phi": phi["w"]}
+        values = ((own["inputs"] if by == "inputs" else x) @ phi["w"]).tanh().sum()
+        (found,) = torch.autograd.grad(values, own[by], create_graph=True)
+        return found.square().mean()
 
     def closed(phi, *_):
-        return ((1 - (x @ phi["w"]).tanh().square())[:, None] * phi["w"]).square().mean()
+        slope = (1 - (x @ phi["w"]).tanh().square())[:, None]
+        return (slope * phi["w"]).square().mean() if by == "inputs" else (slope * x).sum(0).square().mean()
 
     theta = {"w": torch.ones(3, dtype=F64)}
     for one, other in zip(_all(), _all(), strict=True):

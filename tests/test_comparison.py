@@ -192,6 +192,7 @@ THETA = {"w": W}
     [
         (lambda: compare(_bowl(1), [], [MultiStep(PLAIN, 2)]), ConfigError, "thetas is empty"),
         (lambda: compare(_bowl(1), THETA, []), ConfigError, "estimators is empty"),
+        (lambda: compare(_bowl(1), THETA, MultiStep(SGD(0.1), 2)), ConfigError, "estimators is a MultiStep"),
         (lambda: compare(_bowl(1), THETA, [MultiStep]), ConfigError, "estimator MultiStep is a type"),
         (lambda: compare(_bowl(1), THETA, {"a": PLAIN}), ConfigError, "estimator a is a SGD: it must be called"),
         (lambda: compare(_bowl(1), THETA, [MultiStep(PLAIN, 2)] * 2), ConfigError, "two estimators are the same"),

@@ -264,6 +264,7 @@ def test_checkpointed_activations_are_refused(estimator, reentrant):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: from_module(nn.DataParallel(nn.Linear(2, 2))), "the module is a DataParallel, which cannot be called"),
         (lambda: from_module(lambda x: x), "the module is a function: it must be a torch.nn.Module"),
         (lambda: from_module(nn.LazyLinear(2)), "weight of the module has no shape yet"),
         (_called(LINEAR, [1]), "params is a list: it must be a dict"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -55,7 +56,7 @@ class Differences:
     def loss(self) -> Tensor:
         return value_of(self.problem.inner, self.phi, self.theta, self.t)
 
-    @property
+    @cached_property
     def grad(self) -> Params:
         return inner_gradient(self.problem, leaves(self.phi, self.phi), detach(self.theta), self.t, False)[1]
 

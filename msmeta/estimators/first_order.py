@@ -53,6 +53,7 @@ class FirstOrder(Steps):
         carried = Carried(problem, first, theta)
         state, trail = constant_gradients(carried, self.dynamics, self.steps, refuse)
         carried.add(state, partial(evaluate, problem.outer))
+        state = replace(state, phi=leaves(state.phi, first.phi))
         return conclude(theta, state, trail, carried.loss, *carried.parts())
 
 

@@ -114,7 +114,7 @@ class Implicit(Proximal):
 
         by_task = problem.tasks is not None
         solution, info = conjugate_gradients(product, right, self.cg_steps, self.tolerance, by_task)
-        again = self.steps - 1, curvature.loss, value_of(problem.inner, *place)
+        again = f"inner loss at step {self.steps - 1}", curvature.loss, value_of(problem.inner, *place)
         through_init = first.pull_back(State(solution), theta)
         return conclude(theta, state, trail, outer, *through_init, direct, again=[again], **info)
 

@@ -35,7 +35,9 @@ class MultiStep(Steps):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        partition(self.steps, self.window)
+        lengths = partition(self.steps, self.window)
+        if not isinstance(self.window, int):  # an array, perhaps, which would not compare
+            object.__setattr__(self, "window", lengths)
         if self.backward not in ("autograd", "adjoint"):
             raise ConfigError(f"backward={self.backward!r} is unknown: choose autograd or adjoint")
 

@@ -23,7 +23,7 @@ from msmeta.bilevel import (
 from msmeta.dynamics import adapt_and_judge, walk
 from msmeta.errors import ConfigError
 from msmeta.estimators.implicit import Proximal
-from msmeta.losses import evaluate
+from msmeta.losses import evaluate, value_of
 from msmeta.rates import require_numbers
 
 
@@ -77,7 +77,9 @@ class Perturbed(Proximal):
         for name in sorted(lost - {name for name, value in by_theta.items() if value is not None}):
             where = "which acts in the inner steps, but neither in the last loss nor in the start"
             raise ConfigError(f"Perturbed has no gradient for theta[{name!r}], {where}; use MultiStep")
-        return conclude(theta, state, trail, outer, by_theta, direct, *first.pull_back(State(idle), theta))
+        last, through_init = self.steps - 1, first.pull_back(State(idle), theta)
+        again = f"inner loss at step {last}", *(value_of(problem.inner, state.phi, theta, last) for _ in range(2))
+        return conclude(theta, state, trail, outer, by_theta, direct, *through_init, again=[again])
 
 
 def _tilted(problem: Bilevel, slope: Params, nu: float) -> Bilevel:
