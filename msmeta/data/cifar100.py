@@ -63,20 +63,13 @@ REPEATED = 26
 T = TypeVar("T")
 
 
-def build(
-    folder: Path,
-    progress: Progress,
-    allocate: Allocate = np.empty,
-    dataset: Dataset | None = None,
-    follow_links: bool = False,
-) -> Arrays:
+def build(folder: Path, progress: Progress, allocate: Allocate, dataset: Dataset, follow_links: bool) -> Arrays:
     """Reads the official pickles or else an image a file in `folder`; both give the same arrays.
 
     The images of a class are sorted by file name without suffix. Of the published training images, a tenth of each
     class is for validation. Raises DataError if something is missing or damaged or a count is wrong, ViewAlone where
     the folder holds CIFAR-FS alone.
     """
-    dataset = dataset or CIFAR_100
     labels, order = _labels_and_order()
     found = matching(folder, r"(?:.*/)?(meta|train|test)", {"cifar-100-python"}, follow_links)
     pickles = {match[1]: match.string for match in found}
@@ -102,7 +95,7 @@ def build(
 
 
 def few_shot_alone(
-    folder: Path, progress: Progress, allocate: Allocate, dataset: Dataset, follow_links: bool = False
+    folder: Path, progress: Progress, allocate: Allocate, dataset: Dataset, follow_links: bool
 ) -> Arrays:
     """CIFAR-FS as its authors give it: data/CLASS/FILE, the images of a class by file name without suffix.
 

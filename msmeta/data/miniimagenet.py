@@ -30,20 +30,13 @@ PICKLES = (
 )
 
 
-def build(
-    folder: Path,
-    progress: Progress,
-    allocate: Allocate = np.empty,
-    dataset: Dataset | None = None,
-    follow_links: bool = False,
-) -> Arrays:
+def build(folder: Path, progress: Progress, allocate: Allocate, dataset: Dataset, follow_links: bool) -> Arrays:
     """Reads the images, by the CSV files where there are such, or else the three pickles, in `folder`.
 
     The classes of a split are sorted by name, the images of a class in the order of the CSV file (or pickle), or by
     name where there is none. Images of another size are resized to 84x84 with Pillow's bilinear filter, grey ones
     become RGB. Raises DataError if a file is missing or damaged or a count is not the published one.
     """
-    dataset = dataset or DATASET
     images = matching(folder, IMAGE, WITHIN, follow_links)
     lists = lists_of(matching(folder, LIST, WITHIN, follow_links))
     in_folders = {

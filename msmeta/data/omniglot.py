@@ -24,20 +24,13 @@ decode = Decode(("PNG",), 1, SIDE, exact=RAW_SIDE, fit="lanczos", negative=True)
 URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 
 
-def build(
-    folder: Path,
-    progress: Progress,
-    allocate: Allocate = np.empty,
-    dataset: Dataset | None = None,
-    follow_links: bool = False,
-) -> Arrays:
+def build(folder: Path, progress: Progress, allocate: Allocate, dataset: Dataset, follow_links: bool) -> Arrays:
     """Reads the two parts in `folder`, the characters in the order of the split, the drawings of each by file name.
 
     Images are 28x28, strokes 255 on 0. MAML's script asks Pillow for Lanczos, which Pillow replaces by the nearest
     pixel for 1-bit images such as these; here they are made grey first, so that Lanczos is what is done.
     Raises DataError if a part is missing, a count is not the official one, or an image cannot be decoded.
     """
-    dataset = dataset or DATASET
     characters: list[tuple[str, list[str]]] = []
     for part, expected in CHARACTERS.items():
         found = matching(folder, f"((?:.*/)?{part}/){DRAWING}", {part, *WITHIN}, follow_links)

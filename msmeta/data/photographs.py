@@ -61,7 +61,7 @@ def build(
     progress: Progress,
     allocate: Allocate,
     dataset: Dataset,
-    follow_links: bool = False,
+    follow_links: bool,
 ) -> Arrays:
     """The photographs that are `listed`, resized to 256x256, in the order of the splits.
 

@@ -157,7 +157,7 @@ def _drawn(rows: Sequence[Row], transfer: bool) -> tuple[list[Row], list[Row]]:
 
 
 def build(
-    scan: Scan, folder: Path, progress: Progress, allocate: Allocate, dataset: Dataset, follow_links: bool = False
+    scan: Scan, folder: Path, progress: Progress, allocate: Allocate, dataset: Dataset, follow_links: bool
 ) -> Arrays:
     """The images split by split, class by class and by name; those that cannot be read are noted and left out.
 

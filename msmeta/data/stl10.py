@@ -21,19 +21,12 @@ BINARY = r"(?:.*/)?((?:train|test)_[Xy]\.bin)"
 """Those that are read: the 100,000 unlabelled images beside them are 2.8 GB."""
 
 
-def build(
-    folder: Path,
-    progress: Progress,
-    allocate: Allocate = np.empty,
-    dataset: Dataset | None = None,
-    follow_links: bool = False,
-) -> Arrays:
+def build(folder: Path, progress: Progress, allocate: Allocate, dataset: Dataset, follow_links: bool) -> Arrays:
     """Reads the binary files in `folder`, the images of a class in their order there.
 
     Of the published training images, a tenth of each class is for validation. Images are resized with Pillow's
     bilinear filter, which is antialiased. Raises DataError if a file is missing or damaged or has another size.
     """
-    dataset = dataset or DATASET
     where = {match[1]: folder / match.string for match in matching(folder, BINARY, {"stl10_binary"}, follow_links)}
     parts = [_part(dataset, where, part) for part in PUBLISHED]
     pixels, labels = (np.concatenate(both) for both in zip(*parts, strict=True))

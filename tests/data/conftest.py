@@ -28,7 +28,7 @@ def small(monkeypatch):
     """Made data sets: `pictures`, read into memory, `photographs`, mapped and to be cropped, `drawings`, for few-shot
     tasks, and `again`, a view of `pictures`, class by class."""
 
-    def build(labels, folder, progress, allocate, dataset, follow_links=False):
+    def build(labels, folder, progress, allocate, dataset, follow_links):
         images = allocate((len(labels), *dataset.shape), np.uint8)
         progress("read", 0, 1)
         images[:] = np.random.default_rng(0).integers(0, 256, images.shape, np.uint8)

@@ -45,7 +45,7 @@ def changed(name, **changes) -> dict[str, bytes]:
 
 
 def refused(folder, match):
-    made.refused(match, module.build, folder, lambda *_: None, np.empty, DATASETS["cifar-100"])
+    made.refused(match, module.build, folder, lambda *_: None, np.empty, DATASETS["cifar-100"], False)
 
 
 @pytest.mark.usefixtures("small")

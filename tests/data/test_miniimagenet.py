@@ -65,11 +65,11 @@ def write_pickles(folder, changes=None):
 
 
 def build(folder):
-    return module.build(folder, lambda *_: None, dataset=DATASETS["miniimagenet"])
+    return module.build(folder, lambda *_: None, np.empty, DATASETS["miniimagenet"], False)
 
 
 def refused(folder, match):
-    made.refused(match, module.build, folder, lambda *_: None, np.empty, DATASETS["miniimagenet"])
+    made.refused(match, module.build, folder, lambda *_: None, np.empty, DATASETS["miniimagenet"], False)
 
 
 def assert_right(arrays):

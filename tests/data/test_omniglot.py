@@ -56,8 +56,8 @@ def zips(folder, files):
     return folder
 
 
-def build(folder):
-    return module.build(folder, lambda *_: None, dataset=DATASETS["omniglot"])
+def build(folder, follow_links=False):
+    return module.build(folder, lambda *_: None, np.empty, DATASETS["omniglot"], follow_links)
 
 
 def refused(folder, match):
@@ -99,7 +99,7 @@ def test_where_every_drawing_is_a_link(tmp_path):
     for name in tree():
         (tmp_path / "raw" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "raw" / name).symlink_to(stored / name)
-    found = module.build(tmp_path / "raw", lambda *_: None, dataset=DATASETS["omniglot"], follow_links=True)
+    found = build(tmp_path / "raw", follow_links=True)
     assert np.array_equal(found.images, build(stored).images)
 
 

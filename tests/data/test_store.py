@@ -108,7 +108,7 @@ def test_unknown_name():
 @pytest.mark.parametrize("name", STORED)
 def test_what_is_prepared_is_loaded(root, name):
     dataset, data = DATASETS[name], load(name, root=root)
-    made = dataset.build(None, lambda *_: None, np.empty, dataset)
+    made = dataset.build(None, lambda *_: None, np.empty, dataset, False)
     for split, part in dataset.splits.items():
         assert np.array_equal(data.images[split].numpy(), made.images[part.start : part.stop])
         assert np.array_equal(data.labels[split].numpy(), made.labels[part.start : part.stop])
