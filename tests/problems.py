@@ -72,10 +72,9 @@ def unrolled(problem: Bilevel, theta: Params, rule: Callable, windows: Sequence[
     """
     theta = {name: value.clone().requires_grad_() for name, value in theta.items()}
     phi = {name: value * 1.0 for name, value in problem.init(theta).items()}
-    if not any(value.requires_grad for value in phi.values()):
-        phi = {name: value.requires_grad_() for name, value in phi.items()}
+    phi = {name: value if value.requires_grad else value.requires_grad_() for name, value in phi.items()}
     memory: dict = dict.fromkeys(phi)
-    step = 0
+    step, loss = 0, 0.0
     for n in windows:
         grads = torch.autograd.grad(problem.inner(phi, theta, step), list(phi.values()), create_graph=True)
         grads = dict(zip(phi, grads, strict=True))
@@ -83,7 +82,10 @@ def unrolled(problem: Bilevel, theta: Params, rule: Callable, windows: Sequence[
             step += 1
             moved = {name: rule(phi[name], memory[name], grads[name], step) for name in phi}
             phi, memory = {k: v[0] for k, v in moved.items()}, {k: v[1] for k, v in moved.items()}
-    loss = problem.outer(phi, theta)
+            if problem.outer_at and step < sum(windows):
+                term = problem.outer_at(phi, theta, step)
+                loss = loss if term is None else loss + term
+    loss = loss + problem.outer(phi, theta)
     grads = torch.autograd.grad(loss, list(theta.values()))
     return loss.detach(), dict(zip(theta, grads, strict=True))
 

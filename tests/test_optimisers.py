@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from problems import F64, finite_differences, maml, meta_network, network, relative_error, start, tensors
+from problems import F64, finite_differences, maml, meta_network, relative_error, tasks_of, tensors
 
 from msmeta import (
     SGD,
@@ -201,24 +201,10 @@ def test_a_gradient_that_is_zero_is_clipped_and_differentiated():
 @pytest.mark.parametrize("backward", ["autograd", "adjoint"])
 def test_tasks_are_clipped_each_by_its_own_norm(backward):
     """As many tasks as there are hidden units; the problem says that they are tasks, not the shapes."""
-    x, y, theta = tensors(5, 4, 6, 3), 3 * tensors(6, 4, 6, 2), start()
-
-    def losses(phi):
-        hidden = torch.tanh(torch.einsum("tni,tih->tnh", x, phi["w1"]) + phi["b1"][:, None])
-        return (torch.einsum("tnh,tho->tno", hidden, phi["w2"]) - y).square().mean((1, 2))
-
-    together = Bilevel(
-        init=lambda th: {name: value.expand(4, *value.shape) for name, value in th.items()},
-        inner=lambda phi, th, t: losses(phi).sum(),
-        outer=lambda phi, th: losses(phi).sum(),
-        tasks=4,
-    )
-    estimator = MultiStep(clipped(SGD(0.1, 0.9), 0.5), 4, (1, 2, 1), backward)
-    found, alone = estimator(together, theta), []
-    for i in range(4):
-        loss = lambda phi, th, t=0, i=i: (network(phi, x[i]) - y[i]).square().mean()  # noqa: E731
-        alone.append(estimator(Bilevel(lambda th: th, loss, loss), theta).grad)
-    assert relative_error(found.grad, {name: sum(grad[name] for grad in alone) for name in theta}) < 1e-12
+    together, single, theta = tasks_of(4)
+    estimator = MultiStep(clipped(SGD(0.1, 0.9), 0.2), 4, (1, 2, 1), backward)
+    found, alone = estimator(together, theta), [estimator(one, theta).grad for one in single]
+    assert relative_error(found.grad, {name: sum(grad[name] for grad in alone) / 4 for name in theta}) < 1e-12
     unclipped = MultiStep(SGD(0.1, 0.9), 4, (1, 2, 1), backward)(together, theta)
     assert relative_error(unclipped.grad, found.grad) > 1e-2
 

@@ -4,7 +4,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from problems import DYNAMICS, F64, MEMORIES, finite_differences, jacobians, maml, meta_network, network, relative_error
+from problems import (
+    DYNAMICS,
+    F64,
+    MEMORIES,
+    finite_differences,
+    jacobians,
+    maml,
+    meta_network,
+    network,
+    relative_error,
+    unrolled,
+)
 
 from msmeta import (
     SGD,
@@ -47,25 +58,6 @@ def _both(dynamics, steps, window=1):
     return [MultiStep(dynamics, steps, window, backward) for backward in ("autograd", "adjoint")]
 
 
-def _loop(problem, theta, rule, windows):
-    """Loss and meta-gradient by single steps, in one graph."""
-    theta = {name: value.clone().requires_grad_() for name, value in theta.items()}
-    phi = {name: value * 1.0 for name, value in problem.init(theta).items()}
-    phi = {name: value if value.requires_grad else value.requires_grad_() for name, value in phi.items()}
-    memory, step, total = dict.fromkeys(phi), 0, 0.0
-    for n in windows:
-        grads = torch.autograd.grad(problem.inner(phi, theta, step), list(phi.values()), create_graph=True)
-        for _ in range(n):
-            step += 1
-            moved = {k: rule(phi[k], memory[k], g, step) for k, g in zip(phi, grads, strict=True)}
-            phi, memory = {k: v[0] for k, v in moved.items()}, {k: v[1] for k, v in moved.items()}
-            if step < sum(windows) and (term := problem.outer_at(phi, theta, step)) is not None:
-                total = total + term
-    total = total + problem.outer(phi, theta)
-    grads = torch.autograd.grad(total, list(theta.values()))
-    return total.detach(), dict(zip(theta, grads, strict=True))
-
-
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
 @pytest.mark.parametrize("make", [maml, meta_network])
 @pytest.mark.parametrize("name", DYNAMICS)
@@ -74,7 +66,7 @@ def test_both_modes_equal_a_plain_loop_and_differences(name, make, window):
     dynamics, rule = DYNAMICS[name]
     graph, recursion = (estimator(problem, theta) for estimator in _both(dynamics, 6, window))
     windows = window if isinstance(window, tuple) else (window,) * (6 // window)
-    loss, grad = _loop(problem, theta, rule, windows)
+    loss, grad = unrolled(problem, theta, rule, windows)
     for out in (graph, recursion):
         assert out.loss.item() == pytest.approx(loss.item(), rel=1e-12) and relative_error(out.grad, grad) < 1e-10
         assert not out.loss.requires_grad

@@ -1,8 +1,10 @@
 """Rates by parameter name: values against torch.optim's parameter groups, derivatives against finite differences."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from problems import F64, finite_differences, maml, meta_network, network, relative_error, start, tensors
+from problems import F64, finite_differences, maml, meta_network, relative_error, start, tasks_of, tensors
 
 from msmeta import (
     SGD,
@@ -121,24 +123,12 @@ def test_other_estimators_learn_them_too(kind):
 def test_a_rate_without_the_task_dimension_serves_every_task(kind, backward):
     """As many tasks as hidden units: b1 is (4, 4) with its tasks, and its rates (4,) are those of the units."""
     problem, theta = _learning()
-    x, y = tensors(5, 4, 6, 3), tensors(6, 4, 6, 2)
-
-    def losses(phi):
-        hidden = torch.tanh(torch.einsum("tni,tih->tnh", x, phi["w1"]) + phi["b1"][:, None])
-        return (torch.einsum("tnh,tho->tno", hidden, phi["w2"]) - y).square().mean((1, 2))
-
-    together = Bilevel(
-        init=lambda th: {name: th[name].expand(4, *th[name].shape) for name in NAMES},
-        inner=lambda phi, th, t: losses(phi).sum(),
-        outer=lambda phi, th: losses(phi).sum(),
-        tasks=4,
-    )
-    estimator, alone = MultiStep(KINDS[kind], 4, (1, 2, 1), backward), []
-    for i in range(4):
-        loss = lambda phi, th, t=0, i=i: (network(phi, x[i]) - y[i]).square().mean()  # noqa: E731
-        alone.append(estimator(Bilevel(problem.init, loss, loss), theta).grad)
+    batch, single, _ = tasks_of(4)
+    together = replace(batch, init=lambda th: {name: th[name].expand(4, *th[name].shape) for name in NAMES})
+    estimator = MultiStep(KINDS[kind], 4, (1, 2, 1), backward)
     found = estimator(together, theta).grad
-    assert relative_error(found, {name: sum(grad[name] for grad in alone) for name in theta}) < 1e-12
+    alone = [estimator(replace(one, init=problem.init), theta).grad for one in single]
+    assert relative_error(found, {name: sum(grad[name] for grad in alone) / 4 for name in theta}) < 1e-12
 
 
 def test_a_window_stays_closed_with_a_rate_for_each_number():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from problems import DYNAMICS, F64, maml, meta_network, relative_error, unrolled
 
-from msmeta import SGD, Bilevel, ConfigError, DivergedError, Reptile
+from msmeta import SGD, Bilevel, ConfigError, Reptile
 
 
 @pytest.mark.parametrize("dynamics", DYNAMICS)
@@ -41,9 +41,6 @@ def test_is_refused_where_phi_does_not_start_at_theta(init):
         Reptile(SGD(0.1), 2)(problem, {"x": torch.ones(2, dtype=F64)})
 
 
-def test_is_refused_for_a_meta_network_and_a_loss_that_is_not_finite():
+def test_is_refused_for_a_meta_network():
     with pytest.raises(ConfigError, match="meta-network"):
         Reptile(SGD(0.1), 4)(*meta_network())
-    diverging = Bilevel(lambda th: th, lambda p, th, t: p["x"].sum() / (t - 1), lambda p, th: p["x"].sum())
-    with pytest.raises(DivergedError, match="inf at step 1"):
-        Reptile(SGD(0.1), 3)(diverging, {"x": torch.ones(2)})
