@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from problems import F64, finite_differences, maml, relative_error, start
+from problems import F64, finite_differences, maml, relative_error, start, tasks_of
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
@@ -156,6 +156,18 @@ def test_users_functions_can_change_neither_dictionaries_nor_the_callers_tensors
         assert found[0].grad["a"] != 1
         assert theta.keys() == given.keys() and all(torch.equal(theta[k], given[k]) for k in theta)
     assert fixed["w"].tolist() == [3, -0.5] and velocity["w"].tolist() == [1, 1]
+
+
+RIVALS = [(Truncated, 0), (Truncated, 2), (Truncated, 4), (Binomial, 1), (Binomial, 3), (LazyHessian, 2)]
+
+
+@pytest.mark.parametrize(("kind", "setting"), RIVALS)
+def test_tasks_in_a_batch_are_as_if_alone(kind, setting):
+    batch, single, theta = tasks_of(3)
+    estimator = kind(SGD(0.1, 0.9, 1e-2), 4, setting)
+    alone = [estimator(one, theta).grad for one in single]
+    mean = {name: sum(grad[name] for grad in alone) / 3 for name in theta}
+    assert relative_error(estimator(batch, theta).grad, mean) < 1e-12
 
 
 @pytest.mark.parametrize("estimator", _all(SGD(0.1, 0.9, 0.5)), ids=NAMES)

@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pytest
 import torch
-from problems import DYNAMICS, F64, MEMORIES, costs, jacobians, maml, meta_network, relative_error, tasks_of
+from problems import DYNAMICS, F64, MEMORIES, costs, jacobians, maml, meta_network, relative_error
 
 from msmeta import SGD, Bilevel, Binomial, ConfigError, FirstOrder, MultiStep
 
@@ -72,15 +72,6 @@ def test_many_steps_are_recomputed_from_a_few_states():
     problem = Bilevel(lambda th: th, lambda p, th, t: h * p["x"].square().sum() / 2, lambda p, th: p["x"].sum())
     found = Binomial(SGD(eta), 20, 2)(problem, {"x": torch.ones(1, dtype=F64)}).grad["x"]
     assert found.item() == pytest.approx(1 - 20 * eta * h + 190 * (eta * h) ** 2, rel=1e-12)
-
-
-@pytest.mark.parametrize("depth", [1, 3])
-def test_tasks_in_a_batch_are_as_if_alone(depth):
-    batch, single, theta = tasks_of(3)
-    estimator = Binomial(SGD(0.1, 0.9, 1e-2), 4, depth)
-    alone = [estimator(one, theta).grad for one in single]
-    mean = {name: sum(grad[name] for grad in alone) / 3 for name in theta}
-    assert relative_error(estimator(batch, theta).grad, mean) < 1e-12
 
 
 def test_a_learned_rate_costs_no_order():

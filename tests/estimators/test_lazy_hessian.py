@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from problems import DYNAMICS, F64, MEMORIES, costs, jacobians, maml, meta_network, relative_error, tasks_of
+from problems import DYNAMICS, F64, MEMORIES, costs, jacobians, maml, meta_network, relative_error
 
 from msmeta import SGD, Bilevel, ConfigError, LazyHessian, MultiStep
 from msmeta.dynamics import partition
@@ -53,14 +53,6 @@ def test_with_one_hessian_everywhere_it_is_the_jacobian_of_windows(window):
 @pytest.mark.parametrize(("window", "products"), [(1, 4), (2, 2), (4, 1), ((1, 3), 2)])
 def test_costs_a_gradient_a_step_and_a_product_a_window(window, products):
     assert costs(LazyHessian(SGD(0.1, 0.9), 4, window)) == ([0, 1, 2, 3], products)
-
-
-def test_tasks_in_a_batch_are_as_if_alone():
-    batch, single, theta = tasks_of(3)
-    estimator = LazyHessian(SGD(0.1, 0.9, 1e-2), 4, 2)
-    alone = [estimator(one, theta).grad for one in single]
-    mean = {name: sum(grad[name] for grad in alone) / 3 for name in theta}
-    assert relative_error(estimator(batch, theta).grad, mean) < 1e-12
 
 
 def test_what_acts_in_other_steps_losses_alone_is_refused_by_name():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from problems import DYNAMICS, F64, MEMORIES, costs, jacobians, maml, meta_network, relative_error, tasks_of
+from problems import DYNAMICS, F64, MEMORIES, costs, jacobians, maml, meta_network, relative_error
 
 from msmeta import SGD, Adam, Bilevel, ConfigError, FirstOrder, MultiStep, State, Truncated
 
@@ -43,15 +43,6 @@ def test_at_its_limits_it_is_first_order_and_exact(dynamics):
 @pytest.mark.parametrize("depth", [0, 1, 2, 4])
 def test_costs_a_gradient_a_step_and_a_product_for_each_that_is_kept(depth):
     assert costs(Truncated(SGD(0.1, 0.9), 4, depth)) == ([0, 1, 2, 3], depth)
-
-
-@pytest.mark.parametrize("depth", [0, 2, 4])
-def test_tasks_in_a_batch_are_as_if_alone(depth):
-    batch, single, theta = tasks_of(3)
-    estimator = Truncated(SGD(0.1, 0.9, 1e-2), 4, depth)
-    alone = [estimator(one, theta).grad for one in single]
-    mean = {name: sum(grad[name] for grad in alone) / 3 for name in theta}
-    assert relative_error(estimator(batch, theta).grad, mean) < 1e-12
 
 
 def _refused(estimator, problem, theta, match):
