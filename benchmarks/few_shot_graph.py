@@ -35,7 +35,7 @@ METHODS = (("multistep", 1), ("multistep", 2), ("multistep", 4), ("multistep", 8
 def measure(cell: costs.Cell, precision: str, images: data.Images, device: torch.device, blocks: int) -> dict:
     config = replace(cell.config(), precision=precision)
     machine.set_precision(precision)
-    model = few_shot.build_model(config, images)
+    model = few_shot.network(config)
     theta = {name: torch.nn.Parameter(value.to(device)) for name, value in model.init(0).items()}
     optimizer = META_OPTIMIZERS["adam"](list(theta.values()), config.meta_lr, device.type == "cuda")
     sampler = EpisodeSampler(images, "train", config.way, config.shot, config.query, 0)
@@ -56,7 +56,7 @@ def measure(cell: costs.Cell, precision: str, images: data.Images, device: torch
 
 def first_gradient(config, theta: Params, images: data.Images, sampler: EpisodeSampler, precision: str) -> Params:
     machine.set_precision(precision)
-    model = few_shot.build_model(replace(config, precision=precision), images)
+    model = few_shot.network(replace(config, precision=precision))
     episodes = sampler.sample(0, config.tasks)
     return few_shot.meta_gradient(config.build_estimator(None), model, theta, episodes, config.tasks)[1]
 

@@ -159,8 +159,7 @@ def call(
     """The meta-iteration of a method, which gives the meta-gradient."""
     code, window = METHODS[name]
     config, cpu = cell(window, filters, tasks).config(), torch.device("cpu")
-    batch, chunk = costs.random_episodes(config, cpu), chunk or few_shot.task_chunk(config, cpu)
-    batch = replace(batch, support_x=batch.support_x.to(dtype), query_x=batch.query_x.to(dtype))
+    batch, chunk = costs.random_episodes(config, cpu).to(dtype), chunk or few_shot.task_chunk(config, cpu)
     theta = {name: value.to(dtype).requires_grad_() for name, value in Conv4(WAY, filters=filters).init(0).items()}
     return lambda: CODES[code](theta, batch, window, chunk)
 

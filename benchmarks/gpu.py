@@ -139,8 +139,7 @@ class _Sampler(EpisodeSampler):
     dtype = torch.float32
 
     def gather(self, places: torch.Tensor) -> Episodes:
-        found = super().gather(places)
-        return Episodes(found.support_x.to(self.dtype), found.support_y, found.query_x.to(self.dtype), found.query_y)
+        return super().gather(places).to(self.dtype)
 
 
 def meta_iterations(
@@ -151,7 +150,7 @@ def meta_iterations(
         "paper", "glyphs", 5, 1, estimator, window, filters=16 if small else 64, tasks=4, meta_optimizer="sgd"
     )
     images = data.load("glyphs", device=device)
-    model = few_shot.build_model(config, images)
+    model = few_shot.network(config)
     start = {name: value.to(device, dtype) for name, value in model.init(0).items()}
     theta = {name: torch.nn.Parameter(value.clone()) for name, value in start.items()}
     optimizer = META_OPTIMIZERS["sgd"](list(theta.values()), META_LR, device.type == "cuda")

@@ -10,7 +10,6 @@ Writes results/benchmarks/rounding.json; nothing is timed, so the machine may ha
 
 import argparse
 import statistics
-from dataclasses import replace
 
 import torch
 from few_shot_graph import difference
@@ -21,6 +20,7 @@ from msmeta.data import EpisodeSampler
 from msmeta.errors import script
 from msmeta.experiments import few_shot
 from msmeta.experiments.few_shot import FewShotConfig
+from msmeta.experiments.few_shot.again import fitting
 
 MINUTES = 20
 EPISODES = 200
@@ -30,17 +30,16 @@ class BothTypes:
     """Meta-gradients, trainings and accuracies in float32 and in float64, for one config."""
 
     def __init__(self, config: FewShotConfig, images: data.Images) -> None:
-        self.config, self.images = config, images
-        self.model = few_shot.build_model(config, images)
-        self.sampler = EpisodeSampler(images, "tune", config.way, config.shot, config.query, config.seed)
+        self.config, self.images = config, fitting(config, images)
+        self.model = few_shot.network(config)
+        self.sampler = EpisodeSampler(self.images, "tune", config.way, config.shot, config.query, config.seed)
         self.estimator = config.build_estimator(None)
         self.chunk = few_shot.task_chunk(config, torch.device("cpu"))
 
     def gradient(self, theta: Params, batch: int) -> Params:
         """The meta-gradient on a batch of training tasks, in θ's type."""
         kind = next(iter(theta.values())).dtype
-        episodes = self.sampler.sample(batch, self.config.tasks)
-        episodes = replace(episodes, support_x=episodes.support_x.to(kind), query_x=episodes.query_x.to(kind))
+        episodes = self.sampler.sample(batch, self.config.tasks).to(kind)
         return few_shot.meta_gradient(self.estimator, self.model, theta, episodes, self.chunk)[1]
 
     def trained(self, kind: torch.dtype, iterations: int) -> Params:

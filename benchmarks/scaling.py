@@ -21,7 +21,7 @@ from msmeta import machine, runs
 from msmeta.errors import script
 from msmeta.experiments.few_shot import plan
 from msmeta.experiments.few_shot.costs import Cell, call, warm_up
-from msmeta.experiments.few_shot.tally import Tally
+from msmeta.experiments.few_shot.tally import Tally, of_meta_batch
 
 MINUTES = 5
 CPU = torch.device("cpu")
@@ -96,7 +96,7 @@ def main() -> None:
         turned.setdefault(cell, []).append((factor, value))
     cells = list(turned)
     measured = machine.in_turns(measure, cells, given.rounds)
-    tallies = [plan.whole(cell.config(), cell.model(), cell.config().task_chunk, cell.backward) for cell in cells]
+    tallies = [of_meta_batch(cell.config(), cell.model(), cell.config().task_chunk, cell.backward) for cell in cells]
     rows = [
         {
             "turned": turned[cell],

@@ -15,6 +15,7 @@ import torch
 import msmeta
 from msmeta import SGD, Bilevel, machine
 from msmeta.experiments import few_shot, finished, transfer
+from msmeta.experiments.few_shot import tally
 
 FEW_SHOT = {"filters": 4, "tasks": 2, "iterations": 2, "test_episodes": 3, "curve_episodes": 2}
 
@@ -91,12 +92,12 @@ def test_a_training_that_fails_leaves_all_as_it_was(chosen, tmp_path):
 
 def test_counts_and_answers_do_not_depend_on_the_default_type(usual, chosen, tmp_path):
     config = configs()["few-shot"]
-    counted = few_shot.tally.tally(config, few_shot.plan.network(config), 1)
-    few_shot.tally._count.cache_clear()
+    counted = tally.tally(config, few_shot.network(config), 1)
+    tally._count.cache_clear()
     dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
-    again = few_shot.tally.tally(config, few_shot.plan.network(config), 1)
-    theta = few_shot.plan.network(config).init(0)
+    again = tally.tally(config, few_shot.network(config), 1)
+    theta = few_shot.network(config).init(0)
     pictures = torch.randint(256, (5, 1, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     given = config, theta, pictures, torch.arange(5), pictures
     wanted = few_shot.adapted.answer(*given)

@@ -1,7 +1,7 @@
 """Few-shot episodes, a pure function of (seed, split, step): there is no stream to restore after a resume."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -23,6 +23,10 @@ class Episodes:
 
     def __len__(self) -> int:
         return len(self.support_x)
+
+    def to(self, dtype: torch.dtype) -> "Episodes":
+        """The same tasks with images of this type."""
+        return replace(self, support_x=self.support_x.to(dtype), query_x=self.query_x.to(dtype))
 
     def chunks(self, size: int) -> Iterator["Episodes"]:
         """The same tasks in order, at most `size` at a time; views. Raises ConfigError if `size` is not positive."""

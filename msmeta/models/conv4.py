@@ -62,6 +62,11 @@ class Conv4:
         """Inputs of the linear head."""
         return self.filters * (self.size // 2**BLOCKS) ** 2 if self.pool else self.filters
 
+    @property
+    def parameters(self) -> int:
+        """Numbers in θ."""
+        return sum(value.numel() for value in self.init(0).values())
+
     def statistics(self, tasks: int, like: Tensor) -> Params:
         """Room for batch norm's statistics: the mean (tasks, filters) and variance of each block's channels."""
         names = [f"norm{block}.{kind}" for block in range(1, BLOCKS + 1) for kind in ("mean", "variance")]

@@ -10,8 +10,9 @@ import torch
 
 from msmeta import data
 from msmeta.experiments import sweep
-from msmeta.experiments.few_shot import FewShotConfig, task_chunk
-from msmeta.experiments.few_shot.plan import measured_rates, network, whole
+from msmeta.experiments.few_shot import FewShotConfig, network, task_chunk
+from msmeta.experiments.few_shot.plan import measured_rates
+from msmeta.experiments.few_shot.tally import of_meta_batch
 from msmeta.experiments.sweep import Config
 from msmeta.report.speed import seconds_per_epoch, seconds_per_iteration
 
@@ -104,7 +105,7 @@ def predicted_hours(config: Config) -> float | None:
     found = measured_rates() if isinstance(config, FewShotConfig) else None
     if found is None:
         return None
-    counted = whole(config, network(config), task_chunk(config, torch.device("cpu")))
+    counted = of_meta_batch(config, network(config), task_chunk(config, torch.device("cpu")))
     return _hours_of(config, found[0].seconds(counted))
 
 

@@ -6,10 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from msmeta.experiments.few_shot import FewShotConfig, preset_config
-from msmeta.experiments.few_shot.plan import network
+from msmeta.experiments.few_shot import FewShotConfig, network, preset_config
 from msmeta.experiments.few_shot.tally import Tally, tally
-from msmeta.models import Conv4
 from msmeta.report.style import table_of
 
 TIMES = (1, 10, 1000)
@@ -59,18 +57,13 @@ def growth_table(memory: float) -> str:
     rows = []
     for what, times, config in scaled():
         tallies = [counted(config, way) for way in WAYS]
-        cells = [f"{what} x {times:,}" if times > 1 else "as it is", f"{parameters(network(config)) / 1e6:.2g}"]
+        cells = [f"{what} x {times:,}" if times > 1 else "as it is", f"{network(config).parameters / 1e6:.2g}"]
         cells += [f"{config.tasks:,}", f"{config.steps:,}"]
         cells += [f"{found.held * config.tasks / 1e9:,.3g}" for found in tallies]
         cells += [f"{memory / found.held:,.0f}" for found in tallies]
         rows.append(" | ".join(cells))
     head = [f"{way} (GB)" for way in WAYS] + [f"{way}: tasks in {memory / 1e9:.0f} GB" for way in WAYS]
     return table_of(" | ".join(["What grows", "parameters (M)", "tasks", "T", *head]), rows)
-
-
-def parameters(model: Conv4) -> int:
-    """Entries of θ."""
-    return sum(value.numel() for value in model.init(0).values())
 
 
 def communication_table(links: Sequence[Link], flops_per_second: float, counts: Sequence[int]) -> str:
@@ -82,7 +75,7 @@ def communication_table(links: Sequence[Link], flops_per_second: float, counts: 
     for what, times, config in scaled():
         if what == "steps":
             continue
-        size = 4 * parameters(network(config))
+        size = 4 * network(config).parameters
         for way in ("exact, autograd", "N = T"):
             work = counted(config, way).flops * config.tasks / flops_per_second
             name = f"{what} x {times:,}" if times > 1 else "as it is"

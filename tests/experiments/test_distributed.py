@@ -44,7 +44,7 @@ SMOKE = ["train", "few-shot", "--dataset", "glyphs", "--preset", "smoke", "--dev
 def few_shot_gradient(world: World) -> dict[str, torch.Tensor]:
     """Of the first meta-iteration, with its loss and accuracy."""
     images = data.load("glyphs")
-    model = few_shot.build_model(FEW_SHOT, images)
+    model = few_shot.network(FEW_SHOT)
     theta = {name: torch.nn.Parameter(value) for name, value in model.init(0).items()}
     sampler = EpisodeSampler(images, "train", 5, 1, 15, 0)
     steps = MetaStepper(FEW_SHOT, model, theta, torch.optim.SGD(theta.values(), lr=0.0), sampler, 1, world)

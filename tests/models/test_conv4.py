@@ -141,7 +141,7 @@ def test_parameters():
     model = Conv4(5)
     params = model.init(3)
     assert model.features == 64 and params["head.weight"].shape == (5, 64)
-    assert sum(value.numel() for value in params.values()) == 64 * 9 + 3 * 64 * 64 * 9 + 8 * 64 + 5 * 65
+    assert model.parameters == 64 * 9 + 3 * 64 * 64 * 9 + 8 * 64 + 5 * 65
     assert all(torch.equal(value, model.init(3)[name]) for name, value in params.items())
     assert not torch.equal(params["conv1.weight"], model.init(4)["conv1.weight"])
     assert Conv4(5, 3, 84, 32, pool=True).features == 32 * 5 * 5

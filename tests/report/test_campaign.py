@@ -4,7 +4,9 @@ import pytest
 
 from msmeta import data, runs
 from msmeta.experiments import sweep
-from msmeta.experiments.few_shot.plan import Rates, network, whole
+from msmeta.experiments.few_shot import network
+from msmeta.experiments.few_shot.plan import Rates
+from msmeta.experiments.few_shot.tally import of_meta_batch
 from msmeta.report import campaign, speed
 
 SPEC = """
@@ -50,7 +52,7 @@ def test_hours_that_were_not_measured_are_predicted_by_the_cost_model(spec, monk
     rates = Rates(1.0, *[0.0] * 7)  # a second an operation
     monkeypatch.setattr(campaign, "measured_rates", lambda: (rates, {}))
     exact, windows, *_, scratch = campaign.plan(sweep.read_parts(spec))
-    counted = whole(exact.config, network(exact.config), 1)
+    counted = of_meta_batch(exact.config, network(exact.config), 1)
     assert exact.predicted and exact.hours == pytest.approx(counted.flops * 4 / 3600) and not scratch.predicted
     assert windows.hours < exact.hours
     monkeypatch.setattr(campaign, "measured_rates", lambda: None)

@@ -20,9 +20,7 @@ from msmeta.errors import ConfigError, DataError
 from msmeta.experiments.few_shot.again import fitting
 from msmeta.experiments.few_shot.at_test import inner_problem, query_logits, windows_at_test, with_way
 from msmeta.experiments.few_shot.config import FewShotConfig
-from msmeta.experiments.few_shot.experiment import build_model
-from msmeta.experiments.few_shot.plan import network
-from msmeta.experiments.few_shot.step import task_chunk
+from msmeta.experiments.few_shot.step import network, task_chunk
 from msmeta.experiments.few_shot.work import Work, running_statistics, team_of
 
 AT_ONCE = 256
@@ -132,5 +130,5 @@ def answer(
 
 def _running(config: FewShotConfig, theta: Params, windows: tuple[int, ...], device: torch.device) -> Params:
     images = fitting(config, data.load(config.dataset, device))
-    team = team_of(Work(config, build_model(config, images), images, task_chunk(config, device)))
+    team = team_of(Work(config, network(config), images, task_chunk(config, device)))
     return running_statistics(team, theta, windows)

@@ -12,9 +12,7 @@ from msmeta.errors import ConfigError
 from msmeta.experiments.few_shot.agreement import mean_accuracy
 from msmeta.experiments.few_shot.at_test import windows_at_test, with_way
 from msmeta.experiments.few_shot.config import FewShotConfig
-from msmeta.experiments.few_shot.experiment import build_model
-from msmeta.experiments.few_shot.plan import network
-from msmeta.experiments.few_shot.step import task_chunk
+from msmeta.experiments.few_shot.step import network, task_chunk
 from msmeta.experiments.few_shot.work import Work, evaluate, team_of
 
 
@@ -37,7 +35,7 @@ def reevaluate(
     windows_at_test(config, window, steps)
     chosen = machine.choose_device(device)
     images = fitting(trained, data.load(config.dataset, chosen))
-    model, chunk = build_model(config, images), task_chunk(config, chosen)
+    model, chunk = network(config), task_chunk(config, chosen)
     theta = {name: value.to(chosen) for name, value in with_way(theta, config.way).items()}
     no_memory = machine.memory_errors(f"out of memory with {chunk} tasks at a time: lower --query or --shot")
     with machine.settings(config.precision), no_memory:

@@ -24,10 +24,9 @@ from msmeta.experiments import resume, training
 from msmeta.experiments.distributed import World
 from msmeta.experiments.few_shot.agreement import mean_accuracy
 from msmeta.experiments.few_shot.config import ESTIMATORS, META_OPTIMIZERS, META_SCHEDULES, FewShotConfig
-from msmeta.experiments.few_shot.step import stepper, task_chunk
+from msmeta.experiments.few_shot.step import network, stepper, task_chunk
 from msmeta.experiments.few_shot.work import Work, evaluate, team_of
 from msmeta.experiments.training import Row, Training
-from msmeta.models import Conv4
 
 
 def run(config: FewShotConfig, root: Path | None = None, of: dict[str, Any] | None = None) -> runs.Run:
@@ -66,7 +65,7 @@ class FewShot:
         images = images or data.load(config.dataset, device)
         self.images = images if config.image_size is None else images.shrunk(config.image_size)
         self.config, self.device, self.world = config, device, world
-        self.model, self.chunk = build_model(config, self.images), task_chunk(config, device)
+        self.model, self.chunk = network(config), task_chunk(config, device)
         self.workers = workers
         self.logged = ("loss", "accuracy", *ESTIMATORS[config.estimator].told)
         self.selection = ("iteration", "seconds", "accuracy") if config.select_every else ()
@@ -214,11 +213,3 @@ def next_point(config: FewShotConfig, iteration: int) -> int:
         k += 1
         point = config.curve_every * 3**k // 2**k
     return point
-
-
-def build_model(config: FewShotConfig, images: Images) -> Conv4:
-    """The network for these images: strided for drawings, pooled for photographs, as in MAML."""
-    _, channels, height, width = images.images["train"].shape
-    if height != width:
-        raise ConfigError(f"{images.name} has {height}x{width} images: Conv4 takes square ones")
-    return Conv4(config.way, channels, height, config.filters, pool=channels == 3, precision=config.precision)

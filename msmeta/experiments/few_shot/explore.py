@@ -75,7 +75,7 @@ def prepare(
     chosen = machine.choose_device(device)
     images = data.load(name, chosen)
     sampler = EpisodeSampler(images, "train", way, shot, config.query, seed)
-    model = few_shot.build_model(config, images)
+    model = few_shot.network(config)
     theta = {name: torch.nn.Parameter(value.to(chosen)) for name, value in model.init(seed).items()}
     optimizer, estimator = torch.optim.Adam(theta.values(), lr=3e-3), MultiStep(config.dynamics(), config.steps)
     for iteration in range(iterations):

@@ -24,13 +24,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from msmeta import data, runs
-from msmeta.data.images import require_shrinkable
+from msmeta import runs
 from msmeta.dynamics import partition
 from msmeta.errors import ConfigError, UserError
 from msmeta.experiments.few_shot.config import FewShotConfig
-from msmeta.experiments.few_shot.step import task_chunk
-from msmeta.experiments.few_shot.tally import Tally, recomputed, tally
+from msmeta.experiments.few_shot.step import network, task_chunk
+from msmeta.experiments.few_shot.tally import Tally, of_meta_batch, recomputed
 from msmeta.models import Conv4
 
 MEASUREMENT = "benchmarks/scaling.json"
@@ -93,18 +92,6 @@ def measured_rates() -> tuple[Rates, dict[str, Any]] | None:
         return Rates(**result["rates"]), result["provenance"]
     except (KeyError, TypeError) as error:
         raise UserError(f"result {path} is damaged: delete it, or measure again: msmeta bench scaling") from error
-
-
-def whole(config: FewShotConfig, model: Conv4, chunk: int, backward: str = "autograd", device: str = "cpu") -> Tally:
-    """The tally of a meta-iteration, `chunk` tasks at a time: counts add up, memory is the largest chunk's."""
-    full, rest = divmod(config.tasks, chunk)
-    parts = [(count, tasks) for count, tasks in ((full, chunk), (1, rest)) if count and tasks]
-    counted = [(count, tally(config, model, tasks, backward, device)) for count, tasks in parts]
-    nothing = Tally(*[0.0] * 7)
-    total = nothing
-    for count, each in counted:
-        total = total.plus(each, count)
-    return replace(total, **{name: max(getattr(each, name) for _, each in counted) for name in ("held", "widest")})
 
 
 @dataclass(frozen=True)
@@ -181,7 +168,7 @@ def _options(config: FewShotConfig, memory: float, chunk: int, rates: Rates | No
     for window in (n for n in range(1, config.steps + 1) if config.steps % n == 0):
         for backward in ("autograd", "adjoint"):
             changed = replace(config, window=window)
-            counted = whole(changed, model, chunk, backward, "cpu" if on_cpu else "cuda")
+            counted = of_meta_batch(changed, model, chunk, backward, "cpu" if on_cpu else "cuda")
             windows = len(partition(config.steps, window))
             gradients = windows if backward == "autograd" else 2 * windows - 1 + recomputed(windows)
             inputs = input_bytes(config, model)
@@ -196,15 +183,7 @@ def _options(config: FewShotConfig, memory: float, chunk: int, rates: Rates | No
 def input_bytes(config: FewShotConfig, model: Conv4) -> int:
     """The meta-batch's images, and θ with its gradient and the meta-optimiser's two buffers, float32."""
     images = config.tasks * config.way * (config.shot + config.query) * model.channels * model.size**2
-    return 4 * (images + 4 * sum(value.numel() for value in model.init(0).values()))
-
-
-def network(config: FewShotConfig) -> Conv4:
-    """The network that a run of this config trains, found without reading its data set."""
-    dataset = data.find(config.dataset)
-    channels, side = dataset.shape[0], config.image_size or dataset.side
-    require_shrinkable(dataset.name, dataset.side, dataset.side, side)
-    return Conv4(config.way, channels, side, config.filters, pool=channels == 3, precision=config.precision)
+    return 4 * (images + 4 * model.parameters)
 
 
 def in_words(size: float) -> str:

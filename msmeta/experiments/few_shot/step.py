@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from msmeta import machine
+from msmeta import data, machine
 from msmeta.bilevel import Bilevel, Params
 from msmeta.data import Episodes, EpisodeSampler, like
+from msmeta.data.images import require_shrinkable
 from msmeta.errors import DivergedError
 from msmeta.experiments import graphs
 from msmeta.experiments.distributed import World
@@ -30,6 +31,17 @@ from msmeta.workers import Team
 Found = tuple[Tensor, Params]
 """What is logged of some tasks (mean outer loss, query accuracy, then what the estimator tells of itself: 1-d), and
 their meta-gradient."""
+
+
+def network(config: FewShotConfig) -> Conv4:
+    """The network that a run of this config trains: strided for drawings, pooled for photographs, as in MAML.
+
+    It is found without reading the data set.
+    """
+    dataset = data.find(config.dataset)
+    channels, side = dataset.shape[0], config.image_size or dataset.side
+    require_shrinkable(dataset.name, dataset.side, dataset.side, side)
+    return Conv4(config.way, channels, side, config.filters, pool=channels == 3, precision=config.precision)
 
 
 def episode_problem(

@@ -80,6 +80,19 @@ def tally(config: FewShotConfig, model: Conv4, tasks: int, backward: str = "auto
     )
 
 
+def of_meta_batch(
+    config: FewShotConfig, model: Conv4, chunk: int, backward: str = "autograd", device: str = "cpu"
+) -> Tally:
+    """Of a meta-iteration, `chunk` tasks at a time: counts add up, memory is the largest chunk's."""
+    full, rest = divmod(config.tasks, chunk)
+    parts = [(count, tasks) for count, tasks in ((full, chunk), (1, rest)) if count and tasks]
+    counted = [(count, tally(config, model, tasks, backward, device)) for count, tasks in parts]
+    total = Tally(*[0.0] * 7)
+    for count, each in counted:
+        total = total.plus(each, count)
+    return replace(total, **{name: max(getattr(each, name) for _, each in counted) for name in ("held", "widest")})
+
+
 def recomputed(windows: int) -> int:
     """How many windows' first states `adjoint` does not keep but recomputes, each by a gradient (`msmeta.adjoint`)."""
     return 0 if windows <= 16 else windows - math.ceil(windows / (math.isqrt(windows - 1) + 1))

@@ -58,7 +58,7 @@ def of_task(phi, task):
 
 
 def in_doubles(episodes):
-    return dataclasses.replace(episodes, support_x=episodes.support_x.double(), query_x=episodes.query_x.double())
+    return episodes.to(torch.float64)
 
 
 @pytest.fixture(scope="module")

@@ -51,7 +51,7 @@ def test_result_holds_what_a_reader_needs(train, tmp_path):
     assert 0 < origin["train_seconds"] < origin["wall_seconds"] and origin["peak_memory_bytes"] > 10**7
     assert not list((tmp_path / "checkpoints").glob("*"))
     theta, images = few_shot.run(config, tmp_path).load_parameters(), data.load("glyphs")
-    model = few_shot.build_model(config, images)
+    model = few_shot.network(config)
     assert few_shot.evaluate(config, model, theta, images, 10, 2) == right
 
 
@@ -87,7 +87,7 @@ def test_the_later_estimators_are_trained_with_what_their_labels_say(train, tmp_
 def test_chunks_of_tasks_do_not_change_the_meta_gradient(window):
     images = data.load("glyphs")
     episodes = EpisodeSampler(images, "train", 5, 1, 15).sample(0, 5)
-    episodes = dataclasses.replace(episodes, support_x=episodes.support_x.double(), query_x=episodes.query_x.double())
+    episodes = episodes.to(torch.float64)
     model = Conv4(5, filters=4)
     theta = {name: value.double() for name, value in model.init(0).items()}
     estimator = MultiStep(smoke().dynamics(), 4, window)

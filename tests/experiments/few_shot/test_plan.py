@@ -4,15 +4,14 @@ import json
 from dataclasses import asdict, astuple, replace
 
 import pytest
-import torch
 
-from msmeta import ConfigError, UserError, data
+from msmeta import ConfigError, UserError
 from msmeta.cli.plan import parse_bytes
 from msmeta.experiments import few_shot
 from msmeta.experiments.few_shot import plan as planning
-from msmeta.experiments.few_shot.experiment import build_model
-from msmeta.experiments.few_shot.plan import MEASUREMENT, Rates, fit, network, plan, whole
-from msmeta.experiments.few_shot.tally import tally
+from msmeta.experiments.few_shot.plan import MEASUREMENT, Rates, fit, plan
+from msmeta.experiments.few_shot.step import network
+from msmeta.experiments.few_shot.tally import of_meta_batch, tally
 
 RATES = Rates(1e-11, 2e-10, 7e-11, 2e-4, 1e-6, 1.5, 0.5, 4e8, 0.25)
 
@@ -50,10 +49,10 @@ def test_the_fit_finds_the_rates_of_what_was_made_with_them(config):
 def test_chunks_add_up_and_the_largest_holds_the_most(config):
     config = replace(config, steps=1)
     model = network(config)
-    three, one, all_ = tally(config, model, 3), tally(config, model, 1), whole(config, model, 3)
+    three, one, all_ = tally(config, model, 3), tally(config, model, 1), of_meta_batch(config, model, 3)
     assert all_.flops == three.flops + one.flops and all_.kernels == three.kernels + one.kernels
     assert (all_.held, all_.widest) == (three.held, three.widest)
-    assert whole(config, model, 8) == tally(config, model, 4)
+    assert of_meta_batch(config, model, 8) == tally(config, model, 4)
 
 
 def test_every_window_is_listed_with_what_it_takes(config, measured):
@@ -65,9 +64,9 @@ def test_every_window_is_listed_with_what_it_takes(config, measured):
     ]  # fmt: skip
     exact = found.options[0]
     assert found.require_fit() == found.chosen == exact and found.measured_on == "a processor" and found.chunk == 2
-    counted = whole(config, network(config), 2)
+    counted = of_meta_batch(config, network(config), 2)
     assert exact.seconds == RATES.seconds(counted)
-    inputs = 4 * (4 * 3 * 5 * 28**2 + 4 * sum(v.numel() for v in network(config).init(0).values()))
+    inputs = 4 * (4 * 3 * 5 * 28**2 + 4 * network(config).parameters)
     assert exact.bytes == 4e8 + inputs + RATES.growth(counted)
     assert exact.needs == exact.bytes + 0.25 * RATES.growth(counted)
 
@@ -104,7 +103,7 @@ def test_without_a_measurement_tensors_are_counted_and_time_is_not_known(config,
 
 
 def test_the_network_is_that_of_a_run(config):
-    assert network(config) == build_model(config, data.load("glyphs", torch.device("cpu")))
+    assert (network(config).channels, network(config).size, network(config).pool) == (1, 28, False)
     photographs = few_shot.preset_config("paper", "miniimagenet", 5, 1, "multistep")
     assert (network(photographs).channels, network(photographs).size, network(photographs).pool) == (3, 84, True)
     assert network(replace(photographs, image_size=42)).size == 42

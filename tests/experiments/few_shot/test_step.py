@@ -38,7 +38,7 @@ def smoke(estimator="multistep", window=1, **changes):
 
 def steppers(kind, config, world=World(), chunk=2):  # noqa: B008 - frozen
     images = data.load("glyphs")
-    model = few_shot.build_model(config, images)
+    model = few_shot.network(config)
     theta = {name: torch.nn.Parameter(value) for name, value in model.init(config.seed).items()}
     optimizer = META_OPTIMIZERS[config.meta_optimizer](list(theta.values()), config.meta_lr, False)
     sampler = EpisodeSampler(images, "train", config.way, config.shot, config.query, config.seed)

@@ -26,7 +26,7 @@ def glyphs():
 
 
 def work_of(config, chunk=2, process=Worker()):  # noqa: B008 - frozen
-    return few_shot.Work(config, few_shot.build_model(config, glyphs()), glyphs(), chunk, process)
+    return few_shot.Work(config, few_shot.network(config), glyphs(), chunk, process)
 
 
 def trained(config, team):
