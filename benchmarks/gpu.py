@@ -34,6 +34,7 @@ from msmeta.bilevel import Params, State, detach
 from msmeta.data import Episodes, EpisodeSampler
 from msmeta.errors import ConfigError, UserError, script
 from msmeta.experiments import few_shot, sweep
+from msmeta.experiments.config import Config
 from msmeta.experiments.distributed import World
 from msmeta.experiments.few_shot.config import META_OPTIMIZERS
 from msmeta.experiments.few_shot.step import GraphedStepper, MetaStepper
@@ -237,7 +238,7 @@ def speed(log: Log, device: torch.device, small: bool) -> None:
             log.run(f"speed {name}", step)
 
 
-def train(log: Log, device: torch.device, parts: dict[str, list[sweep.Config]]) -> None:
+def train(log: Log, device: torch.device, parts: dict[str, list[Config]]) -> None:
     """The runs that are not finished, until the time is up."""
     for part, configs in parts.items():
         for config in campaign.by_worth([config for config in configs if not finished(config, log.results)]):
@@ -258,7 +259,7 @@ def train(log: Log, device: torch.device, parts: dict[str, list[sweep.Config]]) 
                 return
 
 
-def finished(config: sweep.Config, results: Path) -> bool:
+def finished(config: Config, results: Path) -> bool:
     """Whether a run has its result."""
     try:
         return sweep.place(config, results).result() is not None

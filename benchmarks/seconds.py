@@ -23,10 +23,10 @@ from msmeta import data, machine, runs
 from msmeta.data import Images
 from msmeta.errors import ConfigError, script
 from msmeta.experiments import sweep
+from msmeta.experiments.config import Config
 from msmeta.experiments.distributed import World
 from msmeta.experiments.few_shot.config import FewShotConfig
 from msmeta.experiments.few_shot.experiment import FewShot
-from msmeta.experiments.sweep import Config
 from msmeta.experiments.training import Training
 from msmeta.experiments.transfer.experiment import Transfer
 

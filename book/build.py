@@ -30,16 +30,14 @@ from jupyter_client import AsyncKernelManager
 from myst_nb.core.read import read_myst_markdown_notebook
 from papermill.exceptions import PapermillExecutionError
 
-from msmeta import files
-from msmeta.errors import one_line
+from msmeta import files, paths
+from msmeta.errors import ConfigError, one_line
 from msmeta.report import metadata, stored
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL = "msmeta-build"
 KERNEL_LOG = "kernel.log"
 CELL = "```{code-cell}"
-ROOTS = ("MSMETA_DATA", "MSMETA_RESULTS")
-"""Variables that name folders."""
 
 
 class BuildError(Exception):
@@ -283,12 +281,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
             signal.signal(number, _interrupt)
-    for variable in ROOTS:  # a kernel runs in another folder than this command
-        if chosen := os.environ.get(variable):
-            os.environ[variable] = os.path.abspath(os.path.expanduser(chosen))
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what goes wrong is said once, by this program
     start, book, notebooks = time.monotonic(), ROOT / "book", ROOT / "notebooks"
     try:
+        paths.fix_roots()  # a kernel runs in another folder than this command
         if options.notebook is None:
             if options.parameters:
                 raise BuildError("-p sets a parameter of one notebook: name it with --notebook")
@@ -302,7 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             values = {name: _value(name, text) for name, text in options.parameters}
             run_notebook(notebook, target, {"preset": options.preset, **values}, ROOT)
             print(f"{options.notebook} run in {time.monotonic() - start:.0f} s: {target.relative_to(ROOT)}")
-    except (BuildError, OSError) as error:
+    except (BuildError, ConfigError, OSError) as error:
         print(f"build: {one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

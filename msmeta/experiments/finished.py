@@ -14,7 +14,8 @@ from torch import Tensor
 
 from msmeta import data, runs
 from msmeta.errors import ConfigError, UserError
-from msmeta.experiments.sweep import EXPERIMENTS, Config
+from msmeta.experiments.config import Config
+from msmeta.experiments.sweep import EXPERIMENTS
 
 T = TypeVar("T")
 LeaveOut = Callable[[UserError], None]

@@ -26,11 +26,10 @@ from msmeta import machine, paths, runs
 from msmeta.data import known_as
 from msmeta.errors import ConfigError, UserError, brief, one_line
 from msmeta.experiments import few_shot, transfer
-from msmeta.experiments.config import resolve
+from msmeta.experiments.config import Config, resolve
 from msmeta.experiments.few_shot import FewShotConfig
 from msmeta.experiments.transfer import TransferConfig
 
-Config = FewShotConfig | TransferConfig
 EXPERIMENTS: dict[str, tuple[type[Config], ModuleType]] = {
     "few-shot": (FewShotConfig, few_shot),
     "transfer": (TransferConfig, transfer),
@@ -107,17 +106,12 @@ def _read_runs(spec: Any, where: str, preset: str | None) -> list[Config]:
 
 def _load_yaml(path: Path) -> Any:
     path = paths.user_path(path, "sweep")
+    text = paths.read_text(path, MOST_BYTES)
     try:
-        if not path.is_file():
-            raise ConfigError(f"cannot read {path}: it is no file")
-        if path.stat().st_size > MOST_BYTES:
-            raise ConfigError(f"{path} has more than the {MOST_BYTES:,} bytes that a sweep needs")
-        return yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        return yaml.safe_load(text)
     except RecursionError as error:
         raise ConfigError(f"{path} is nested too deeply") from error
-    except (yaml.YAMLError, ValueError) as error:  # the latter for text that is no UTF-8 and for endless numbers
+    except (yaml.YAMLError, ValueError) as error:  # the latter for endless numbers
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
 
 

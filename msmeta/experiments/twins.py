@@ -12,8 +12,8 @@ from pathlib import Path
 
 from msmeta.errors import UserError
 from msmeta.experiments import stored
-from msmeta.experiments.config import resolve
-from msmeta.experiments.sweep import Config, experiment_of
+from msmeta.experiments.config import Config, resolve
+from msmeta.experiments.sweep import experiment_of
 
 SMALL = {
     "few-shot": {

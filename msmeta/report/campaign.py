@@ -10,10 +10,10 @@ import torch
 
 from msmeta import data
 from msmeta.experiments import sweep
+from msmeta.experiments.config import Config
 from msmeta.experiments.few_shot import FewShotConfig, network, task_chunk
 from msmeta.experiments.few_shot.plan import measured_rates
 from msmeta.experiments.few_shot.tally import of_meta_batch
-from msmeta.experiments.sweep import Config
 from msmeta.report.speed import seconds_per_epoch, seconds_per_iteration
 
 

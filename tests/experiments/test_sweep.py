@@ -128,7 +128,7 @@ def test_the_transfer_sweep_holds_each_run_once():
         ("parts: [{runs: []}]", "part 1: it must be a mapping with a `name`"),
         ("parts: [{name: a, runs: []}]", "part a has no list `runs`"),
         ("way: 5\nparts: [{name: a, runs: [{preset: smoke}]}]", "part a, run 1: dataset is missing"),
-        (SPEC + "#" * 2**20, "has more than the 1,048,576 bytes"),
+        (SPEC + "#" * 2**20, "it has more than 1,048,576 bytes"),
         (None, "cannot read"),
     ],
 )
@@ -146,7 +146,7 @@ def test_a_spec_is_utf_8_wherever_it_is_read(spec, monkeypatch):
     monkeypatch.setattr("io.text_encoding", lambda encoding, level=2: encoding or "ascii")
     assert sweep.read_spec(spec) == configs
     spec.write_bytes(b"# \xff\n" + SPEC.encode())
-    with pytest.raises(ConfigError, match="is not valid YAML"):
+    with pytest.raises(ConfigError, match="cannot read .*: it is no UTF-8"):
         sweep.read_spec(spec)
 
 
