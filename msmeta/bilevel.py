@@ -124,6 +124,12 @@ class MetaGradient:
         return self.state.phi
 
 
+def refuse(estimator: str, why: str, names: Iterable[str]) -> None:
+    """Raises ConfigError for the first of these entries of θ, if any, which an estimator has no gradient for."""
+    for name in sorted(names):
+        raise ConfigError(f"{estimator} has no gradient for theta[{name!r}], which {why}")
+
+
 Trail = Sequence[tuple[int, Tensor, tuple[str, ...]]]
 """Evaluations of the inner loss on the way: step, value without a graph, and the entries of φ that it uses."""
 

@@ -20,9 +20,9 @@ from msmeta.bilevel import (
     detach,
     leaves,
     reached,
+    refuse,
 )
 from msmeta.dynamics import Steps, advance, dynamics_at, inner_gradient
-from msmeta.errors import ConfigError
 from msmeta.losses import evaluate
 from msmeta.outer_terms import Carried
 
@@ -44,14 +44,9 @@ class FirstOrder(Steps):
     def __call__(self, problem: Bilevel, theta: Params) -> MetaGradient:
         """As `MultiStep.__call__`; raises ConfigError besides for entries of θ that act in the inner loss alone."""
         theta, first = begin(problem, theta, passing=True)
-
-        def refuse(names: set[str]) -> None:
-            for name in sorted(names):
-                inside = f"theta[{name!r}], which acts in the inner loss without starting phi (a meta-network)"
-                raise ConfigError(f"FirstOrder has no gradient for {inside}: it holds g constant; use MultiStep")
-
-        carried = Carried(problem, first, theta)
-        state, trail = constant_gradients(carried, self.dynamics, self.steps, refuse)
+        why = "acts in the inner loss without starting phi (a meta-network): it holds g constant; use MultiStep"
+        carried, tell = Carried(problem, first, theta), partial(refuse, "FirstOrder", why)
+        state, trail = constant_gradients(carried, self.dynamics, self.steps, tell)
         carried.add(state, partial(evaluate, problem.outer))
         state = replace(state, phi=leaves(state.phi, first.phi))
         return conclude(theta, state, trail, carried.loss, *carried.parts())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -19,6 +20,7 @@ from msmeta.bilevel import (
     detach,
     plus,
     reached,
+    refuse,
     task_dot,
     task_scale,
 )
@@ -100,8 +102,9 @@ class Implicit(Proximal):
         if not reached(first.phi.values(), theta):
             inside = "a theta that acts only inside the inner loss (a meta-network) would not learn"
             raise ConfigError(f"Implicit needs a theta that initialises phi: {TIED}, so {inside}; use MultiStep")
-        _refuse(reached([value for values in first.buffers.values() for value in values.values()], theta))
-        pulled, windows, watch = self.regularised(problem, detach(first.phi)), (1,) * self.steps, (theta, _refuse)
+        tell = partial(refuse, "Implicit", f"acts in the inner steps: {TIED}; use MultiStep")
+        tell(reached([value for values in first.buffers.values() for value in values.values()], theta))
+        pulled, windows, watch = self.regularised(problem, detach(first.phi)), (1,) * self.steps, (theta, tell)
         state, trail, outer, by_phi, direct = adapt_and_judge(pulled, first, theta, self.dynamics, windows, watch=watch)
         right = {k: value for k, value in add_parts(state.phi, by_phi).items() if state.phi[k].requires_grad}
         place, used = (state.phi, theta, self.steps - 1), trail[-1][2]
@@ -117,13 +120,6 @@ class Implicit(Proximal):
         again = f"inner loss at step {self.steps - 1}", curvature.loss, value_of(problem.inner, *place)
         through_init = first.pull_back(State(solution), theta)
         return conclude(theta, state, trail, outer, *through_init, direct, again=[again], **info)
-
-
-def _refuse(names: set[str]) -> None:
-    """Raises ConfigError for entries of θ that act in the inner steps."""
-    for name in sorted(names):
-        inside = f"theta[{name!r}], which acts in the inner steps"
-        raise ConfigError(f"Implicit has no gradient for {inside}: {TIED}; use MultiStep")
 
 
 def conjugate_gradients(

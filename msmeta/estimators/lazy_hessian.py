@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from msmeta.bilevel import Bilevel, MetaGradient, Params, begin, conclude, gradients, leaves, reached
+from msmeta.bilevel import Bilevel, MetaGradient, Params, begin, conclude, gradients, leaves, reached, refuse
 from msmeta.dynamics import Steps, advance, dynamics_at, inner_gradient, partition
-from msmeta.errors import ConfigError
 from msmeta.losses import evaluate
 from msmeta.outer_terms import outer_term
 
@@ -51,9 +50,8 @@ class LazyHessian(Steps):
             for t in range(start, start + n):
                 if t > start:
                     loss, grad = inner_gradient(problem, leaves(state.phi, state.phi), theta, t, create_graph=False)
-                    for name in sorted(reached([loss], theta) - acting):
-                        where = f"acts at step {t} but not at step {start}, the first of its window"
-                        raise ConfigError(f"LazyHessian has no gradient for theta[{name!r}], which {where}")
+                    why = f"acts at step {t} but not at step {start}, the first of its window"
+                    refuse("LazyHessian", why, reached([loss], theta) - acting)
                     # The value of this step's, the derivative of the first one's.
                     grad = {k: v + (lazy[k] - lazy[k].detach()) if k in lazy else v for k, v in grad.items()}
                 trail.append((t, loss.detach(), tuple(grad)))

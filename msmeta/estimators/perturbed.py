@@ -18,10 +18,10 @@ from msmeta.bilevel import (
     gradients,
     leaves,
     reached,
+    refuse,
     task_dot,
 )
 from msmeta.dynamics import adapt_and_judge, walk
-from msmeta.errors import ConfigError
 from msmeta.estimators.implicit import Proximal
 from msmeta.losses import evaluate, value_of
 from msmeta.rates import require_numbers
@@ -74,9 +74,8 @@ class Perturbed(Proximal):
             energy.append(evaluate(own.inner, leaves(moved.phi, first.phi), theta, self.steps - 1))
             trail = [*trail, *steps]
         (by_theta,) = gradients([((energy[0] - energy[1]) / (2 * nu), None)], theta, retain_graph=bool(idle))
-        for name in sorted(lost - {name for name, value in by_theta.items() if value is not None}):
-            where = "which acts in the inner steps, but neither in the last loss nor in the start"
-            raise ConfigError(f"Perturbed has no gradient for theta[{name!r}], {where}; use MultiStep")
+        why = "acts in the inner steps, but neither in the last loss nor in the start; use MultiStep"
+        refuse("Perturbed", why, lost - {name for name, value in by_theta.items() if value is not None})
         last, through_init = self.steps - 1, first.pull_back(State(idle), theta)
         again = f"inner loss at step {last}", *(value_of(problem.inner, state.phi, theta, last) for _ in range(2))
         return conclude(theta, state, trail, outer, by_theta, direct, *through_init, again=[again])

@@ -17,6 +17,7 @@ from msmeta.bilevel import (
     leaves,
     plus,
     reached,
+    refuse,
 )
 from msmeta.dynamics import Steps, whole
 from msmeta.errors import ConfigError
@@ -75,9 +76,8 @@ class Truncated(Shortened):
         cut = replace(middle, phi=leaves(middle.phi, first.phi), buffers=buffers)
         last, late, terms = unroll(problem, cut, theta, self.dynamics, (1,) * self.depth, early)
         ends = [*last.phi.values(), *(value for values in last.buffers.values() for value in values.values())]
-        for name in sorted(lost - reached(ends, theta)):
-            where = f"which acts in the inner loss before the last {self.depth} steps alone"
-            raise ConfigError(f"Truncated has no gradient for theta[{name!r}], {where}: raise depth or use MultiStep")
+        why = f"acts in the inner loss before the last {self.depth} steps alone: raise depth or use MultiStep"
+        refuse("Truncated", why, lost - reached(ends, theta))
         outer = sum(terms, evaluate(problem.outer, last.phi, theta))
         # Retained here and below, since a loss may read what `init` made of θ, and buffers may come from there.
         groups = cut.phi, theta, *buffers.values()
