@@ -139,7 +139,7 @@ def test_what_the_page_says_to_try_happens():
 @pytest.fixture
 def page(tmp_path):
     """What the page shows, in Debian's Chromium."""
-    with chromium.opened(tmp_path, interactive.page("explore")._repr_html_(), 900) as tab:
+    with chromium.opened(tmp_path, interactive.Interactive("explore")._repr_html_(), 900) as tab:
         yield tab
 
 

@@ -8,10 +8,20 @@ from pathlib import Path
 import pytest
 
 from msmeta import files
-from msmeta.errors import WriteError
+from msmeta.errors import DataError, WriteError
 
 NOBODY = 999_999_999
 """A number that no process has."""
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    files.write(tmp_path / "a/b/file", b"long content")
+    files.write(tmp_path / "a/b/file", b"new")
+    assert [(path.name, path.read_bytes()) for path in (tmp_path / "a/b").iterdir()] == [("file", b"new")]
+    (tmp_path / "a/full").mkdir()
+    with pytest.raises(DataError, match="^cannot write .*/a/full: Is a directory.*$"):
+        files.write(tmp_path / "a/full", b"new", DataError)
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["b", "full"]
 
 
 def test_what_cannot_be_written_is_named_with_the_room_that_there_is(tmp_path):

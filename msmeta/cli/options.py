@@ -18,6 +18,8 @@ from msmeta import data
 from msmeta.errors import one_line
 from msmeta.experiments.config import schema
 
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.")]
+
 
 def with_config(
     kind: type, module: ModuleType, without: Collection[str] = (), **own: str

@@ -19,7 +19,6 @@ from msmeta.experiments.sweep import EXPERIMENTS
 
 Values = dict[str, Any]
 """Fields of a config that were given, as texts."""
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, if there is one.")]
 Force = Annotated[bool, typer.Option("--force", help="Repeat the run even if it has finished.")]
 Workers = Annotated[
@@ -57,7 +56,7 @@ def add_to(train_app: typer.Typer, tune_app: typer.Typer) -> None:
 
 def _few_shot(
     values: Values,
-    device: Device = "auto",
+    device: options.Device = "auto",
     workers: Workers = "auto",
     resume: Resume = False,
     force: Force = False,
@@ -68,7 +67,7 @@ def _few_shot(
 
 def _transfer(
     values: Values,
-    device: Device = "auto",
+    device: options.Device = "auto",
     resume: Resume = False,
     force: Force = False,
     time_budget: TimeBudget = None,
@@ -116,7 +115,7 @@ def _train(experiment: str, values: Values, time_budget: str | None, force: bool
 def _tune_few_shot(
     values: Values,
     rates: Annotated[str, typer.Option(help="Inner rates to try.")] = "0.1,0.04,0.01,0.004",
-    device: Device = "auto",
+    device: options.Device = "auto",
     workers: Workers = "auto",
     force: Force = False,
 ) -> None:

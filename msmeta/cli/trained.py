@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from msmeta.cli.options import Device
 from msmeta.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 WIDE = 1000
 """Characters, more than any table of results takes."""
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.")]
 Norm = Annotated[
     str | None,
     typer.Option(

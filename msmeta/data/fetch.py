@@ -3,9 +3,7 @@
 import hashlib
 import urllib.request
 from http.client import HTTPException, IncompleteRead
-from pathlib import Path
 
-from msmeta import files
 from msmeta.data import raw
 from msmeta.data.raw import MAX_BYTES, reach, reason
 from msmeta.errors import DataError
@@ -39,8 +37,3 @@ def require(content: bytes, sha256: str) -> None:
     found = hashlib.sha256(content).hexdigest()
     if not found.startswith(sha256):
         raise ValueError(f"its SHA-256 is {found[:16]}..., not {sha256[:16]}...")
-
-
-def store(content: bytes, path: Path) -> None:
-    """Writes a file whole or not at all. Raises DataError in one line if it cannot be written."""
-    files.write(path, content, DataError)

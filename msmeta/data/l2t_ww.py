@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from msmeta import files
 from msmeta.data import apart, fetch
 from msmeta.data.dataset import L2T_WW, SEEDED, Dataset, Progress
 from msmeta.data.raw import MAX_BYTES, readable
@@ -89,7 +90,7 @@ def prepare(name: str, source: Path | None, root: Path, progress: Progress = lam
         else:
             contents[file] = _given(own, file, Path(source))
     progress(f"get {name}", len(own.files), len(own.files))
-    fetch.store(contents.popitem()[1] if own is SOURCE else _gathered(contents), path)
+    files.write(path, contents.popitem()[1] if own is SOURCE else _gathered(contents), DataError)
     return path
 
 

@@ -15,7 +15,7 @@ from msmeta.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "WebP", "BMP", "GIF", "PPM", "TIFF")
 """Those of torchvision's folders of images, and GIF."""
-PICTURE = r"(?i:((?:[^/.][^/]*/)*)[^/.][^/]*\.(?:png|jpe?g|webp|bmp|gif|p[bgp]m|tiff?))"
+PICTURE = r"((?:[^/.][^/]*/)*)[^/.][^/]*\.(?i:png|jpe?g|webp|bmp|gif|p[bgp]m|tiff?)"
 """Its folder below the given one is the group."""
 
 

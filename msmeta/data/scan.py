@@ -16,13 +16,12 @@ from msmeta.data import folder as names
 from msmeta.data.dataset import Allocate, Arrays, Dataset, Progress, splits_of_images
 from msmeta.data.decoders import decode_all
 from msmeta.data.folder import Given
-from msmeta.data.pictures import FORMATS, decode
+from msmeta.data.pictures import FORMATS, PICTURE, decode
 from msmeta.data.splits import SEED, shuffled, stratified
 from msmeta.data.trees import PARTS, listed, lists_of, located, matching, repeated
 from msmeta.errors import DataError
 from msmeta.paths import user_path
 
-IMAGE = r"(?:[^/.][^/]*/)*[^/.][^/]*\.(?i:png|jpe?g|webp|bmp|gif|p[bgp]m|tiff?)"
 LISTS = r"(?:(?i:splits?|lists?)/)?(train|val|test)\.csv"
 PART_OF = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -66,7 +65,7 @@ def scan(given: Given) -> Scan:
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}")
     try:
-        images = [match.string for match in matching(folder, IMAGE, follow_links=given.links)]
+        images = [match.string for match in matching(folder, PICTURE, follow_links=given.links)]
         lists = lists_of(matching(folder, LISTS, follow_links=given.links))
         if not images:
             raise DataError(f"no images ({', '.join(FORMATS)}) in folders of a class each")

@@ -12,7 +12,7 @@ from msmeta import data
 from msmeta.experiments import few_shot
 from msmeta.report import claims, frame, live, paper, tables
 from msmeta.report.claims import Claim, Finding
-from msmeta.report.few_shot_time import equal_iterations, equal_time, learning_curves
+from msmeta.report.few_shot_time import MAML, equal_iterations, equal_time, learning_curves, multi_step
 from msmeta.report.frame import FEW_SHOT, Values
 from msmeta.report.html import Rows
 from msmeta.report.parameters import converted
@@ -25,14 +25,6 @@ SETTINGS = {4: ((5, 1), (5, 5), (20, 1), (20, 5)), 5: ((5, 1), (5, 5))}
 """Way and shot of their columns."""
 OTHERS = ("first-order", "implicit", "reptile")
 FO_MAML, IMAML = {"estimator": "first-order"}, {"estimator": "implicit"}
-
-
-def multi_step(window: int | tuple[int, ...]) -> Values:
-    """The multi-step method; with window 1 it is MAML."""
-    return {"estimator": "multistep", "window": window}
-
-
-MAML = multi_step(1)
 
 
 def usual_steps(config: few_shot.FewShotConfig) -> int:
@@ -52,16 +44,10 @@ train = partial(live.train, FEW_SHOT)
 """Trains live runs (`live.train`), on glyphs where the data set cannot be had."""
 
 
-def committed(**wanted: Any) -> pd.DataFrame:
-    """Committed runs (`frame.committed`) with as many inner steps as their preset has."""
+def committed(usual: bool = True, **wanted: Any) -> pd.DataFrame:
+    """Committed runs (`frame.committed`) with as many inner steps as their preset has; not `usual`: with others."""
     found = frame.committed(FEW_SHOT, **wanted)
-    return found.loc[[config.steps == usual_steps(config) for config in found["config"]]]
-
-
-def other_steps(**wanted: Any) -> pd.DataFrame:
-    """Committed runs with another number of inner steps than their preset has."""
-    found = frame.committed(FEW_SHOT, **wanted)
-    return found.loc[[config.steps != usual_steps(config) for config in found["config"]]]
+    return found.loc[[(config.steps == usual_steps(config)) is usual for config in found["config"]]]
 
 
 def side_by_side(number: int, dataset: str) -> Rows:

@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from msmeta.experiments.few_shot import method
-from msmeta.report.frame import where
+from msmeta.report.frame import Values, where
 from msmeta.report.picture import COLOUR, Picture, panels, styled
 from msmeta.report.speed import seconds_per_iteration
 from msmeta.report.style import drawn, markdown
@@ -23,8 +23,14 @@ from msmeta.report.tables import accuracy_text, cells, difference_text, listed, 
 from msmeta.report.tuning import Points
 from msmeta.statistics import Difference, mean_ci, paired, plus_minus
 
-EXACT = {"estimator": "multistep", "window": 1}
-REFERENCE = {"estimator": "multistep", "window": 4}
+
+def multi_step(window: int | tuple[int, ...]) -> Values:
+    """The multi-step method; with window 1 it is MAML."""
+    return {"estimator": "multistep", "window": window}
+
+
+MAML = multi_step(1)
+REFERENCE = multi_step(4)
 """The method whose time every other one gets."""
 OF_REFERENCE = method(**REFERENCE)
 SPACING = 1.5
@@ -98,7 +104,7 @@ def comparison(found: pd.DataFrame) -> str:
     rows = []
     for seeds in cells(found):
         run = seeds.iloc[0]
-        maml = where(found, **EXACT, setting=run["setting"]).drop(seeds.index, errors="ignore")
+        maml = where(found, **MAML, setting=run["setting"]).drop(seeds.index, errors="ignore")
         tests = [test(seeds, maml) for test in (equal_iterations, equal_time)]
         texts = [f"{difference_text(less)}{said and f' ({said})'}" for less, said in tests]
         seconds = seconds_per_iteration(run["config"])

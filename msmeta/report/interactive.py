@@ -22,10 +22,13 @@ _NOSCRIPT = "<noscript>This part of the page needs JavaScript. It loads nothing 
 
 
 class Interactive:
-    """A module of this package by its name, with values for its model. place: `id` of its element."""
+    """A module of this package, to be shown: `explore`, the landscapes, or `turn`, the measured data.
 
-    def __init__(self, name: str, place: str, state: dict[str, Any]) -> None:
-        self.name, self.place, self.state = name, place, state
+    place: `id` of its element, else its name. state: values for its model.
+    """
+
+    def __init__(self, name: str, place: str | None = None, **state: Any) -> None:
+        self.name, self.place, self.state = name, place or name, state
 
     def _repr_html_(self) -> str:
         module, style = source(self.name), files("msmeta.report").joinpath(f"{self.name}.css").read_text()
@@ -33,11 +36,6 @@ class Interactive:
         start = f'render({{model: new Model({state}), el: document.getElementById("{self.place}")}});'
         script = f'<script type="module">\n{module}{_MODEL}{start}\n</script>'
         return f'<style>{style}</style><div id="{self.place}" class="{self.name}">{_NOSCRIPT}</div>{script}'
-
-
-def page(name: str, place: str | None = None, **state: Any) -> Interactive:
-    """To be shown: `explore`, the landscapes, or `turn`, the measured data."""
-    return Interactive(name, place or name, state)
 
 
 def source(name: str) -> str:

@@ -29,8 +29,7 @@ def train(
     Says how each run ended. Finished runs with the same config are reused unless `force`. values: of fields of the
     config; None is the preset's. Raises ConfigError where there is nothing to run.
     """
-    purpose = data.TRANSFER if experiment is TRANSFER else data.FEW_SHOT
-    dataset, why = _choose_data(experiment, preset, data.known_as(dataset, purpose))
+    dataset, why = _choose_data(experiment, preset, data.known_as(dataset, experiment.kind))
     choices = [[(name, value) for value in own] for name, own in values.items()]
     configs = [
         experiment.module.preset_config(preset, dataset, **method, **{n: v for n, v in chosen if v is not None})

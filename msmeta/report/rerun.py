@@ -8,10 +8,9 @@ from pathlib import Path
 
 from msmeta import runs
 from msmeta.experiments.config import PRESETS
+from msmeta.experiments.finished import KINDS
 from msmeta.report import stored
 from msmeta.report.style import Result, find_benchmark, markdown, origin
-
-KINDS = tuple(f"{experiment}{purpose}" for experiment in ("few-shot", "transfer") for purpose in ("", "-tuning"))
 
 
 def parameters(notebooks: Path) -> str:

@@ -9,11 +9,11 @@ import pandas as pd
 
 from msmeta import data
 from msmeta.experiments import few_shot
-from msmeta.experiments.few_shot.costs import Cell
+from msmeta.experiments.few_shot.costs import Cell, uniform
 from msmeta.report import frame, gradients, paper, products
 from msmeta.report.few_shot import PAPER_DATA
 from msmeta.report.frame import FEW_SHOT
-from msmeta.report.interactive import Interactive, page
+from msmeta.report.interactive import Interactive
 from msmeta.report.speed import seconds_per_iteration
 from msmeta.report.style import find_benchmark
 from msmeta.report.tables import cells
@@ -57,7 +57,7 @@ def view() -> Interactive:
     """The page's part."""
     found = find_benchmark("benchmarks/few_shot_costs")
     size = "" if found is None else f"{found['config']['filters']} filters, {found['config']['tasks']} tasks"
-    return page("turn", points=points(), size=size, windows=[4, 4])
+    return Interactive("turn", points=points(), size=size, windows=[4, 4])
 
 
 def _trained() -> dict[Key, Point]:
@@ -128,8 +128,7 @@ def _windows(estimator: str, window: Any, steps: int) -> tuple[int, ...]:
         return ()
     if np.ndim(window):
         return tuple(window)
-    whole, rest = divmod(steps, window)
-    return (window,) * whole + (rest,) * (rest > 0)
+    return uniform(steps, window)
 
 
 def _order(key: Key) -> tuple[Any, ...]:

@@ -26,14 +26,3 @@ def test_a_file_is_known_by_the_beginning_of_its_hash(url):
 def test_no_more_than_is_allowed_is_read(url, monkeypatch):
     monkeypatch.setattr(fetch, "MAX_BYTES", 700)
     refused("it has more than the 700 bytes allowed", fetch.fetch, url, "", "")
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path):
-    fetch.store(CONTENT, tmp_path / "a/b/file")
-    fetch.store(b"new", tmp_path / "a/b/file")
-    assert [(path.name, path.read_bytes()) for path in (tmp_path / "a/b").iterdir()] == [("file", b"new")]
-    (tmp_path / "c").write_text("no folder")
-    refused("cannot write .*/c/file: ", fetch.store, CONTENT, tmp_path / "c/file")
-    (tmp_path / "a/full").mkdir()
-    refused("cannot write .*/a/full: Is a directory", fetch.store, CONTENT, tmp_path / "a/full")
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["b", "full"]

@@ -16,7 +16,6 @@ from msmeta.report import adapted as report
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "adapt_yours.ipynb"
-TODAY = datetime(2026, 1, 1)
 
 
 def adapted(times=1):

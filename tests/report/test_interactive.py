@@ -6,7 +6,7 @@ from msmeta.report import interactive
 
 
 def test_a_page_has_the_module_its_style_and_its_values():
-    shown = interactive.page("turn", "here", points=[{"method": "</script>"}])._repr_html_()
+    shown = interactive.Interactive("turn", "here", points=[{"method": "</script>"}])._repr_html_()
     assert interactive.source("turn") in shown and '<div id="here" class="turn"><noscript>' in shown
     assert shown.count("</script>") == 1 and '"method":"<\\/script>"' in shown
     assert shown.endswith('document.getElementById("here")});\n</script>')

@@ -80,7 +80,7 @@ def test_windows_by_their_names():
 @pytest.fixture
 def page(tmp_path):
     """The page's part in Chromium, on a phone."""
-    html = interactive.page("turn", points=POINTS, size="64 filters, 2 tasks", windows=[4, 4])._repr_html_()
+    html = interactive.Interactive("turn", points=POINTS, size="64 filters, 2 tasks", windows=[4, 4])._repr_html_()
     with chromium.opened(tmp_path, html, 360) as tab:
         yield tab
 

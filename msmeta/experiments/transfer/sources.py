@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from msmeta import data
+from msmeta import data, files
 from msmeta.bilevel import Params
 from msmeta.data import data_root, fetch, l2t_ww
 from msmeta.errors import DataError
@@ -109,7 +109,7 @@ def _resnet34(params: Params, statistics: Params) -> Loaded:
 
 def _download(path: Path) -> None:
     way_out = f"get {path.name} elsewhere and put it into {path.parent}"
-    fetch.store(fetch.fetch(IMAGENET_URL, IMAGENET_HASH, way_out), path)
+    files.write(path, fetch.fetch(IMAGENET_URL, IMAGENET_HASH, way_out), DataError)
 
 
 IMAGENET_FILE = IMAGENET_URL.rpartition("/")[2]
