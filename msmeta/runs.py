@@ -152,10 +152,6 @@ class Run:
         """Writes tensors and plain values whole or not at all, as `checkpoints.save`."""
         checkpoints.save(self.checkpoint_path, self._identity | state)
 
-    def load_parameters(self) -> dict[str, torch.Tensor]:
-        """The parameters that the result tells the accuracy of, as `read_parameters`."""
-        return read_parameters(self.parameters_path, self.result() or {})
-
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The state that was saved, on the CPU, as `checkpoints.load`. Raises UserError for one of another run."""
         found = checkpoints.load(self.checkpoint_path)

@@ -11,9 +11,9 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import made
 import numpy as np
 from PIL import Image
-from scipy.io import savemat
 
 Files = dict[str, bytes]
 
@@ -27,9 +27,7 @@ def image(seed: int, side: int, kind: str = "PNG", grey: bool = False) -> bytes:
 
 
 def mat_file(texts: list[str]) -> bytes:
-    file = io.BytesIO()
-    savemat(file, {"file_list": np.array([[text] for text in texts], object)}, do_compression=True)
-    return file.getvalue()
+    return made.mat_file({"file_list": texts})
 
 
 def omniglot() -> Files:
@@ -81,15 +79,15 @@ def mini_pickles(train: object = None) -> Files:
 
 def photographs(name: str) -> Files:
     rows = [(label, f"{label}_{n}.jpg", n == 2) for label in ("a", "b") for n in range(3)]
-    made = {(label, file): image(seed, 20 + seed, "JPEG") for seed, (label, file, _) in enumerate(rows)}
+    pictures = {(label, file): image(seed, 20 + seed, "JPEG") for seed, (label, file, _) in enumerate(rows)}
     if name == "action":
-        files = {f"JPEGImages/{file}": data for (_, file), data in made.items()}
+        files = {f"JPEGImages/{file}": data for (_, file), data in pictures.items()}
         for label, file, test in rows:
             name = f"ImageSplits/{label}_{'test' if test else 'train'}.txt"
             files[name] = files.get(name, b"") + f"{file}\n".encode()
         return files
     top = "images" if name == "bird" else "Images"
-    files = {f"{top}/{label}/{file}": data for (label, file), data in made.items()}
+    files = {f"{top}/{label}/{file}": data for (label, file), data in pictures.items()}
     paths = {part: [f"{label}/{file}" for label, file, test in rows if test == part] for part in (False, True)}
     if name == "dog":
         return files | {"train_list.mat": mat_file(paths[False]), "test_list.mat": mat_file(paths[True])}
@@ -134,13 +132,6 @@ ARCHIVED: dict[str, tuple[str, Files, Files]] = {
     "stl-10": ("stl10_binary.tar.gz", stl(), {}),
 }
 """By data set: the name of its archive, the files in it, and those beside it."""
-
-
-def write(folder: Path, files: Files) -> Path:
-    for name, data in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
 
 
 # Tar archives, of which a header may say anything

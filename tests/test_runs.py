@@ -76,7 +76,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 def test_parameters_are_kept_beside_the_result_and_held_against_it(tmp_path):
     place, whole = _run(tmp_path), torch.arange(1000.0)
     place.save_result(_result(), {"theta": whole[:3].view(3, 1), "scale": torch.tensor(2.0)})
-    found = place.load_parameters()
+    found = runs.read_parameters(place.parameters_path, place.result())
     assert torch.equal(found["theta"], whole[:3].view(3, 1)) and found["scale"] == 2
     assert place.parameters_path.stat().st_size < 3000  # of a view, its own part alone
     before = place.parameters_path.read_bytes()
@@ -87,10 +87,10 @@ def test_parameters_are_kept_beside_the_result_and_held_against_it(tmp_path):
         assert spoilt != before
         place.parameters_path.write_bytes(spoilt)
         with pytest.raises(UserError, match=f"^{place.parameters_path} is not what result .* was measured with"):
-            place.load_parameters()
+            runs.read_parameters(place.parameters_path, place.result())
     place.parameters_path.unlink()
     with pytest.raises(UserError, match=f"^{place.parameters_path} is not here"):
-        place.load_parameters()
+        runs.read_parameters(place.parameters_path, place.result())
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk is played by /dev/full")

@@ -1,17 +1,13 @@
 """Glyphs, and small made data sets of each kind."""
 
-import sys
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from msmeta import cli
 from msmeta.data import DATASETS, Arrays, Dataset, Images, load, prepare
 from msmeta.data.dataset import splits_of_classes, splits_of_images
-
-sys.path.insert(0, str(Path(__file__).parent))  # for the helpers beside the tests
 
 
 @pytest.fixture(scope="session")
@@ -58,16 +54,3 @@ def root(small, tmp_path) -> Path:
     for name in ("pictures", "photographs", "drawings", "again"):
         prepare(name, tmp_path, tmp_path / "data")
     return tmp_path / "data"
-
-
-@pytest.fixture
-def command_line(monkeypatch, capsys):
-    """Calls `msmeta data` with arguments: exit status, output and errors."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["msmeta", "data", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code, *capsys.readouterr()
-
-    return call

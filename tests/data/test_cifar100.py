@@ -224,14 +224,13 @@ def test_hostile_pickle(tmp_path):
 
 
 @pytest.mark.usefixtures("small")
-def test_the_command_line_refuses_in_one_line(tmp_path, monkeypatch, command_line):
-    monkeypatch.setenv("MSMETA_DATA", str(tmp_path / "data"))
+def test_the_command_line_refuses_in_one_line(tmp_path, msmeta):
     archive = tmp_path / "cifar100.tar.gz"
     link = tarfile.TarInfo("cifar100/train/bee/link.webp")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
     for info, message in ((link, "is a link or a device"), (tarfile.TarInfo("../x.webp"), "points out of")):
         with tarfile.open(archive, "w:gz") as file:
             file.addfile(info)
-        status, _, error = command_line("prepare", "cifar-fs", "--from", str(archive))
+        status, _, error = msmeta("data", "prepare", "cifar-fs", "--from", str(archive))
         assert status == 2 and len(error.strip().splitlines()) == 1 and message in error
     assert not list(tmp_path.glob("data/*"))

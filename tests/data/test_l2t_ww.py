@@ -268,17 +268,16 @@ def test_what_cannot_be_divided_so_is_one_line(root, monkeypatch):
     refused("could not .*`msmeta data prepare l2t-splits --from", load, "cifar-100", "cpu", root, "l2t-ww")
 
 
-def test_command_line(command_line, tmp_path, monkeypatch):
-    monkeypatch.setenv("MSMETA_DATA", str(tmp_path / "data"))
+def test_command_line(msmeta, tmp_path, monkeypatch):
     monkeypatch.setattr(cli.Console, "width", 200)
     clone, path = write(tmp_path / "clone", {PATH: NETWORK, **lists()}), tmp_path / "data" / l2t_ww.SOURCE.file
-    assert command_line("prepare", "l2t-source", "--from", str(clone)) == (0, f"l2t-source is ready in {path}\n", "")
-    assert command_line("prepare", "l2t-splits", "--from", str(clone))[0] == 0
+    assert msmeta("data", "prepare", "l2t-source", "--from", str(clone)) == (0, f"l2t-source is ready in {path}\n", "")
+    assert msmeta("data", "prepare", "l2t-splits", "--from", str(clone))[0] == 0
     (tmp_path / "data" / l2t_ww.SPLITS.file).write_text("{}")
-    out = command_line("list")[1]
+    out = msmeta("data", "list")[1]
     states = {row.split("│")[1].strip(): row.split("│")[3].strip() for row in out.splitlines() if "l2t-s" in row}
     assert states == {"l2t-source": "prepared", "l2t-splits": "damaged"}
-    assert command_line("verify", "l2t-source")[1].endswith(f"SHA-256 {hashlib.sha256(NETWORK).hexdigest()}\n")
+    assert msmeta("data", "verify", "l2t-source")[1].endswith(f"SHA-256 {hashlib.sha256(NETWORK).hexdigest()}\n")
     for mistake in (("verify", "l2t-splits"), ("prepare", "l2t-source", "--from", ""), ("prepare", "l2t-sorce")):
-        status, _, err = command_line(*mistake)
+        status, _, err = msmeta("data", *mistake)
         assert status == 2 and err.startswith("msmeta: ") and err.count("\n") == 1

@@ -156,8 +156,7 @@ def test_other_sizes_are_resized_and_grey_becomes_rgb():
     assert np.array_equal(found.transpose(1, 2, 0), np.asarray(expected))
 
 
-def test_the_command_line_says_in_one_line_what_is_needed(tmp_path, monkeypatch, command_line):
-    monkeypatch.setenv("MSMETA_DATA", str(tmp_path / "data"))
+def test_the_command_line_says_in_one_line_what_is_needed(tmp_path, msmeta):
     (tmp_path / "miniimagenet.tar.gz").write_bytes(b"damaged")
     expected = {
         (): "miniimagenet cannot be downloaded: it is given with `msmeta data prepare miniimagenet --from DIR`",
@@ -165,7 +164,7 @@ def test_the_command_line_says_in_one_line_what_is_needed(tmp_path, monkeypatch,
         ("--from", str(tmp_path / "none")): "there is no folder",
     }
     for arguments, message in expected.items():
-        status, _, error = command_line("prepare", "miniimagenet", *arguments)
+        status, _, error = msmeta("data", "prepare", "miniimagenet", *arguments)
         assert status == 2 and len(error.strip().splitlines()) == 1 and message in error
     assert not list(tmp_path.glob("data/*"))
 

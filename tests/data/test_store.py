@@ -349,18 +349,17 @@ def test_status(root):
     assert (rows["bird"].bytes, rows["bird"].hash) == (0, None) and "not prepared" in rows["bird"].problem
 
 
-def test_the_command_line(root, monkeypatch, command_line):
-    monkeypatch.setenv("MSMETA_DATA", str(root))
+def test_the_command_line(root, monkeypatch, msmeta):
     monkeypatch.setenv("COLUMNS", "140")
 
-    code, out, _ = command_line("list")
+    code, out, _ = msmeta("data", "list")
     few_shot, transfer = out.split("For transfer")
     assert code == 0 and "1,200 + 423" in few_shot and "2 + 1, x 4 rotations" in few_shot and "pictures" not in few_shot
     assert "30 + 6 + 9" in transfer and "4,994 + 1,000 + 5,794" in transfer and str(root) in transfer
     for name in STORED:
-        code, out, _ = command_line("verify", name)
+        code, out, _ = msmeta("data", "verify", name)
         assert code == 0 and f"{name} is intact: 45 images of 3 classes, SHA-256" in out
-    code, _, err = command_line("prepare", "bird")
+    code, _, err = msmeta("data", "prepare", "bird")
     assert code == 2 and len(err.strip().splitlines()) == 1 and "bird cannot be downloaded" in err
 
 

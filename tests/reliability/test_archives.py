@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import made
 import small
 from attempts import SECRET, Case, digests, prepared, refused_or_same
 from small import END, directory, entry, header, member, packed, pax, record, signed, tar, zipped
@@ -127,7 +128,7 @@ def of_kind(is_zip: bool) -> list[str]:
 
 def archived(dataset: str, name: str, write: Callable[[Path], object]) -> Case:
     archive, _, others = small.ARCHIVED[dataset]
-    return Case(dataset, name, lambda raw: write(small.write(raw, others) / archive))
+    return Case(dataset, name, lambda raw: write(made.write(raw, others) / archive))
 
 
 def zeros(count: int) -> bytes:

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import made
 import numpy as np
 import small
 from attempts import Case, prepared
@@ -172,7 +173,7 @@ PLACES = {
 
 def written(raw: Path, dataset: str, content: bytes) -> None:
     files, name = PLACES[dataset]
-    small.write(raw, files | {name: content})
+    made.write(raw, files | {name: content})
 
 
 def cases() -> list[Case]:

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import made
 import numpy as np
 import small
 from attempts import Case, prepared
@@ -175,7 +176,7 @@ def cases() -> list[Case]:
 
     def write(raw: Path, dataset: str, make: Callable[[], bytes]) -> None:
         name, files = PLACES[dataset]
-        small.write(raw, files | {name: make()})
+        made.write(raw, files | {name: make()})
 
     return [
         Case(dataset, name, lambda raw, dataset=dataset, make=make: write(raw, dataset, make))
@@ -202,7 +203,7 @@ def test_damaged_pickles(trials, bounded, folders):
         content[places[int(share * len(places))]] ^= 1 << int(share * 1e6) % 8  # not in the pixels
         folder = next(folders)
         status, said = prepared(
-            bounded, folder, Case(dataset, "", lambda raw: small.write(raw, files | {name: bytes(content)}))
+            bounded, folder, Case(dataset, "", lambda raw: made.write(raw, files | {name: bytes(content)}))
         )
         return None if status == 0 or status == 2 and said.count("\n") == 1 else f"status {status}: {said[-300:]}"
 

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+import made
 import small
 from attempts import SECRET, Case
 
@@ -70,7 +71,7 @@ def special(raw: Path, dataset: str, make: Callable[[Path], None]) -> None:
     """In place of the first of the raw files."""
     files = dict(VALID[dataset])
     del files[FIRST[dataset]]
-    small.write(raw, {name: data for name, data in files.items() if not name.endswith(".csv") or dataset != "folder"})
+    made.write(raw, {name: data for name, data in files.items() if not name.endswith(".csv") or dataset != "folder"})
     path = raw / FIRST[dataset]
     path.parent.mkdir(parents=True, exist_ok=True)
     make(path)
@@ -79,7 +80,7 @@ def special(raw: Path, dataset: str, make: Callable[[Path], None]) -> None:
 def pipe_for_archive(raw: Path, dataset: str, make: Callable[[Path], None]) -> None:
     """In place of the archive."""
     name, _, others = small.ARCHIVED[dataset]
-    small.write(raw, others)
+    made.write(raw, others)
     make(raw / name)
 
 
@@ -151,7 +152,7 @@ def listed(raw: Path, name: str) -> None:
     files = {own: data for own, data in VALID[dataset].items() if dataset != "folder" or not own.endswith(".csv")}
     if name in OWN_TWICE:
         files[f"{GREEK}/character02/0001.png"] = files["images_evaluation/Tagalog/character01/0001.png"]
-    small.write(raw, files | {file: content})
+    made.write(raw, files | {file: content})
 
 
 def cases() -> list[Case]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from msmeta import adapt, data
 from msmeta.data import EpisodeSampler
-from msmeta.experiments import few_shot
+from msmeta.experiments import few_shot, finished
 from msmeta.experiments.few_shot import at_test, work
 from msmeta.models import Conv4
 from msmeta.workers import Team
@@ -153,7 +153,7 @@ def test_a_run_can_be_evaluated_so_in_training_and_others_keep_their_names(tmp_p
     assert places[0].name != places[1].name and "test_norm" not in {
         name for name, value in places[0].config.items() if places[0].defaults.get(name, ...) != value
     }
-    first, second = (place.load_parameters() for place in places)
+    first, second = (finished.read(place.result_path).parameters() for place in places)
     assert all(torch.equal(first[name], second[name]) for name in first)  # training is the same
     assert results[usual]["log"]["loss"] == results[other]["log"]["loss"]
     assert results[usual]["metrics"]["right_answers"] != results[other]["metrics"]["right_answers"]

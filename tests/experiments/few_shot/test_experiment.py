@@ -11,7 +11,7 @@ from problems import F64, relative_error
 from msmeta import DivergedError, data, runs
 from msmeta.data import EpisodeSampler
 from msmeta.estimators import MultiStep
-from msmeta.experiments import few_shot
+from msmeta.experiments import few_shot, finished
 from msmeta.models import Conv4
 
 
@@ -50,7 +50,7 @@ def test_result_holds_what_a_reader_needs(train, tmp_path):
     assert origin["torch"] == torch.__version__ and origin["commit"] and origin["device"] and origin["finished"]
     assert 0 < origin["train_seconds"] < origin["wall_seconds"] and origin["peak_memory_bytes"] > 10**7
     assert not list((tmp_path / "checkpoints").glob("*"))
-    theta, images = few_shot.run(config, tmp_path).load_parameters(), data.load("glyphs")
+    theta, images = finished.read(few_shot.run(config, tmp_path).result_path).parameters(), data.load("glyphs")
     model = few_shot.network(config)
     assert few_shot.evaluate(config, model, theta, images, 10, 2) == right
 
@@ -76,7 +76,10 @@ def test_the_later_estimators_are_trained_with_what_their_labels_say(train, tmp_
     """All take the same inner steps, so the first loss is exact MAML's; then θ moves elsewhere."""
     config = smoke(**{"window": 1, "estimator": estimator, "steps": 4, "iterations": 2, **own})
     others = [smoke(window=1, steps=4, iterations=2), *(dataclasses.replace(config, **{name: 1}) for name in own)]
-    found, *rest = [(train(each), few_shot.run(each, tmp_path).load_parameters()) for each in (config, *others)]
+    found, *rest = [
+        (train(each), finished.read(few_shot.run(each, tmp_path).result_path).parameters())
+        for each in (config, *others)
+    ]
     assert few_shot.label(config) == label and "windowed_accuracy" not in found[0]["metrics"]
     for result, theta in rest:
         assert result["log"]["loss"][0] == found[0]["log"]["loss"][0]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from msmeta import SGD, Adam, ConfigError, DataError, DivergedError, cli, data, runs
+from msmeta import SGD, Adam, ConfigError, DataError, DivergedError, data, runs
 from msmeta.data import l2t_ww
-from msmeta.experiments import transfer
+from msmeta.experiments import finished, transfer
 from msmeta.experiments.transfer import sources
 
 SHARED = Path(__file__).parents[4] / "shared/data"
@@ -50,7 +50,7 @@ def test_result_holds_what_a_reader_needs(train, tmp_path):
     assert result["data"]["hash"] == images.hash and result["source"] == {"name": "random-resnet32", "hash": None}
     assert 0 < result["provenance"]["train_seconds"] < result["provenance"]["wall_seconds"]
     assert not list((tmp_path / "checkpoints").glob("*"))
-    kept = transfer.run(config, tmp_path).load_parameters()
+    kept = finished.read(transfer.run(config, tmp_path).result_path).parameters()
     phi, statistics = (
         {name.removeprefix(kind): value for name, value in kept.items() if name.startswith(kind)}
         for kind in ("phi.", "statistics.")
@@ -154,24 +154,17 @@ def test_the_published_source_is_loaded_and_hashed(tmp_path, monkeypatch):
     assert len(source.hash) == 64
 
 
-def test_command_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
-
-    def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["msmeta", "train", "transfer", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return stop.value.code or 0, capsys.readouterr()
-
-    small = ["--preset", "smoke", "--dataset", "glyphs-rgb", "--batch", "8", "--train-images", "32", "--window", "2"]
-    status, printed = call(*small)
-    assert status == 0 and "Multi-step (SGD), Glyphs (32x32):" in printed.out
-    assert call(*small)[1].out.startswith("this run has")
-    status, printed = call("--preset", "smoke", "--dataset", "omniglot")
-    assert status == 2 and len(printed.err.strip().splitlines()) == 1
+def test_command_line(msmeta):
+    command = ["train", "transfer", "--preset", "smoke", "--dataset"]
+    small = [*command, "glyphs-rgb", "--batch", "8", "--train-images", "32", "--window", "2"]
+    status, out, _ = msmeta(*small)
+    assert status == 0 and "Multi-step (SGD), Glyphs (32x32):" in out
+    assert msmeta(*small)[1].startswith("this run has")
+    status, _, err = msmeta(*command, "omniglot")
+    assert status == 2 and len(err.strip().splitlines()) == 1
     for mistake in (["--window", "3"], ["--width", "10000"], ["--batch", "300"], ["--train-images", "5"]):
-        status, printed = call("--preset", "smoke", "--dataset", "glyphs-rgb", *mistake)
-        assert status == 2 and len(printed.err.strip().splitlines()) == 1
+        status, _, err = msmeta(*command, "glyphs-rgb", *mistake)
+        assert status == 2 and len(err.strip().splitlines()) == 1
 
 
 def test_theta_that_is_no_number_is_never_stored(tmp_path):
