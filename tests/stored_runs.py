@@ -5,6 +5,8 @@ from msmeta.experiments import transfer
 from msmeta.report import transfer as report
 from msmeta.report.frame import TRANSFER, frame
 
+PROVENANCE = {"device": "a processor", "threads": 2, "torch": "2", "commit": "abc"}
+
 
 def result(method="Baseline", accuracy=40.0, seed=0, preset="cpu", dataset="cifar-100", optimizer="sgd", **changes):
     """A stored run as training would write it; its numbers are this test's."""
@@ -40,8 +42,20 @@ def result(method="Baseline", accuracy=40.0, seed=0, preset="cpu", dataset="cifa
         },
         "data": {"name": dataset, "title": data.DATASETS[dataset].title, "hash": "0"},
         "source": None if scratch else {"name": config.source, "hash": "0"},
-        "provenance": {"train_seconds": 80.0, "device": "a processor", "threads": 2, "torch": "2", "commit": "abc"},
+        "provenance": PROVENANCE | {"train_seconds": 80.0},
     }
+
+
+def few_shot(config, metrics, curve, seconds=180.0, **more):
+    """A stored few-shot run with these numbers. seconds: of training."""
+    return {
+        "config": runs.plain(config),
+        "metrics": metrics,
+        "log": {"iteration": [], "seconds": [], "loss": [], "accuracy": []},
+        "curve": curve,
+        "data": {"name": config.dataset, "title": config.dataset.title(), "hash": "0"},
+        "provenance": PROVENANCE | {"train_seconds": seconds},
+    } | more
 
 
 def committed(**changes):

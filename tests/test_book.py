@@ -1,6 +1,5 @@
 """Building the book, on a small copy of it with small notebooks: what is built, refused, and left in place."""
 
-import importlib.util
 import itertools
 import os
 import re
@@ -16,15 +15,14 @@ import pytest
 import torch
 import yaml
 from myst_nb.core.read import read_myst_markdown_notebook
+from scripts import load
 
 import msmeta
 from msmeta import paths
 from msmeta.experiments import few_shot
 
 ROOT = Path(__file__).parent.parent
-_spec = importlib.util.spec_from_file_location("build", ROOT / "book" / "build.py")
-build = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(build)
+build = load("build.py")
 
 PAGES = {
     "index.md": "# Front\n\nSee {doc}`other` and {doc}`stub`.\n",
@@ -228,9 +226,7 @@ Costs x_t: nothing.
 
 
 def test_docstrings_become_fields_formulas_and_text():
-    spec = importlib.util.spec_from_file_location("docstrings", ROOT / "book" / "_ext" / "docstrings.py")
-    docstrings = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(docstrings)
+    docstrings = load("_ext/docstrings.py")
     lines = DOCSTRING.splitlines()
     docstrings.rewrite(None, "class", "name", None, None, lines)
     text = [r"Steps with \|g\|.", "**theta**", "    a dict.", "**steps, window**"]

@@ -1,26 +1,19 @@
 """The book's own Sphinx extensions, and its PDF, without building the book."""
 
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
+from scripts import load
 
 ROOT = Path(__file__).parent.parent
 
 
-def load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 notation, proof, paper_numbers, unbroken = (
-    load(ROOT / "book" / "_ext" / f"{n}.py") for n in ("notation", "proof", "paper_numbers", "unbroken")
+    load(f"_ext/{n}.py") for n in ("notation", "proof", "paper_numbers", "unbroken")
 )
-pdf = load(ROOT / "book" / "pdf.py")
+pdf = load("pdf.py")
 
 
 def test_symbols_have_the_meaning_that_the_table_of_notation_gives():

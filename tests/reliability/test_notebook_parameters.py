@@ -1,7 +1,6 @@
 """Parameters of every notebook, given as `build.py -p` takes them: refused in one line that names them, or sound."""
 
 import ast
-import importlib.util
 import math
 import random
 
@@ -10,6 +9,7 @@ import pytest
 import strange
 from papermill.translators import PythonTranslator
 from pydantic import TypeAdapter
+from scripts import load
 
 from msmeta import machine, report
 from msmeta.errors import UserError
@@ -21,10 +21,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 @pytest.fixture(scope="module")
 def build():
-    spec = importlib.util.spec_from_file_location("book_build", ROOT / "book" / "build.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("build.py")
 
 
 def parts(path):

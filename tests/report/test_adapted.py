@@ -1,12 +1,12 @@
 """The picture sheet, which network the page takes, and the notebook's run by papermill and its uploads."""
 
-import importlib.util
 from datetime import datetime
 from pathlib import Path
 
 import nbformat
 import pytest
 import torch
+from scripts import load
 
 from msmeta import UserError, data
 from msmeta.data.pictures import Pictures, read_pictures
@@ -100,11 +100,8 @@ def test_uploads_are_put_in_folders_of_their_class(tmp_path):
 
 def test_the_notebook_runs_without_a_browser(tmp_path, monkeypatch):
     monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path / "results"))
-    specification = importlib.util.spec_from_file_location("build", ROOT / "book" / "build.py")
-    build = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(build)
     target = tmp_path / "adapt_yours.ipynb"
-    build.run_notebook(NOTEBOOK, target, {"preset": "smoke", "norm": "support", "steps": 2}, tmp_path)
+    load("build.py").run_notebook(NOTEBOOK, target, {"preset": "smoke", "norm": "support", "steps": 2}, tmp_path)
     outputs = [out for cell in nbformat.read(target, as_version=4).cells for out in cell.get("outputs", [])]
     text = "".join(str(out.get("text", "")) + str(out.get("data", {}).get("text/markdown", "")) for out in outputs)
     parts = "No committed θ is here", "answered 10 pictures", "the smoke preset always does", "| `fish/1.png` | fish |"

@@ -5,10 +5,11 @@ import math
 import statistics
 
 import pytest
+import stored_runs
 from scipy import stats
 from stored_runs import cell, row_of
 
-from msmeta import ConfigError, runs
+from msmeta import ConfigError
 from msmeta.experiments import few_shot
 from msmeta.report import few_shot as report
 from msmeta.report import few_shot_time, live, paper
@@ -22,21 +23,16 @@ def result(method_window=("multistep", 4), preset="cpu", way=5, seed=0, dataset=
     ± of the three episodes, whose deviation is 2.67 %, is 6.62: t = 4.303 with two degrees of freedom.
     """
     config = few_shot.preset_config(preset, dataset, way, 1, *method_window, seed=seed, **changes)
-    return {
-        "config": runs.plain(config),
-        "metrics": {
-            "iterations": 1000, "meta_iterations_per_second": 3.0, "accuracy": accuracy,
-            "right_answers": [70, 72, 74], "answers_per_episode": 75,
-            "windowed_accuracy": 94.0, "windowed_accuracy_sd": 0.6 * 3**0.5 / 4.3027,
-        },
-        "log": {"iteration": [], "seconds": [], "loss": [], "accuracy": []},
-        "curve": {
-            "iteration": [125, 250], "seconds": [40.0, 80.0], "accuracy": [80.0, 90.0],
-            "right_answers": [[60, 60], [67, 68]],
-        },
-        "data": {"name": dataset, "title": dataset.title(), "hash": "0"},
-        "provenance": {"train_seconds": 180.0, "device": "a processor", "threads": 2, "torch": "2", "commit": "abc"},
+    metrics = {
+        "iterations": 1000, "meta_iterations_per_second": 3.0, "accuracy": accuracy,
+        "right_answers": [70, 72, 74], "answers_per_episode": 75,
+        "windowed_accuracy": 94.0, "windowed_accuracy_sd": 0.6 * 3**0.5 / 4.3027,
     }  # fmt: skip
+    curve = {
+        "iteration": [125, 250], "seconds": [40.0, 80.0], "accuracy": [80.0, 90.0],
+        "right_answers": [[60, 60], [67, 68]],
+    }  # fmt: skip
+    return stored_runs.few_shot(config, metrics, curve)
 
 
 def of(*results):

@@ -1,9 +1,9 @@
 """What is read off learning curves: after equal iterations, and in equal time of an idle core."""
 
 import pytest
+import stored_runs
 from stored_runs import line
 
-from msmeta import runs
 from msmeta.experiments import few_shot
 from msmeta.report import few_shot_time as report
 from msmeta.report.frame import FEW_SHOT, frame
@@ -23,17 +23,12 @@ def result(method, right, iterations=300, seed=0, curve=CURVE, dataset="omniglot
     """A stored run. right: answers of 300 after so many iterations, the same ones on each of 2 episodes of the curve
     and 3 of the end, of which the third has all."""
     config = few_shot.preset_config("cpu", dataset, 5, 1, *method, seed=seed, **changes)
-    return {
-        "config": runs.plain(config),
-        "metrics": {"iterations": iterations, "accuracy": right(iterations) / 3,
-                    "right_answers": [right(iterations), right(iterations), 300], "answers_per_episode": 300},
-        "log": {"iteration": [], "seconds": [], "loss": [], "accuracy": []},
-        "curve": {"iteration": list(curve), "seconds": [10.0 * at for at in curve],
-                  "accuracy": [right(at) / 3 for at in curve], "right_answers": [[right(at)] * 2 for at in curve]},
-        "data": {"name": dataset, "title": "Omniglot", "hash": "0"},
-        "provenance": {"train_seconds": 10.0 * iterations, "device": "a processor", "threads": 2, "torch": "2",
-                       "commit": "abc"},
-    }  # fmt: skip
+    metrics = {"iterations": iterations, "accuracy": right(iterations) / 3,
+               "right_answers": [right(iterations), right(iterations), 300], "answers_per_episode": 300}  # fmt: skip
+    points = {"iteration": list(curve), "seconds": [10.0 * at for at in curve],
+              "accuracy": [right(at) / 3 for at in curve],
+              "right_answers": [[right(at)] * 2 for at in curve]}  # fmt: skip
+    return stored_runs.few_shot(config, metrics, points, 10.0 * iterations)
 
 
 MAML, WINDOWS, FIRST_ORDER = ("multistep", 1), ("multistep", 4), ("first-order", 1)

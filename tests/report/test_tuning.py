@@ -2,10 +2,10 @@
 
 import itertools
 
+import stored_runs
 from stored_runs import cell, line
 from stored_runs import result as transfer_result
 
-from msmeta import runs
 from msmeta.experiments import few_shot, sweep
 from msmeta.report import few_shot_time, few_shot_tuning, transfer, tuning
 from msmeta.report.frame import FEW_SHOT
@@ -20,17 +20,12 @@ def tuned(accuracy, method=("multistep", 4), way=20, curve=(125, 187), iteration
     values = {"evaluate_on": "validation", "train_seconds": None, "iterations": iterations} | changes
     config = few_shot.preset_config("cpu", "omniglot", way, 1, *method, **values)
     own = [[int(3 * (accuracy(at) + (-1) ** i)) for i in EPISODES] for at in (*curve, iterations)]
-    return {
-        "kind": "few-shot-tuning",
-        "config": runs.plain(config),
-        "metrics": {"iterations": iterations, "accuracy": accuracy(iterations), "right_answers": own[-1],
-                    "answers_per_episode": 300},
-        "log": log or {"iteration": [], "seconds": [], "loss": [], "accuracy": []},
-        "curve": {"iteration": list(curve), "seconds": [1.0] * len(curve),
-                  "accuracy": [accuracy(at) for at in curve], "right_answers": own[:-1]},
-        "data": {"name": "omniglot", "title": "Omniglot", "hash": "0"},
-        "provenance": {"train_seconds": 180.0, "device": "a processor", "threads": 2, "torch": "2", "commit": "abc"},
-    }  # fmt: skip
+    metrics = {"iterations": iterations, "accuracy": accuracy(iterations), "right_answers": own[-1],
+               "answers_per_episode": 300}  # fmt: skip
+    points = {"iteration": list(curve), "seconds": [1.0] * len(curve),
+              "accuracy": [accuracy(at) for at in curve], "right_answers": own[:-1]}  # fmt: skip
+    more = {"log": log} if log else {}
+    return stored_runs.few_shot(config, metrics, points, kind="few-shot-tuning", **more)
 
 
 def crossing(slow, fast):

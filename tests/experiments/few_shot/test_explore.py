@@ -1,10 +1,10 @@
 """The notebook of sliders on images: its numbers, its widgets without a browser, and its run by papermill."""
 
-import importlib.util
 from pathlib import Path
 
 import nbformat
 import pytest
+from scripts import load
 
 from msmeta import SGD, ConfigError, MultiStep, UserError
 from msmeta.bilevel import task_dot
@@ -85,11 +85,8 @@ def test_want_of_memory_is_one_line(monkeypatch):
 
 
 def test_the_notebook_runs_without_a_browser(tmp_path):
-    specification = importlib.util.spec_from_file_location("build", ROOT / "book" / "build.py")
-    build = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(build)
     target = tmp_path / "explore_n.ipynb"
-    build.run_notebook(NOTEBOOK, target, {"preset": "smoke", "tasks": 2}, tmp_path)
+    load("build.py").run_notebook(NOTEBOOK, target, {"preset": "smoke", "tasks": 2}, tmp_path)
     outputs = [out for cell in nbformat.read(target, as_version=4).cells for out in cell.get("outputs", [])]
     text = "".join(str(out.get("text", "")) + str(out.get("data", {}).get("text/markdown", "")) for out in outputs)
     assert "always uses procedurally drawn glyphs" in text and "2 tasks of" in text
