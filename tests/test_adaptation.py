@@ -7,18 +7,7 @@ import pytest
 import torch
 from problems import DYNAMICS, F64, finite_differences, maml, meta_network, relative_error, start
 
-from msmeta import (
-    SGD,
-    Adam,
-    Bilevel,
-    ConfigError,
-    DivergedError,
-    FirstOrder,
-    LazyHessian,
-    MultiStep,
-    Truncated,
-    adapt,
-)
+from msmeta import SGD, Adam, Bilevel, ConfigError, DivergedError, FirstOrder, LazyHessian, MultiStep, Truncated, adapt
 
 
 @pytest.mark.parametrize("window", [1, 3, (1, 2, 3)], ids=str)

@@ -201,11 +201,7 @@ THETA = {"w": W}
         (lambda: compare(lambda i: None, THETA, [MultiStep(PLAIN, 2)]), ConfigError, "the problem is a NoneType"),
         (lambda: compare(_bowl(1), [THETA["w"]], [MultiStep(PLAIN, 2)]), ConfigError, "theta is a Tensor"),
         (lambda: compare(_bowl(0), THETA, [MultiStep(PLAIN, 2)]), ConfigError, "the meta-gradient is zero there"),
-        (
-            lambda: compare(_bowl(1), THETA, {"mine": lambda p, th: th}),
-            ConfigError,
-            "returned a dict",
-        ),
+        (lambda: compare(_bowl(1), THETA, {"mine": lambda p, th: th}), ConfigError, "returned a dict"),
         (lambda: compare(_bowl(1e39), THETA, [MultiStep(PLAIN, 2)]), DivergedError, "outer loss is inf"),
     ],
 )

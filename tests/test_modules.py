@@ -11,17 +11,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy, mse_loss
 from torch.utils.checkpoint import checkpoint
 
-from msmeta import (
-    SGD,
-    Bilevel,
-    ConfigError,
-    FiniteDifference,
-    FirstOrder,
-    MultiStep,
-    adapt,
-    from_module,
-    to_module,
-)
+from msmeta import SGD, Bilevel, ConfigError, FiniteDifference, FirstOrder, MultiStep, adapt, from_module, to_module
 
 HEAVY = SGD(0.1, 0.9)
 

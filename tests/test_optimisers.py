@@ -226,10 +226,7 @@ def test_a_norm_may_be_learned(backward):
     [
         (lambda grad: grad.clear(), "the gradient as the function given to transformed returned it is a NoneType"),
         (lambda grad: {"w1": grad["w1"]}, "other entries or shapes"),
-        (
-            lambda grad: {name: value.sum() for name, value in grad.items()},
-            "other entries or shapes",
-        ),
+        (lambda grad: {name: value.sum() for name, value in grad.items()}, "other entries or shapes"),
     ],
 )
 def test_a_function_that_returns_something_else_is_refused_in_one_line(function, match, backward):

@@ -267,11 +267,7 @@ def test_estimators_without_second_derivatives_heed_it():
 
 @pytest.mark.parametrize(
     "estimator",
-    [
-        Implicit(SGD(0.1), 6),
-        Reptile(SGD(0.1), 6),
-        Perturbed(SGD(0.1), 6),
-    ],
+    [Implicit(SGD(0.1), 6), Reptile(SGD(0.1), 6), Perturbed(SGD(0.1), 6)],
     ids=lambda estimator: type(estimator).__name__,
 )
 def test_the_others_refuse_it_in_one_line(estimator):

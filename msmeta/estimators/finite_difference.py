@@ -9,16 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from msmeta.adjoint import adjoint
-from msmeta.bilevel import (
-    Bilevel,
-    MetaGradient,
-    Params,
-    Part,
-    detach,
-    leaves,
-    partial_gradients,
-    task_dot,
-)
+from msmeta.bilevel import Bilevel, MetaGradient, Params, Part, detach, leaves, partial_gradients, task_dot
 from msmeta.dynamics import Steps, inner_gradient
 from msmeta.losses import evaluate, value_of
 from msmeta.rates import require_numbers

@@ -59,15 +59,7 @@ def side_by_side() -> Rows:
             shown = [measured_seconds, hours, f"{own:.2f}", f"{own - ratio.value:+.2f}"]
         printed = interval(elapse.value, elapse.spread, ".1f"), f"{total.value:g}", f"{ratio.value:.2f}"
         rows.append([method, *(each for both in zip(printed, shown[:3], strict=True) for each in both), shown[3]])
-    numbers = [
-        "Elapse (s)",
-        "measured",
-        "Total (h)",
-        "measured",
-        "Ratio",
-        "measured",
-        "Difference",
-    ]
+    numbers = ["Elapse (s)", "measured", "Total (h)", "measured", "Ratio", "measured", "Difference"]
     said = "Measured: extrapolated from an iteration on a CPU; ± is the standard deviation over rounds, if several."
     return Rows(f"{paper.table(1).caption} {said}", ["Method", *numbers], [("", rows)], numbers, "table-1")
 

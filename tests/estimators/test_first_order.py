@@ -5,18 +5,7 @@ import torch
 from problems import DYNAMICS, F64, finite_differences, maml, meta_network, relative_error, start, unrolled
 from saved_bytes import SavedBytes
 
-from msmeta import (
-    SGD,
-    Adam,
-    Bilevel,
-    ConfigError,
-    FirstOrder,
-    Implicit,
-    MultiStep,
-    Reptile,
-    State,
-    transformed,
-)
+from msmeta import SGD, Adam, Bilevel, ConfigError, FirstOrder, Implicit, MultiStep, Reptile, State, transformed
 
 
 @pytest.mark.parametrize("dynamics", DYNAMICS)

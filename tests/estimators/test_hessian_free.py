@@ -4,15 +4,7 @@ import pytest
 import torch
 from problems import DYNAMICS, F64, maml, meta_network, relative_error
 
-from msmeta import (
-    SGD,
-    Bilevel,
-    ConfigError,
-    EvolutionStrategies,
-    FiniteDifference,
-    GaussianSmoothing,
-    MultiStep,
-)
+from msmeta import SGD, Bilevel, ConfigError, EvolutionStrategies, FiniteDifference, GaussianSmoothing, MultiStep
 
 # Two-sided: a standard normal number is beyond it with probability 7e-6, so one of a dozen coordinates with 8e-5.
 # The generators are seeded: a test that passes goes on passing.
@@ -53,9 +45,7 @@ def _weighted_bowl():
     c = torch.randn(4, 3, dtype=F64, generator=torch.Generator().manual_seed(8))
     phi = theta
     mixed = Bilevel(
-        init=lambda th: phi,
-        inner=lambda p, th, t: problem.inner(p, th, t) + p["x"] @ c @ th["y"],
-        outer=problem.outer,
+        init=lambda th: phi, inner=lambda p, th, t: problem.inner(p, th, t) + p["x"] @ c @ th["y"], outer=problem.outer
     )
     return mixed, {"y": torch.ones(3, dtype=F64)}
 

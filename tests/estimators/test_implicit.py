@@ -6,19 +6,7 @@ import pytest
 import torch
 from problems import F64, maml, meta_network, relative_error, tasks_of
 
-from msmeta import (
-    SGD,
-    Adam,
-    AdamW,
-    Bilevel,
-    ConfigError,
-    Implicit,
-    MultiStep,
-    RMSprop,
-    State,
-    clipped,
-    transformed,
-)
+from msmeta import SGD, Adam, AdamW, Bilevel, ConfigError, Implicit, MultiStep, RMSprop, State, clipped, transformed
 from msmeta.estimators.implicit import conjugate_gradients
 
 
@@ -55,9 +43,7 @@ def test_weight_decay_belongs_to_the_inner_problem():
     inner = SGD(0.1, 0.5, weight_decay=0.3)
     implicit = Implicit(inner, 500, 2.0, cg_steps=10, tolerance=1e-14)(problem, theta)
     pulled = Bilevel(
-        problem.init,
-        lambda p, th, t: problem.inner(p, th, t) + (p["x"] - th["x"]).square().sum(),
-        problem.outer,
+        problem.init, lambda p, th, t: problem.inner(p, th, t) + (p["x"] - th["x"]).square().sum(), problem.outer
     )
     assert relative_error(implicit.grad, MultiStep(inner, 500)(pulled, theta).grad) < 1e-9
 

@@ -78,9 +78,7 @@ def test_what_has_no_effect_at_a_stationary_point_is_refused_by_name():
     theta = {**start, "c": torch.tensor(0.1, dtype=F64)}
     apart = Bilevel(lambda th: {k: th[k] for k in start}, problem.inner, problem.outer)
     early = Bilevel(
-        apart.init,
-        lambda p, th, t: problem.inner(p, th, t) + (th["c"] * p["w1"].sum() if t == 0 else 0),
-        problem.outer,
+        apart.init, lambda p, th, t: problem.inner(p, th, t) + (th["c"] * p["w1"].sum() if t == 0 else 0), problem.outer
     )
     for dynamics, wrong in ((lambda th, t: SGD(th["c"]), apart), (SGD(0.1), early)):
         with pytest.raises(ConfigError, match=r"Perturbed has no gradient for theta\['c'\].*use MultiStep") as caught:

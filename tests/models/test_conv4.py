@@ -21,10 +21,7 @@ def reference(model, params, x):
     return F.linear(x, params["head.weight"], params["head.bias"])
 
 
-MODELS = {
-    "omniglot": Conv4(5, filters=6),
-    "84x84": Conv4(3, channels=3, size=84, filters=4, pool=True),
-}
+MODELS = {"omniglot": Conv4(5, filters=6), "84x84": Conv4(3, channels=3, size=84, filters=4, pool=True)}
 
 
 def tasks_for(model, tasks=3, n=6):

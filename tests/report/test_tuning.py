@@ -30,11 +30,7 @@ def tuned(accuracy, method=("multistep", 4), way=20, curve=(125, 187), iteration
 
 def crossing(slow, fast):
     """The low rate is behind at first, and ahead in the end."""
-    return [
-        tuned(lambda at: fast[at], lr=0.4),
-        tuned(lambda at: slow[at], lr=0.2),
-        tuned(lambda at: 50, lr=0.1),
-    ]
+    return [tuned(lambda at: fast[at], lr=0.4), tuned(lambda at: slow[at], lr=0.2), tuned(lambda at: 50, lr=0.1)]
 
 
 def test_the_table_has_what_was_turned_and_says_where_the_best_lies(store):

@@ -71,12 +71,7 @@ def episode_problem(
         theta = {name: laid_out(value) if value.dim() == 4 else value for name, value in theta.items()}
         return {name: value.expand(tasks, *value.shape) for name, value in theta.items()}
 
-    return Bilevel(
-        init=init,
-        inner=inner,
-        outer=outer,
-        tasks=tasks,
-    )
+    return Bilevel(init=init, inner=inner, outer=outer, tasks=tasks)
 
 
 def reptile_episodes(episodes: Episodes, way: int) -> Episodes:
