@@ -7,18 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from msmeta.bilevel import (
-    Bilevel,
-    Dynamics,
-    Params,
-    Part,
-    State,
-    add_parts,
-    gradients,
-    leaves,
-    partial_gradients,
-    plus,
-)
+from msmeta.bilevel import Bilevel, Dynamics, Params, Part, State, add_parts, gradients, leaves, partial_gradients, plus
 from msmeta.dynamics import advance
 from msmeta.losses import evaluate
 
