@@ -52,8 +52,8 @@ def test_graphed_meta_iterations_are_the_eager_ones(estimator, window):
     eager, graphed = steppers(MetaStepper, config), steppers(GraphedStepper, config)
     expected = eager.run(0, 7, 1.0)
     found = graphed.run(0, 3, 1.0) + graphed.run(3, 4, 1.0)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
-    assert relative_error(detach(graphed.theta), detach(eager.theta)) < 1e-6
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert relative_error(detach(graphed.theta), detach(eager.theta)) < 1e-5
 
 
 def _buffers(stepper):
