@@ -91,10 +91,12 @@ class Bilevel:
         meta-objective, with its weight; None adds nothing (the multi-step loss of MAML++; Antoniou et al., 2019).
         Reptile and the estimators at a stationary point refuse it.
 
-    The functions are given copies: of dictionaries at each call, of theta's and of init's tensors once.
+    The functions are given copies: of dictionaries at each call, of theta's and of init's tensors once. What they read
+    otherwise, as a module's own parameters, is a constant.
     As in torch.optim, a step leaves alone what its loss does not use: value, buffers and all, without weight decay.
     An `nn.Parameter` with `requires_grad=False` is frozen: its meta-gradient is 0, and where `init` returns it or a
-    view of it, it is not adapted. Plain tensors are never frozen, since `requires_grad=False` is their default.
+    view of it (`expand`, but not `repeat` or `stack`, which copy), it is not adapted. Plain tensors are never frozen,
+    since `requires_grad=False` is their default.
     """
 
     init: Callable[[Params], Params | State]

@@ -48,7 +48,8 @@ Watch = tuple[Params, Callable[[set[str]], None]]
 class SGD:
     """SGD with momentum μ and L2 weight decay ω (Eq. 5): v' = μv + g + ωφ, φ' = φ - ηv'. Buffer: `velocity`.
 
-    lr, momentum, weight_decay: η > 0, μ in [0, 1), ω >= 0. nesterov: as in torch.optim.SGD, φ' = φ - η(g + ωφ + μv').
+    lr, momentum, weight_decay: η > 0, μ in [0, 1), ω >= 0; where μ is the number 0 the velocity stays as it is, as in
+    torch.optim.SGD. nesterov: as in torch.optim.SGD, φ' = φ - η(g + ωφ + μv').
     """
 
     lr: Rate

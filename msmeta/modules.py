@@ -38,8 +38,8 @@ def from_module(module: nn.Module) -> tuple[Callable[..., Any], Params]:
 
     Raises ConfigError for what is no module, or has lazy parameters; `call` does so for params of other names or
     shapes, for random numbers without a seed, for checkpointed activations, which would be calculated again with the
-    module's own parameters, and for batch norm in `torch.func.vmap`, whose second derivatives there are wrong
-    (pytorch/functorch#534).
+    module's own parameters, and for batch norm in `torch.func.vmap`, whose second derivatives are wrong where
+    they are taken inside of it (pytorch/functorch#534).
 
     >>> call, theta = from_module(nn.Linear(3, 2))
     >>> {name: tuple(value.shape) for name, value in theta.items()}
@@ -110,7 +110,7 @@ def _require_no_mapped_norm(module: nn.Module, params: Params) -> None:
     for name, part in module.named_modules():
         if isinstance(part, _NormBase) and (part.training or part.running_mean is None):
             what = f"{name or 'the module'} is a {type(part).__name__} in torch.func.vmap"
-            raise ConfigError(f"{what}, whose second derivatives are wrong there: loop over tasks, or use eval()")
+            raise ConfigError(f"{what}, whose second derivatives can be wrong there: loop over tasks, or use eval()")
 
 
 @contextmanager
