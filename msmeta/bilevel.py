@@ -183,7 +183,8 @@ def _require_buffers(state: State) -> None:
             if k not in state.phi or value.shape != state.phi[k].shape:
                 has = f"shape {tuple(value.shape)} under {k!r}"
                 raise ConfigError(f"{name} as init returned it has {has}: it must have phi's names and shapes")
-    if not isinstance(state.step, int) or state.step < 0:
+    counted = isinstance(state.step, Tensor)  # as where a CUDA graph counts, and nothing can be read
+    if not counted and not (isinstance(state.step, int) and state.step >= 0):
         raise ConfigError(f"step as init returned it is {state.step!r}: it must be a whole number, 0 or more")
 
 

@@ -359,11 +359,12 @@ def test_the_table_of_presets_has_the_presets_numbers():
     own = {
         name: few_shot.preset_config(name, "omniglot", 5, 1, "multistep") for name in ("smoke", "quick", "cpu", "paper")
     }
-    for name, length in (
-        ("quick", "{train_seconds:.0f} seconds of meta-training"),
-        ("cpu", "{iterations:,} meta-iterations"),
+    photographs = few_shot.preset_config("quick", "miniimagenet", 5, 1, "multistep").filters
+    for name, length, others in (
+        ("quick", "{train_seconds:.0f} seconds of meta-training", f" (photographs {photographs})"),
+        ("cpu", "{iterations:,} meta-iterations", ""),
     ):
-        text = f"  - {length}, {{filters}} filters, {{test_episodes}} test episodes"
+        text = f"  - {length}, {{filters}} filters{others}, {{test_episodes}} test episodes"
         assert text.format(**vars(own[name])) in page
     assert f"{own['smoke'].iterations} meta-iterations of a network with {own['smoke'].filters}" in page
     assert f"{own['paper'].iterations:,} meta-iterations, {own['paper'].filters} filters" in page
