@@ -184,7 +184,7 @@ def tuning_figure(optimizer: str) -> Picture | str:
 
 
 def _tuned(optimizer: str) -> list[tuning.Grid]:
-    own = {"optimizer": optimizer, "beta": transfer.TransferConfig.beta}  # other β are no choice (transfer_strength)
+    own = {"optimizer": optimizer, "beta": transfer.TransferConfig.beta, "transfer_rate": 1.0}  # see transfer_strength
     return tuning.grids(TRANSFER, lambda run: (run.dataset, run.label, run.epochs), _best_so_far, **own)
 
 

@@ -2,7 +2,8 @@
 
 With T = 0 θ stays at its start, where each weight λ is about 1. With a lower β it then transfers as weakly as a method
 that has lowered its λ. If strength is all that θ changes, both do equally well; if θ has found which pairs are worth
-imitating, the method does better.
+imitating, the method does better. Runs whose transfer steps are scaled tell whether it is the length of these steps that
+lowers λ.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from msmeta.experiments.transfer import TransferConfig
-from msmeta.report import claims
-from msmeta.report.frame import TRANSFER, stored
+from msmeta.report import claims, tables
+from msmeta.report.frame import TRANSFER, stored, where
 from msmeta.report.html import Cell, Rows, interval, quiet
 from msmeta.report.picture import Picture, panels, styled
 from msmeta.report.style import drawn, plain_ticks
@@ -36,7 +37,7 @@ def tested(optimizer: str) -> pd.DataFrame:
 
 
 def tuned(optimizer: str) -> pd.DataFrame:
-    """Those by which rates were chosen, and of T = 0 with other β."""
+    """Those by which rates were chosen, of T = 0 with other β, and with transfer steps of another length."""
     return _with_strength(stored(TRANSFER, "transfer-tuning", dataset="cifar-100", optimizer=optimizer))
 
 
@@ -56,7 +57,7 @@ def _with_strength(found: pd.DataFrame) -> pd.DataFrame:
 @styled
 def figure(optimizer: str) -> Picture | str:
     """Validation accuracy against strength: T = 0 with several β, and each other run by which rates were chosen."""
-    found = tuned(optimizer)
+    found = where(tuned(optimizer), transfer_rate=1.0)
     fixed, others = found[found["label"] == FIXED], found[found["label"] != FIXED]
     best = fixed.loc[fixed.groupby("beta")["accuracy"].idxmax()].sort_values("strength") if len(fixed) else fixed
     if len(best) < 2:
@@ -69,6 +70,23 @@ def figure(optimizer: str) -> Picture | str:
     plain_ticks(axis.xaxis, sorted({round(beta, 2) for beta in best["beta"]}))
     axis.set(xlabel="β times mean λ", ylabel="validation accuracy (%)", title=f"CIFAR-100, {best['setting'].iloc[0]}")
     return picture.label_lines()
+
+
+def scaled_table(optimizer: str) -> str:
+    """Runs whose transfer steps are longer or shorter, beside the methods with the same rates of φ and θ, in Markdown.
+
+    In words where there are none.
+    """
+    found = tuned(optimizer)
+    scaled, as_long = found[found["transfer_rate"] != 1], where(found, steps=2, transfer_rate=1.0)
+    if scaled.empty:
+        return "Not run: `msmeta sweep results/sweeps/transfer_strength.yaml`."
+    same = [(as_long["lr"] == lr) & (as_long["meta_lr"] == rate) for lr, rate in {*zip(scaled["lr"], scaled["meta_lr"])}]
+    columns = {
+        "Method": "{label}", "rate of φ": "{lr:g}", "rate of θ": "{meta_lr:g}", "β times mean λ": "{strength:.3f}",
+        "validation accuracy (%)": "{accuracy:.2f}",
+    }  # fmt: skip
+    return tables.table(cells(pd.concat([*(as_long[own] for own in same), scaled])), columns)
 
 
 def table(optimizer: str) -> Rows | str:

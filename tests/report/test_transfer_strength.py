@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from stored_runs import result, row_of
+from stored_runs import line, result, row_of
 
 from msmeta import runs
 from msmeta.experiments.transfer import TransferConfig
@@ -50,7 +50,23 @@ def test_the_figure_has_the_best_run_of_each_beta(store):
     assert (ours.label, ours.x, ours.y) == ("Multi-step", [pytest.approx(0.2)], [25])
 
 
+def test_scaled_steps_stand_beside_the_methods_with_the_same_rates(store):
+    own = {"lr": 0.1, "meta_lr": 1e-5, "kind": "transfer-tuning", "evaluate_on": "validation"}
+    store(
+        run("Baseline", 34, weight=0.9, **own),
+        run("Multi-step", 30, weight=0.7, **own),
+        run("Multi-step", 20, weight=0.3, **own | {"lr": 0.3}),
+        run("0-step", 20, **own),
+        run("Multi-step", 33, weight=0.8, transfer_rate=0.5, **own),
+    )
+    table = transfer_strength.scaled_table("sgd")
+    assert len(table.splitlines()) == 2 + 3
+    assert line(table, "Multi-step |")[1:] == ["0.1", "1e-05", "0.350", "30.00"]
+    assert line(table, "Multi-step, 0.5·lr")[1:] == ["0.1", "1e-05", "0.400", "33.00"]
+
+
 def test_without_runs_it_says_so(store):
     store(run("0-step", 30, kind="transfer-tuning", evaluate_on="validation"))
     assert transfer_strength.figure("sgd").startswith("No figure")
     assert transfer_strength.table("sgd").startswith("No table")
+    assert transfer_strength.scaled_table("sgd").startswith("Not run")

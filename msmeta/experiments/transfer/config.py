@@ -86,11 +86,11 @@ def label(config: TransferConfig) -> str:
         return "Scratch"
     if config.estimator == "first-order":
         return "First-order"
-    if config.transfer_rate != 1:
-        return f"{config.steps}-step, {config.transfer_rate:g}·lr"
     if config.window == 1:
-        return "Baseline" if config.steps == 2 else f"{config.steps}-step"
-    return "Multi-step" if (config.steps, config.window) == (2, 2) else f"{config.steps}-step Est. ({config.window})"
+        name = "Baseline" if config.steps == 2 else f"{config.steps}-step"
+    else:
+        name = "Multi-step" if config.window == config.steps == 2 else f"{config.steps}-step Est. ({config.window})"
+    return name if config.transfer_rate == 1 else f"{name}, {config.transfer_rate:g}·lr"
 
 
 def setting(config: TransferConfig) -> str:
