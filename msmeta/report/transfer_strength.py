@@ -2,8 +2,7 @@
 
 With T = 0 θ stays at its start, where each weight λ is about 1. With a lower β it then transfers as weakly as a method
 that has lowered its λ. If strength is all that θ changes, both do equally well; if θ has found which pairs are worth
-imitating, the method does better. Runs whose transfer steps are scaled tell whether it is the length of these steps that
-lowers λ.
+imitating, the method does better. Runs whose transfer steps are scaled tell whether their length is what lowers λ.
 """
 
 from __future__ import annotations
@@ -81,12 +80,12 @@ def scaled_table(optimizer: str) -> str:
     scaled, as_long = found[found["transfer_rate"] != 1], where(found, steps=2, transfer_rate=1.0)
     if scaled.empty:
         return "Not run: `msmeta sweep results/sweeps/transfer_strength.yaml`."
-    same = [(as_long["lr"] == lr) & (as_long["meta_lr"] == rate) for lr, rate in {*zip(scaled["lr"], scaled["meta_lr"])}]
+    same = as_long.merge(scaled[["lr", "meta_lr"]].drop_duplicates())
     columns = {
         "Method": "{label}", "rate of φ": "{lr:g}", "rate of θ": "{meta_lr:g}", "β times mean λ": "{strength:.3f}",
         "validation accuracy (%)": "{accuracy:.2f}",
     }  # fmt: skip
-    return tables.table(cells(pd.concat([*(as_long[own] for own in same), scaled])), columns)
+    return tables.table(cells(pd.concat([same, scaled])), columns)
 
 
 def table(optimizer: str) -> Rows | str:
