@@ -2,7 +2,7 @@
 
 With T = 0 θ stays at its start, where each weight λ is about 1. With a lower β it then transfers as weakly as a method
 that has lowered its λ. If strength is all that θ changes, both do equally well; if θ has found which pairs are worth
-imitating, the method does better. Runs whose transfer steps are scaled tell whether their length is what lowers λ.
+imitating, the method does better. Runs with shorter, weaker or fewer transfer steps tell what of a window lowers λ.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def tested(optimizer: str) -> pd.DataFrame:
 
 
 def tuned(optimizer: str) -> pd.DataFrame:
-    """Those by which rates were chosen, of T = 0 with other β, and with transfer steps of another length."""
+    """Those by which rates were chosen, of T = 0 with other β, and with other transfer steps."""
     return _with_strength(stored(TRANSFER, "transfer-tuning", dataset="cifar-100", optimizer=optimizer))
 
 
@@ -56,7 +56,7 @@ def _with_strength(found: pd.DataFrame) -> pd.DataFrame:
 @styled
 def figure(optimizer: str) -> Picture | str:
     """Validation accuracy against strength: T = 0 with several β, and each other run by which rates were chosen."""
-    found = where(tuned(optimizer), transfer_rate=1.0)
+    found = _plain(tuned(optimizer))
     fixed, others = found[found["label"] == FIXED], found[found["label"] != FIXED]
     best = fixed.loc[fixed.groupby("beta")["accuracy"].idxmax()].sort_values("strength") if len(fixed) else fixed
     if len(best) < 2:
@@ -71,21 +71,30 @@ def figure(optimizer: str) -> Picture | str:
     return picture.label_lines()
 
 
-def scaled_table(optimizer: str) -> str:
-    """Runs whose transfer steps are longer or shorter, beside the methods with the same rates of φ and θ, in Markdown.
+def causes_table(optimizer: str) -> str:
+    """What could make a window lower λ: runs with shorter, weaker and fewer transfer steps, beside the methods with the
+    same rates of φ and θ, in Markdown; in words where there are none.
 
-    In words where there are none.
+    Of what Multi-step's strength is below the Baseline's, the last column has the part that is not lost.
     """
     found = tuned(optimizer)
-    scaled, as_long = found[found["transfer_rate"] != 1], where(found, steps=2, transfer_rate=1.0)
-    if scaled.empty:
+    methods, other = where(_plain(found), steps=2), found.drop(_plain(found).index)
+    same = methods.merge(other[["lr", "meta_lr"]].drop_duplicates())
+    windows, exact = (where(same, window=window)["strength"].mean() for window in (2, 1))
+    if other.empty or np.isnan(exact - windows):
         return "Not run: `msmeta sweep results/sweeps/transfer_strength.yaml`."
-    same = as_long.merge(scaled[["lr", "meta_lr"]].drop_duplicates())
     columns = {
         "Method": "{label}", "rate of φ": "{lr:g}", "rate of θ": "{meta_lr:g}", "β times mean λ": "{strength:.3f}",
-        "validation accuracy (%)": "{accuracy:.2f}",
+        "validation accuracy (%)": "{accuracy:.2f}", "from Multi-step to the Baseline (%)": "{way:.0f}",
     }  # fmt: skip
-    return tables.table(cells(pd.concat([same, scaled])), columns)
+    shown = pd.concat([same, other])
+    return tables.table(cells(shown.assign(way=100 * (shown["strength"] - windows) / (exact - windows))), columns)
+
+
+def _plain(found: pd.DataFrame) -> pd.DataFrame:
+    """The runs whose transfer steps, if any, are as many, as long and as strong as the tables' methods have them."""
+    own = where(found, transfer_rate=1.0, inner_beta=1.0)
+    return own[own["steps"] != 1]
 
 
 def table(optimizer: str) -> Rows | str:

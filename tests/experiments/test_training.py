@@ -50,7 +50,7 @@ def places(module, step, looks):
 
 TRANSFER = "msmeta.experiments.transfer"
 PLACES = {
-    "few_shot": places("msmeta.experiments.few_shot", "torch.optim.Adam.step", (3, 4, 5)),
+    "few_shot": places("msmeta.experiments.few_shot", "torch.optim.Adam.step", (3, 4, 6)),
     "transfer": places(TRANSFER, f"{TRANSFER}.experiment.transfer_iteration", (1, 2, 3)),
 }
 CASES = [(kind, place) for kind, places in PLACES.items() for place in places]

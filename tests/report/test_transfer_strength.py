@@ -50,23 +50,27 @@ def test_the_figure_has_the_best_run_of_each_beta(store):
     assert (ours.label, ours.x, ours.y) == ("Multi-step", [pytest.approx(0.2)], [25])
 
 
-def test_scaled_steps_stand_beside_the_methods_with_the_same_rates(store):
+def test_shorter_and_fewer_steps_stand_between_the_methods_with_the_same_rates(store):
     own = {"lr": 0.1, "meta_lr": 1e-5, "kind": "transfer-tuning", "evaluate_on": "validation"}
     store(
         run("Baseline", 34, weight=0.9, **own),
         run("Multi-step", 30, weight=0.7, **own),
         run("Multi-step", 20, weight=0.3, **own | {"lr": 0.3}),
         run("0-step", 20, **own),
-        run("Multi-step", 33, weight=0.8, transfer_rate=0.5, **own),
+        run("Multi-step", 33, weight=0.75, transfer_rate=0.5, **own),
+        run("1-step", 32, weight=0.65, **own),
+        run("Baseline", 35, weight=0.95, inner_beta=0.5, **own),
     )
-    table = transfer_strength.scaled_table("sgd")
-    assert len(table.splitlines()) == 2 + 3
-    assert line(table, "Multi-step |")[1:] == ["0.1", "1e-05", "0.350", "30.00"]
-    assert line(table, "Multi-step, 0.5·lr")[1:] == ["0.1", "1e-05", "0.400", "33.00"]
+    table = transfer_strength.causes_table("sgd")
+    assert len(table.splitlines()) == 2 + 5
+    assert line(table, "| Baseline |")[-1] == "100" and line(table, "Baseline, inner β 0.5")[-1] == "125"
+    assert line(table, "Multi-step |")[1:] == ["0.1", "1e-05", "0.350", "30.00", "0"]
+    assert line(table, "Multi-step, 0.5·lr")[3:] == ["0.375", "33.00", "25"]
+    assert line(table, "1-step")[3:] == ["0.325", "32.00", "-25"]
 
 
 def test_without_runs_it_says_so(store):
     store(run("0-step", 30, kind="transfer-tuning", evaluate_on="validation"))
     assert transfer_strength.figure("sgd").startswith("No figure")
     assert transfer_strength.table("sgd").startswith("No table")
-    assert transfer_strength.scaled_table("sgd").startswith("Not run")
+    assert transfer_strength.causes_table("sgd").startswith("Not run")

@@ -129,7 +129,7 @@ class FewShot:
         if next_point(config, done.iteration - 1) == done.iteration:
             right = self._evaluate(self.theta, config.curve_episodes)
             training.add_point(done.curve, (done.iteration, done.seconds, mean_accuracy(config, right), right))
-        if config.select_every and done.iteration % config.select_every == 0:
+        if config.select_every and (done.iteration % config.select_every == 0 or self.fraction(done) >= 1):
             right = self._evaluate(self.theta, config.curve_episodes, split="validation")
             accuracy = mean_accuracy(config, right)
             if accuracy > max(done.selection["accuracy"], default=-1.0):

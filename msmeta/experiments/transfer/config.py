@@ -58,11 +58,15 @@ class TransferConfig(Config):
     train_images: Annotated[Count | None, Field(description="Training images, as many of each class; else all.")] = None
     epochs: Annotated[Count, Field(description="Epochs.")]
     batch: Annotated[Count, Field(description="Images of a minibatch.")]
-    beta: Annotated[NotNegative, Field(description="Weight of the transfer loss.")] = 0.5
+    beta: Annotated[NotNegative, Field(description="Weight of the transfer loss in the total loss.")] = 0.5
+    inner_beta: Annotated[
+        NotNegative,
+        Field(description="Its weight in the transfer steps: 1 in Algorithm 1, beta in the published code of L2T-ww."),
+    ] = 1.0
     meta_weight_decay: Annotated[NotNegative, Field(description="Of the meta-parameters.")] = 1e-4
 
     UNTIMED = Config.UNTIMED | {
-        "transfer_rate", "rollback", "split", "train_images", "epochs", "beta", "meta_weight_decay",
+        "transfer_rate", "rollback", "split", "train_images", "epochs", "beta", "inner_beta", "meta_weight_decay",
     }  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -90,7 +94,9 @@ def label(config: TransferConfig) -> str:
         name = "Baseline" if config.steps == 2 else f"{config.steps}-step"
     else:
         name = "Multi-step" if config.window == config.steps == 2 else f"{config.steps}-step Est. ({config.window})"
-    return name if config.transfer_rate == 1 else f"{name}, {config.transfer_rate:g}·lr"
+    changed = [f"{config.transfer_rate:g}·lr"] if config.transfer_rate != 1 else []
+    changed += [f"inner β {config.inner_beta:g}"] if config.inner_beta != 1 else []
+    return ", ".join([name, *changed])
 
 
 def setting(config: TransferConfig) -> str:

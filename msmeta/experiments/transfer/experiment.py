@@ -155,7 +155,8 @@ class Transfer:
     def look(self, done: Training) -> None:
         epoch, within = divmod(done.iteration, self.sampler.batches)
         if within == 0:
-            accuracy = evaluate(self.target, self.inner.phi, self.statistics, self.images, "validation")
+            found = evaluate(self.target, self.inner.phi, self.statistics, self.images, "validation")
+            accuracy = round(found, 4)  # as the curve keeps it, so that of equal ones the first is best
             if accuracy > max(done.curve["accuracy"], default=-1.0):
                 done.best = _copies(self.inner.phi), _copies(self.statistics)
             weight = self.pair_weights().mean().item() if self.l2t else None
@@ -210,7 +211,7 @@ class Transfer:
         """One iteration of Algorithm 1, and the step on θ."""
         config, share = self.config, len(y) / self.config.batch
         batch = self.l2t and self.l2t.source_batch(self.source.features(x), self.sizes)
-        problem = TransferProblem(self.target, self.l2t, x, y, batch, config.beta, self.world, share)
+        problem = TransferProblem(self.target, self.l2t, x, y, batch, config.beta, config.inner_beta, self.world, share)
         found = transfer_iteration(
             problem, inner, self.theta, dynamics, config.steps, config.window, statistics,
             first_order=config.estimator == "first-order", transfer_rate=config.transfer_rate,

@@ -46,6 +46,7 @@ class TransferProblem:
 
     network: the target. l2t: the meta-networks, None for training without transfer. x, y: images (n, 3, H, W) and
     labels (n,). source: what the transfer loss needs of the frozen source network. beta: β, its weight in L_total.
+    inner_beta: its weight in the transfer steps, 1 in line 8 of Algorithm 1.
     world, share: where several processes have a part of the batch each, its share: the losses are then this process's
     parts of the batch's, which are their sums, and so are the gradients. The network has batch norm's statistics of
     the whole batch.
@@ -57,6 +58,7 @@ class TransferProblem:
     y: Tensor
     source: SourceBatch | None
     beta: float = 0.5
+    inner_beta: float = 1.0
     world: World = World()
     share: float = 1.0
 
@@ -73,8 +75,9 @@ class TransferProblem:
         return self.share * F.cross_entropy(self.network(phi, self.x, None)[0], self.y)
 
     def transfer(self, phi: Params, theta: Params) -> Tensor:
-        """L_tfr, 0-d."""
-        return self.share * self.l2t.loss(phi, theta, self.source, self.network(phi, self.x, None)[1])
+        """L_tfr of the transfer steps, with its weight there, 0-d."""
+        features = self.network(phi, self.x, None)[1]
+        return self.share * self.inner_beta * self.l2t.loss(phi, theta, self.source, features)
 
     def bilevel(self, start: State, transfer_steps: int) -> Bilevel:
         """T steps on L_tfr and one on L_acc from `start`, judged by L_acc: lines 6 to 14. θ acts in L_tfr alone.

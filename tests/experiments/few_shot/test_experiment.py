@@ -137,6 +137,12 @@ def test_training_stops_after_its_seconds(train, clock):
     assert result["provenance"]["train_seconds"] == result["metrics"]["iterations"] == 3
 
 
+def test_the_end_of_the_training_is_looked_at_whatever_ends_it(train, clock):
+    by_time = train(smoke(iterations=10**6, train_seconds=3.0, select_every=2, curve_episodes=2))
+    by_iterations = train(smoke(iterations=5, select_every=4, curve_episodes=2))
+    assert [by_time["selection"]["iteration"], by_iterations["selection"]["iteration"]] == [[2, 3], [4, 5]]
+
+
 def test_images_are_shrunk_where_the_config_says_so(train):
     result = train(smoke(image_size=14))
     assert result["config"]["image_size"] == 14 and result["metrics"]["accuracy"] > 0

@@ -84,6 +84,7 @@ def test_the_network_of_the_best_epoch_is_tested(train):
         ({"steps": 1, "transfer_rate": 2.0}, "1-step, 2·lr"),
         ({"estimator": "first-order"}, "First-order"),
         ({"rollback": False}, "Baseline"),
+        ({"window": 2, "inner_beta": 0.5}, "Multi-step, inner β 0.5"),
     ],
 )
 def test_each_method_trains_with_both_optimizers(train, changes, method):

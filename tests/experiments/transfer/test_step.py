@@ -199,6 +199,21 @@ def test_bf16_rounds_the_convolutions_alone(problem, state, theta):
     assert 0.9 < torch.nn.functional.cosine_similarity(*flat, dim=0) < 1 - 1e-9
 
 
+@pytest.mark.parametrize("window", [1, 2])
+def test_a_lower_weight_in_the_transfer_steps_is_that_of_weaker_pairs(problem, state, theta, window):
+    """λ is linear in the parameters of "where": half of them and twice β weaken the transfer steps alone."""
+    theta = {k: v if k.startswith("what") else 0.02 * v + (1.0 if "bias" in k else 0.0) for k, v in theta.items()}
+    where = {k for k in theta if k.startswith("where")}
+    halved = {k: v / 2 if k in where else v for k, v in theta.items()}
+    found = transfer_iteration(replace(problem, inner_beta=0.5), state, theta, SGD_, 2, window, rollback=False)
+    other = transfer_iteration(replace(problem, beta=2 * problem.beta), state, halved, SGD_, 2, window, rollback=False)
+    assert relative_error(found.state.phi, other.state.phi) < 1e-12
+    expected = {k: v / 2 if k in where else v for k, v in other.meta.grad.items()}
+    assert relative_error(found.meta.grad, expected) < 1e-10
+    plain = transfer_iteration(problem, state, theta, SGD_, 2, window, rollback=False)
+    assert relative_error(found.state.phi, plain.state.phi) > 1e-6
+
+
 @pytest.mark.parametrize("dynamics", [SGD_, ADAM], ids=["sgd", "adam"])
 def test_rates_of_transfer_steps_go_by_the_step_and_not_by_how_often_they_are_asked_for(
     problem, state, theta, dynamics
