@@ -148,7 +148,7 @@ def begin(problem: Bilevel, theta: Params, passing: bool = False) -> tuple[Param
     if not isinstance(problem, Bilevel):
         raise ConfigError(f"the problem is a {type(problem).__name__}: it must be a Bilevel(init, inner, outer)")
     if problem.outer_at and not passing:
-        others = "use MultiStep, LazyHessian, Truncated or FirstOrder"
+        others = "use MultiStep, LazyHessian, Truncated, Binomial or FirstOrder"
         raise ConfigError(f"the problem has outer_at, and this estimator looks at the last state alone: {others}")
     if torch.is_inference_mode_enabled():
         raise ConfigError("torch.inference_mode is on: nothing can be differentiated there, so use torch.no_grad")

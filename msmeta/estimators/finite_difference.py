@@ -17,7 +17,7 @@ from msmeta.rates import require_numbers
 
 @dataclass(frozen=True)
 class FiniteDifference(Steps):
-    """Eqs. 3 and 4 with wᵀ∂g/∂φ ≈ (g(φ + rw) - g(φ - rw)) / 2r (HF-MAML; Fallah et al., 2019), at every step.
+    """Eqs. 3 and 4 with wᵀ∂g/∂φ ≈ (g(φ + rw) - g(φ - rw)) / 2r (HF-MAML; Fallah et al., 2020), at every step.
 
     radius: length of the perturbation rw, the longest one of the problem's `tasks`; the error is of order radius², plus
     rounding of order 1/radius. The default is for float32 and a network such as Conv4, where shorter ones drown in

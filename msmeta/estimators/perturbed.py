@@ -43,7 +43,7 @@ class Perturbed(Proximal):
     Valid where the steps come near a stationary point, of the last step's L_t; also for a meta-network. What θ does in
     the dynamics has no effect there: an entry that acts in them alone, or in earlier losses alone, is refused.
 
-    Costs 3T gradient evaluations and no Hessian-vector product; holds one state and two inner losses' graphs.
+    Costs 3T + 2 gradient evaluations and no Hessian-vector product; holds one state and two inner losses' graphs.
     """
 
     strength: float = 0.1

@@ -89,6 +89,10 @@ def test_time_by_steps_says_what_each_step_adds():
     assert panel.get_title() == "224x224, minibatches of 8"
     table = transfer_time.run_times_table(of(*committed()))
     assert line(table, "Multi-step")[4:7] == ["500", "10.0", "1.00"]
+    fast = result("0-step")
+    fast["metrics"]["seconds_per_epoch"] = 4.0
+    table = transfer_time.run_times_table(of(*committed(), fast))
+    assert [line(table, method)[6] for method in ("0-step", "Baseline", "Multi-step")] == ["0.40", "1.00", "1.00"]
     assert "epochs" not in transfer_time.run_times_table(of(*committed(), result("Scratch", epochs=24)))
     live = of(*(result(method, preset="quick", epochs=1) for method in ("Scratch", "Baseline", "Multi-step")))
     assert len(transfer_time.run_times_table(live).splitlines()) == 2 + 3  # fewer epochs than the preset's: still shown

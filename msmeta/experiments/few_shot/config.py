@@ -154,7 +154,10 @@ class FewShotConfig(Config):
         Positive | None, Field(description="Seconds of meta-training at the most, evaluation not counted.")
     ] = None
     select_every: Annotated[
-        Long | None, Field(description="Meta-iterations between looks at validation classes; the best is tested.")
+        Long | None,
+        Field(
+            description="Meta-iterations between looks at validation classes; of these and the end the best is tested."
+        ),
     ] = None
     test_episodes: Annotated[Count, Field(description="Tasks of the final evaluation.")] = 600
     curve_episodes: Annotated[
