@@ -18,7 +18,7 @@ def result(method="Baseline", accuracy=40.0, seed=0, preset="cpu", dataset="cifa
     metrics = {
         "accuracy": accuracy, "last_accuracy": accuracy - 1, "validation_accuracy": accuracy + 1,
         "selected_epoch": config.epochs, "iterations": 100, "seconds_per_iteration": 0.5, "seconds_per_epoch": 10.0,
-        "images": {"train": 2500, "validation": 5000, "test": 10000},
+        "images": {"train": 5000, "validation": 5000, "test": 10000},
     }  # fmt: skip
     if not scratch:
         metrics["meta_movement"] = {"what": 2.0 + seed, "where": 0.5}

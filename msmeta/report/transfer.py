@@ -24,11 +24,13 @@ from msmeta.statistics import Bounds
 SCRATCH = {"estimator": "scratch"}
 BASELINE = {"estimator": "multistep", "steps": 2, "window": 1, "transfer_rate": 1.0}
 MULTI_STEP = BASELINE | {"window": 2}
+FIXED = BASELINE | {"steps": 0}
+"""Transfer with a θ that stays at its start, which Baseline and Multi-step become as the rate of θ goes to zero."""
 METHODS: dict[str, Values] = {
     "Scratch": SCRATCH,
     "Baseline": BASELINE,
     "Multi-step": MULTI_STEP,
-    "0-step": BASELINE | {"steps": 0},
+    "0-step": FIXED,
     "1-step": BASELINE | {"steps": 1},
     "1-step, 2·lr": BASELINE | {"steps": 1, "transfer_rate": 2.0},
     "3-step": BASELINE | {"steps": 3},
@@ -37,6 +39,8 @@ METHODS: dict[str, Values] = {
 }
 """The methods of Tables 2 and 3, then those that Figure 4 and Section 5.1 add, by the names that a user gives."""
 TABLE_METHODS = (SCRATCH, BASELINE, MULTI_STEP)
+ROWS = (SCRATCH, FIXED, BASELINE, MULTI_STEP)
+"""Those of the paper's Tables 2 and 3, and the rows of ours."""
 OPTIMIZERS = {2: "sgd", 3: "adam"}
 """Inner optimiser of each of the paper's tables."""
 DATASETS = tuple(data.TABLE_6)
@@ -66,17 +70,17 @@ committed = partial(frame.committed, TRANSFER)
 def side_by_side(number: int) -> Rows:
     """Table 2 or 3 of the paper beside ours (`tables.side_by_side`).
 
-    Rows that the paper lacks, as Scratch with more epochs, are added.
+    Rows that the paper lacks, T = 0 and such as Scratch with more epochs, are added.
     """
     found = committed(optimizer=OPTIMIZERS[number])
-    methods = [each for base in TABLE_METHODS for each in (base, *longer(found, base))]
+    methods = [each for base in ROWS for each in (base, *longer(found, base))]
     places = [{"dataset": dataset, "optimizer": OPTIMIZERS[number]} for dataset in DATASETS]
     return tables.side_by_side(TRANSFER, number, found, methods, places)
 
 
 def of_table(found: pd.DataFrame) -> pd.DataFrame:
-    """The runs of the methods of Tables 2 and 3, whatever their epochs."""
-    return found.loc[[any(m.items() <= vars(config).items() for m in TABLE_METHODS) for config in found["config"]]]
+    """The runs of the rows of Tables 2 and 3, whatever their epochs."""
+    return found.loc[[any(m.items() <= vars(config).items() for m in ROWS) for config in found["config"]]]
 
 
 def longer(found: pd.DataFrame, method: Values) -> list[Values]:
@@ -93,8 +97,8 @@ BOOSTS = "greatly boosts the performance of transfer learning"
 def findings(number: int, found: pd.DataFrame) -> list[Finding]:
     """What is found of each claim on Table 2 or 3 for the data sets that were run, or else for CIFAR-100.
 
-    Rows with more epochs than the preset's, of which the paper says nothing, are added: Multi-step's against the
-    Baseline, and what transfers against Scratch's.
+    Rows of which the paper says nothing are added: with more epochs than the preset's Multi-step's against the
+    Baseline and what transfers against Scratch's, and what learns θ against T = 0.
     """
     own = []
     for dataset in [name for name in DATASETS if name in set(found["dataset"])] or ["cifar-100"]:
@@ -106,7 +110,8 @@ def findings(number: int, found: pd.DataFrame) -> list[Finding]:
             Claim(BOOSTS, MULTI_STEP, SCRATCH, where, Bounds(0)),
         ]
         pairs = [(method, BASELINE) for method in longer(here, MULTI_STEP)]
-        pairs += [(method, scratch) for scratch in longer(here, SCRATCH) for method in (BASELINE, MULTI_STEP)]
+        others = [*longer(here, SCRATCH), *([FIXED] if len(frame.where(here, **FIXED)) else [])]
+        pairs += [(method, other) for other in others for method in (BASELINE, MULTI_STEP)]
         own += [Claim("not in the paper", *pair, where, Bounds(0), printed=False) for pair in pairs]
 
     def place(config: transfer.TransferConfig) -> str:
@@ -130,7 +135,8 @@ def presets(optimizer: str) -> str:
     """What a run of each preset is on CIFAR-100, in Markdown; the `paper` preset is the paper's protocol."""
     counts, columns = data.TABLE_6["cifar-100"], []
     for preset in ("paper", "cpu", "quick"):
-        own, scratch = (transfer.preset_config(preset, "cifar-100", e, optimizer) for e in ("multistep", "scratch"))
+        place = {"preset": preset, "dataset": "cifar-100", "optimizer": optimizer}
+        scratch, own, windows = (transfer.preset_config(**place, **method) for method in TABLE_METHODS)
         images = own.train_images or counts["train"]
         columns.append(
             {
@@ -147,6 +153,7 @@ def presets(optimizer: str) -> str:
                 "first rate of φ, annealed by Eq. 55": f"{own.lr:g}, weight decay {own.weight_decay:g}",
                 "first rate of φ, Scratch": f"{scratch.lr:g}",
                 "rate of θ (Adam)": f"{own.meta_lr:g}, weight decay {own.meta_weight_decay:g}",
+                "rate of θ, Multi-step": f"{windows.meta_lr:g}",
                 "β": f"{own.beta:g}",
             }
         )
@@ -184,7 +191,8 @@ def tuning_figure(optimizer: str) -> Picture | str:
 
 
 def _tuned(optimizer: str) -> list[tuning.Grid]:
-    own = {"optimizer": optimizer, "beta": transfer.TransferConfig.beta, "transfer_rate": 1.0}  # see transfer_strength
+    fixed = {name: getattr(transfer.TransferConfig, name) for name in ("beta", "inner_beta", "transfer_rate")}
+    own = {"optimizer": optimizer, **fixed}  # others are no choice of rates (transfer_strength)
     return tuning.grids(TRANSFER, lambda run: (run.dataset, run.label, run.epochs), _best_so_far, **own)
 
 

@@ -80,17 +80,22 @@ def test_the_transfer_sweep_holds_each_run_once():
     for preset in ("cpu", "paper"):
         configs = sweep.read_spec(RUNS / "transfer.yaml", preset)
         cells = {(transfer.setting(c), transfer.label(c), c.seed) for c in configs}
-        assert len(configs) == len(cells) == 36
+        assert len(configs) == len(cells) == 39
         assert {transfer.label(c) for c in configs if transfer.setting(c) == "SGD"} == {
             "Scratch",
+            "0-step",
             "Baseline",
             "Multi-step",
         }
     longer = sweep.read_spec(RUNS / "transfer_equal_time.yaml")
     assert {(transfer.label(c), c.epochs, transfer.setting(c), c.seed) for c in longer} == {
         (method, epochs, setting, seed)
-        for method, epochs in (("Multi-step", 12), ("Scratch", 96))
-        for setting in ("SGD", "Adam")
+        for method, epochs, setting in (
+            ("Multi-step", 15, "SGD"),
+            ("Multi-step", 12, "Adam"),
+            ("Scratch", 137, "SGD"),
+            ("Scratch", 96, "Adam"),
+        )
         for seed in range(3)
     }
 

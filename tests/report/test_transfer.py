@@ -84,6 +84,7 @@ def test_papers_tables_are_the_papers():
 
 def test_table_has_mean_and_interval_of_the_seeds_and_prefers_the_full_protocol(store):
     store(*committed(), result("Scratch", 33.0, epochs=24), result("Multi-step", 70.0, preset="paper"))
+    store(result("0-step", 40.0))
     table = report.side_by_side(2)
     baseline = row_of(table, "CIFAR-100", "Baseline")
     assert [*baseline.values()][1:3] == ["70.96 ±0.61", "41.00 ±2.48"] and baseline["Seeds"] == "3"
@@ -94,7 +95,7 @@ def test_table_has_mean_and_interval_of_the_seeds_and_prefers_the_full_protocol(
     assert multi_step["Measured (%)"] == "70.00 (no interval)" and multi_step["Preset"] == "paper"
     assert row_of(table, "CIFAR-100", "Scratch, 24 epochs")["Measured (%)"] == "33.00 (no interval)"
     assert row_of(table, "Bird", "Baseline")["Measured (%)"] == "not run"
-    names = ["Scratch", "Scratch, 24 epochs", "Baseline", "Multi-step"]
+    names = ["Scratch", "Scratch, 24 epochs", "0-step", "Baseline", "Multi-step"]
     assert [row[0] for row in table.groups[0][1]] == names and len(table.groups) == 6
 
 
@@ -135,7 +136,8 @@ def test_claims_are_tested_over_paired_seeds():
     The paper's two others have smaller p-values; what it does not say is corrected apart, and has no verdict.
     """
     results = [*committed(), *(result("Scratch", a, s, epochs=24) for s, a in enumerate((40.9, 40.0, 42.0)))]
-    results += [result("Multi-step", a, s, epochs=12) for s, a in enumerate((41.0, 42.1, 43.0))]
+    results += [result("Multi-step", a, s, epochs=18) for s, a in enumerate((41.0, 42.1, 43.0))]
+    results += [result("0-step", a, s) for s, a in enumerate((40.5, 41.4, 42.6))]
     table = report.claims_table(2, of(*results))
     assert [title.partition("”")[0] for title, _ in table.groups] == [
         f"“{report.COMPETITIVE}",
@@ -151,8 +153,9 @@ def test_claims_are_tested_over_paired_seeds():
     assert boost[1:3] == ["+3.27", "+10.00 ±0.00, held, n = 3, p < 0.001"]
     longer = line(table, "Baseline less Scratch, 24 epochs")
     assert longer[1] == "–" and ", n = 3, p = " in longer[2] and "undecided" not in longer[2]
-    equal = line(table, "Multi-step, 12 epochs less Baseline")
+    equal = line(table, "Multi-step, 18 epochs less Baseline")
     assert equal[1] == "–" and equal[2].startswith("+1.03 ±0.14, n = 3, p = ")
+    assert line(table, "Baseline less 0-step")[2].startswith("-0.50 ±0.25, n = 3, p = ")
     single = str(report.claims_table(2, of(result("Scratch", 50), result())))
     assert line(single, "Baseline less Scratch")[2] == "-10.00 (no interval)"
     assert line(single, "Multi-step less Baseline")[2] == "not run"
@@ -166,7 +169,7 @@ def test_conditions_name_all_that_moves_accuracy():
     for value in ("0, 1", f"{own['lr']:g} / 0.9 / 0.0001", "41.00 ±12.71", "40.00 ±12.71"):
         assert f"| {value}" in baseline, value
     assert "| 0.01 / 0.9" in scratch
-    assert "validation / test 2,500 / 5,000 / 10,000; split seeded; source tinyimagenet-resnet32; target vgg9" in said
+    assert "validation / test 5,000 / 5,000 / 10,000; split seeded; source tinyimagenet-resnet32; target vgg9" in said
     assert f"channels x 0.25; T / N 2 / 1; meta lr {own['meta_lr']:g}; minibatch" in said  # Scratch has none of these
     assert "device a processor, 2 threads; torch 2; commit abc." in said and "seeds" not in said
     assert report.conditions(of()) == "No run yet."
@@ -189,7 +192,8 @@ def test_rates_tried_stand_by_method_and_the_presets_own_are_bold(store):
     ]  # fmt: skip
     entries[3]["metrics"]["pair_weights"] = [[0.005, 0.01, 1.0]]
     store(*(entry | {"kind": "transfer-tuning"} for entry in entries))
-    own, scratch = result()["config"], result("Scratch")["config"]["lr"]
+    own, windows = (result(name)["config"] for name in ("Baseline", "Multi-step"))
+    scratch = result("Scratch")["config"]["lr"]
     table = report.tuning_table("sgd")
     rates = "inner rate: accuracy (%)"  # validation accuracy, of the best epoch
     assert cell(table, "Scratch", rates) == f"{scratch:g}: **51.00**<br>0.5: 41.00"
@@ -199,7 +203,7 @@ def test_rates_tried_stand_by_method_and_the_presets_own_are_bold(store):
     assert line(table, "Scratch")[-1] == f"inner rate {scratch:g}: at the edge of inner rate"
     best = line(table, "Multi-step", "0.25")
     assert best[-2:] == ["0.5: 64.00 (1 off)", "meta rate 0.25: at the edge of meta rate"]
-    assert line(table, "Multi-step", f"meta rate {own['meta_lr']:g} ")[-2:] == ["0.5: 63.00 (0 off)", "-"]
+    assert line(table, "Multi-step", f"meta rate {windows['meta_lr']:g} ")[-2:] == ["0.5: 63.00 (0 off)", "-"]
     assert "99" not in table
 
 

@@ -11,28 +11,28 @@ from msmeta.report import transfer_figures
 
 
 def test_comparison_is_at_equal_epochs_and_in_equal_time(monkeypatch):
-    """A Baseline epoch takes 10 s here and one of Multi-step 20 s; the longer Scratch has 16 epochs of 10 s by then.
+    """A Baseline epoch takes 10 s here and one of Multi-step 20 s; the longer Scratch has 24 epochs of 10 s by then.
 
     On an idle machine an epoch of Multi-step takes 3 s and all others 2 s."""
     monkeypatch.setattr(transfer_figures, "seconds_per_epoch", lambda config: None)
-    results = of(*committed(), result("Scratch", 45.0, epochs=24))
+    results = of(*committed(), result("Scratch", 45.0, epochs=36))
     table = transfer_figures.comparison(results)
     assert cell(table, "Multi-step", "less the Baseline's (points)").startswith("-0.10 ±0.25, p = ")
     assert cell(table, "Baseline", "less the Baseline's (points)") == "-"
     assert cell(table, "Multi-step", "in Multi-step's time (%)") == "41.90 ±2.37"
-    assert cell(table, "Scratch, 24 epochs", "in Multi-step's time (%)") == f"{46 - 24 + 16:.2f}"
+    assert cell(table, "Scratch, 36 epochs", "in Multi-step's time (%)") == f"{46 - 36 + 24:.2f}"
     by_epoch, by_time = transfer_figures.curves(results, "title").axes
     first = by_epoch.containers[0].lines[0]  # Scratch
-    assert list(first.get_xdata()) == list(range(1, 9)) and list(first.get_ydata()) == [25 + i for i in range(8)]
-    assert by_epoch.get_xlim()[1] == pytest.approx(8.4)
-    assert list(by_time.containers[3].lines[0].get_xdata()) == [20 * i for i in range(1, 9)]  # Multi-step
+    assert list(first.get_xdata()) == list(range(1, 13)) and list(first.get_ydata()) == [21 + i for i in range(12)]
+    assert by_epoch.get_xlim()[1] == pytest.approx(12.6)
+    assert list(by_time.containers[3].lines[0].get_xdata()) == [20 * i for i in range(1, 13)]  # Multi-step
     assert [c.lines[0].get_linestyle() for c in by_epoch.containers] == ["-", "--", "-", "-"]
     assert by_time.get_xlabel() == "training time (s)"
     monkeypatch.setattr(transfer_figures, "seconds_per_epoch", lambda config: 1.0 + config.window)
     table = transfer_figures.comparison(results)
-    assert cell(table, "Scratch, 24 epochs", "in Multi-step's time (%)") == f"{46 - 24 + 12:.2f}"
+    assert cell(table, "Scratch, 36 epochs", "in Multi-step's time (%)") == f"{46 - 36 + 18:.2f}"
     _, idle = transfer_figures.curves(results, "title", idle=True).axes
-    assert list(idle.containers[3].lines[0].get_xdata()) == [3 * i for i in range(1, 9)]
+    assert list(idle.containers[3].lines[0].get_xdata()) == [3 * i for i in range(1, 13)]
     assert idle.get_xlabel() == "training time on one idle core (s)"
 
 
