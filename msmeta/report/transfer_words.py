@@ -24,13 +24,17 @@ def comparison_words(found: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+STILL = 0.05
+"""Weights λ that are this near to 1, where they start, have hardly moved."""
+
+
 def _apart(points: float) -> str:
     return f"{abs(points):.2f} points {'ahead of' if points > 0 else 'behind'}"
 
 
 def movement_words(found: pd.DataFrame) -> str:
     """The rows from the highest mean λ to the lowest with their accuracy and, of three or more, how well one rank tells
-    the other (Spearman's coefficient), in words."""
+    the other (Spearman's coefficient), and whose θ has hardly moved, in words."""
     rows = []
     for seeds in cells(usual(found[found["estimator"] != "scratch"])):
         weight = float(np.mean([np.mean(weights) for weights in seeds["pair_weights"]]))
@@ -39,8 +43,20 @@ def movement_words(found: pd.DataFrame) -> str:
         return ""
     rows.sort(reverse=True)
     said = "; ".join(f"{row}: λ {weight:.2f}, accuracy {accuracy:.2f} %" for weight, accuracy, row in rows)
+    still = _still(found)
     if len(rows) == 2:
-        return f"From the higher mean λ to the lower: {said}."
+        return f"From the higher mean λ to the lower: {said}.{still}"
     weights, accuracies = (pd.Series(column).rank() for column in list(zip(*rows, strict=True))[:2])
     ranks = f"The rank correlation of λ and accuracy is {weights.corr(accuracies):.2f}, over {len(rows)} rows"
-    return f"From the highest mean λ to the lowest: {said}. {ranks}."
+    return f"From the highest mean λ to the lowest: {said}. {ranks}.{still}"
+
+
+def _still(found: pd.DataFrame) -> str:
+    """A sentence for each row that could have moved its θ, and has no λ far from its start."""
+    learns = usual(found[(found["estimator"] != "scratch") & (found["steps"] > 0)])
+    names = [
+        seeds["row"].iloc[0]
+        for seeds in cells(learns)
+        if all(abs(np.array(weights) - 1).max() < STILL for weights in seeds["pair_weights"])
+    ]
+    return "".join(f" The λ of {name} have hardly moved: it is T = 0 in all but name." for name in names)

@@ -12,8 +12,9 @@ from msmeta.report.frame import FEW_SHOT, TRANSFER, commit_in_words, committed, 
 RESULTS = Path(__file__).parents[2] / "results"
 
 
-def test_every_committed_run_is_evidence_of_its_preset_or_of_the_campaign():
-    asked = set(sweep.read_spec(RESULTS / "sweeps" / "campaign.yaml"))
+def test_every_committed_run_is_evidence_of_its_preset_or_asked_for_by_a_sweep_beside_it():
+    specs = [RESULTS / "sweeps" / name for name in ("campaign.yaml", "transfer_strength.yaml")]
+    asked = {config for spec in specs for config in sweep.read_spec(spec)}
     for experiment in (FEW_SHOT, TRANSFER):
         own, every = committed(experiment), stored(experiment, experiment.kind)
         assert len(every) == len(list((RESULTS / experiment.kind).glob("*.json"))) and len(own) > 40
