@@ -34,7 +34,7 @@ def _apart(points: float) -> str:
 
 def movement_words(found: pd.DataFrame) -> str:
     """The rows from the highest mean λ to the lowest with their accuracy and, of three or more, how well one rank tells
-    the other (Spearman's coefficient), and whose θ has hardly moved, in words."""
+    the other (Spearman's coefficient), in words."""
     rows = []
     for seeds in cells(usual(found[found["estimator"] != "scratch"])):
         weight = float(np.mean([np.mean(weights) for weights in seeds["pair_weights"]]))
@@ -43,20 +43,23 @@ def movement_words(found: pd.DataFrame) -> str:
         return ""
     rows.sort(reverse=True)
     said = "; ".join(f"{row}: λ {weight:.2f}, accuracy {accuracy:.2f} %" for weight, accuracy, row in rows)
-    still = _still(found)
     if len(rows) == 2:
-        return f"From the higher mean λ to the lower: {said}.{still}"
+        return f"From the higher mean λ to the lower: {said}."
     weights, accuracies = (pd.Series(column).rank() for column in list(zip(*rows, strict=True))[:2])
     ranks = f"The rank correlation of λ and accuracy is {weights.corr(accuracies):.2f}, over {len(rows)} rows"
-    return f"From the highest mean λ to the lowest: {said}. {ranks}.{still}"
+    return f"From the highest mean λ to the lowest: {said}. {ranks}."
 
 
-def _still(found: pd.DataFrame) -> str:
-    """A sentence for each row that could have moved its θ, and has no λ far from its start."""
+def still_words(found: pd.DataFrame) -> str:
+    """A sentence for each row that could have moved its θ, and has no λ far from its start; empty if there is none."""
     learns = usual(found[(found["estimator"] != "scratch") & (found["steps"] > 0)])
     names = [
         seeds["row"].iloc[0]
         for seeds in cells(learns)
         if all(abs(np.array(weights) - 1).max() < STILL for weights in seeds["pair_weights"])
     ]
-    return "".join(f" The λ of {name} have hardly moved: it is T = 0 in all but name." for name in names)
+    return " ".join(
+        f"At the rate that was best for it, θ of {name} has hardly moved (each weight λ of a pair stays within "
+        f"{100 * STILL:.0f} % of its start): it is T = 0 in all but name, and says little of shared gradients."
+        for name in names
+    )

@@ -36,13 +36,20 @@ def test_whether_weights_and_accuracy_fall_together():
     )
     fixed = result("0-step", 39.0)
     fixed["metrics"]["pair_weights"] = [[1.2]]
-    still = [result("Multi-step", 38.5, seed) for seed in range(3)]
-    for entry in still:
-        entry["metrics"]["pair_weights"] = [[1.02, 0.97, 1.0]] * 5
-    assert transfer_words.movement_words(of(result("0-step"), result(), *still)).endswith(
-        " The λ of Multi-step have hardly moved: it is T = 0 in all but name."
-    )
     three = transfer_words.movement_words(pd.concat([runs(38.5), of(fixed)], ignore_index=True))
     assert three.startswith("From the highest mean λ to the lowest: 0-step: λ 1.20, accuracy 39.00 %; Baseline")
     assert three.endswith("The rank correlation of λ and accuracy is 0.50, over 3 rows.")
     assert transfer_words.movement_words(of(result())) == ""
+
+
+def test_a_method_whose_weights_stay_at_their_start_is_named():
+    """T = 0 is not: it has no θ to move."""
+    still = [result("Multi-step", 38.5, seed) for seed in range(3)]
+    for entry in still:
+        entry["metrics"]["pair_weights"] = [[1.02, 0.97, 1.0]] * 5
+    said = transfer_words.still_words(of(result("0-step"), result(), result("Scratch"), *still))
+    assert (
+        said.startswith("At the rate that was best for it, θ of Multi-step has hardly moved") and said.count("θ") == 1
+    )
+    still[1]["metrics"]["pair_weights"] = [[1.02, 0.94, 1.0]] * 5
+    assert transfer_words.still_words(of(*still)) == ""
