@@ -191,9 +191,7 @@ def tuning_figure(optimizer: str) -> Picture | str:
 
 
 def _tuned(optimizer: str) -> list[tuning.Grid]:
-    fixed = {name: getattr(transfer.TransferConfig, name) for name in ("beta", "inner_beta", "transfer_rate")}
-    own = {"optimizer": optimizer, **fixed}  # others are no choice of rates (transfer_strength)
-    return tuning.grids(TRANSFER, lambda run: (run.dataset, run.label, run.epochs), _best_so_far, **own)
+    return tuning.grids(TRANSFER, lambda run: (run.dataset, run.label, run.epochs), _best_so_far, optimizer=optimizer)
 
 
 def _best_so_far(run: Any) -> tuning.Points:

@@ -30,6 +30,8 @@ WORDS = {
     "test_steps": "T at test", "inner_shot": "images of a class and step",
 }  # fmt: skip
 """Fields that were turned, as the tables have them; others by their own names."""
+ASIDE = ("protocol", "transfer_strength")
+"""Sweeps on held-out data that choose no setting of a method."""
 CHOICES = {"momentum", "weight_decay", "optimizer", "meta_optimizer", "meta_schedule", "seed"}
 """Fields that are with or without rather than more or less: their values have no edge."""
 
@@ -125,9 +127,9 @@ def _shown(value: Any) -> str:
 def grids(
     experiment: Experiment, place: Callable[[Any], tuple[Any, ...]], points: Callable[[Any], Points], **wanted: Any
 ) -> list[Grid]:
-    """All that was tuned, less what `protocol.yaml` alone asks for. place: of a row, what runs of a grid share."""
+    """All that was tuned, less what sweeps `ASIDE` alone ask for. place: of a row, what runs of a grid share."""
     found = stored(experiment, f"{experiment.kind}-tuning", **wanted)
-    elsewhere = _asked("protocol") - _asked(but="protocol")
+    elsewhere = _asked() - _asked(but=ASIDE)
     found = found.loc[[key_of(config) not in elsewhere for config in found["config"]]]
     keys = pd.Series([place(run) for run in found.itertuples()], index=found.index, dtype=object)
     return [Grid.of(own, points) for _, own in found.groupby(keys, sort=False)]
@@ -149,10 +151,10 @@ def of_sweep(experiment: Experiment, name: str, points: Callable[[Any], Points])
     return Grid.of(found, points), f"{missing} of its {len(asked)} runs are not run: {command}." if missing else ""
 
 
-def _asked(name: str = "*", but: str | None = None) -> set[tuple[Any, ...]]:
-    """The runs that the sweep files of this name ask for."""
+def _asked(name: str = "*", but: tuple[str, ...] = ()) -> set[tuple[Any, ...]]:
+    """The runs that the sweep files of this name ask for, other than these."""
     paths = sorted((runs.results_root() / "sweeps").glob(f"{name}.yaml"))
-    return {key_of(config) for path in paths if path.stem != but for config in sweep.read_spec(path)}
+    return {key_of(config) for path in paths if path.stem not in but for config in sweep.read_spec(path)}
 
 
 def key_of(config: Any) -> tuple[Any, ...]:
