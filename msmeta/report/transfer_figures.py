@@ -166,7 +166,6 @@ def comparison(found: pd.DataFrame) -> str:
         "seeds": len,
         "epochs": "{epochs}",
         "training (s)": lambda seeds: mean_text(seeds["train_seconds"], 0),
-        "ms an iteration": lambda seeds: mean_text(1000 * seeds["seconds_per_iteration"], 0),
         "test accuracy (%)": accuracy_text,
         "less the Baseline's (points)": lambda seeds: _less(seeds, baseline),
         "validation accuracy (%)": lambda seeds: accuracy_text(seeds, "validation_accuracy"),
