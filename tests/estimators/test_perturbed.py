@@ -19,7 +19,7 @@ def test_equals_the_closed_form_of_a_bowl(proximal):
         lambda p, th, t: (p["x"] - a) @ (root @ root.T / 5) @ (p["x"] - a) / 2,
         lambda p, th: (p["x"] - b).square().sum() / 2 + 3 * th["x"].sum(),
     )
-    out = Perturbed(SGD(0.1), 600, proximal)(problem, {"x": x})
+    out = Perturbed(SGD(0.25), 240, proximal)(problem, {"x": x})
     stationary = torch.linalg.solve(h, (root @ root.T / 5) @ a + proximal * x)
     torch.testing.assert_close(out.phi["x"], stationary, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(
@@ -66,10 +66,10 @@ def test_away_from_the_stationary_point_it_is_how_the_end_moves(steps):
 
 def test_tasks_in_a_batch_are_as_if_alone_and_as_implicit_has_them():
     batch, single, theta = tasks_of(3)
-    together = Perturbed(SGD(0.05), 400, 2.0, 1e-4)(batch, theta).grad
-    alone = [Perturbed(SGD(0.05), 400, 2.0, 1e-4)(one, theta).grad for one in single]
+    together = Perturbed(SGD(0.1), 200, 2.0, 1e-4)(batch, theta).grad
+    alone = [Perturbed(SGD(0.1), 200, 2.0, 1e-4)(one, theta).grad for one in single]
     assert relative_error(together, {k: sum(grad[k] for grad in alone) / 3 for k in theta}) < 1e-7
-    implicit = Implicit(SGD(0.05), 400, 2.0, cg_steps=30, tolerance=1e-12)(batch, theta).grad
+    implicit = Implicit(SGD(0.1), 200, 2.0, cg_steps=30, tolerance=1e-12)(batch, theta).grad
     assert relative_error(together, implicit) < 1e-6
 
 

@@ -106,11 +106,12 @@ def _each_gradient(config: FewShotConfig, model: Conv4, tasks: int, device: str)
 
 
 def _first(config: FewShotConfig, windows: tuple[int, ...]) -> FewShotConfig:
-    """With these windows alone. SGD takes as many operations for a window of any length, so there each has one step."""
+    """With these windows alone, and whatever does not matter alike. SGD takes as many operations for a window of any
+    length, so there each has one step."""
     if config.optimizer == "sgd":
         windows = (1,) * len(windows)
     lengths = windows if config.estimator == "multistep" else 1
-    return replace(config, steps=sum(windows), window=lengths)
+    return replace(config, steps=sum(windows), window=lengths, tasks=1)
 
 
 @cache
