@@ -84,7 +84,9 @@ def require_room(path: Path, size: int, count: int = 1) -> None:
         try:
             with temporary.open("wb") as file:
                 if hasattr(os, "posix_fallocate"):  # which asks the disk, its quota and the limits of this process
-                    os.posix_fallocate(file.fileno(), 0, size)
+                    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)  # of one file
+                    most = size * count if limit == resource.RLIM_INFINITY else min(size * count, limit)
+                    os.posix_fallocate(file.fileno(), 0, max(size, most))
         finally:
             temporary.unlink(missing_ok=True)
 

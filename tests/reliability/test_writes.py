@@ -11,17 +11,22 @@ from forks import Fault
 NAMES = ("multistep", "reptile", "transfer, multistep --window 2 --optimizer adam")
 CALLS = {"folder": 2, "open": 7, "sync": 7, "rename": 10, "room": 2}
 """Calls that write, and how many of each there are, at the least."""
+PLACES = {"pack": 6, "open": 6, "sync": 6, "rename": 8, "store": 1}
+"""Of a training that stores a result, likewise."""
 ERRORS = ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EFBIG", "EACCES")
 LINE = re.compile(r"msmeta: cannot write (\S+): .* \((?:[\d,]+ bytes needed, )?[\d,]+ free(?:, [\d,]+ allowed .*)?\).*")
 """Path, reason, needed and free bytes."""
+
+
+def is_told(said):
+    return len(said) == 1 and LINE.fullmatch(said[0])
 
 
 def problem(serve, folder, name, fault, whole):
     """What is lost where the fault comes in the command, and is then mended."""
     words = commands.COMMANDS[name]
     status, said, filler = serve(folder, *words, fault=fault), commands.said(folder), folder / "results" / "filler"
-    one_line = status == 3 and len(said) == 1 and LINE.fullmatch(said[0])
-    if not one_line and (status or commands.stored(folder) != whole(name)):
+    if not (status == 3 and is_told(said)) and (status or commands.stored(folder) != whole(name)):
         return f"it ended in {status}: {said}"
     if half := [path for path in folder.rglob(".*") if path.is_file()]:
         return f"{half} is left"
@@ -85,7 +90,7 @@ def test_a_full_disk(trials, serve, whole, tmp_path, disk):
         (name, Fault(place, draw.randint(1, calls), draw.choice(("before", "after")), what))
         for name in NAMES
         for what in ("fill", "limit")
-        for place, calls in (("pack", 6), ("open", 6), ("sync", 6), ("rename", 8), ("store", 1))
+        for place, calls in PLACES.items()
         for _ in range(2)
     ]
 
@@ -109,8 +114,57 @@ def test_a_small_disk(trials, serve, whole, tmp_path, disk):
         try:
             status = serve(folder, *commands.COMMANDS[name], fault=Fault("optimizer", 1, "before", "SIGKILL"))
             said = commands.said(folder)
-            return None if status == 3 and len(said) == 1 and LINE.fullmatch(said[0]) else f"{status}: {said}"
+            return None if status == 3 and is_told(said) else f"{status}: {said}"
         finally:
             disk.end()
 
     trials("a disk is too small for a result, or read-only: said before the first iteration", cases, attempt, sample=4)
+
+
+@pytest.fixture
+def quota(tmp_path):
+    """Of bytes, on a disk that has more room: of a folder in it, in which a command writes."""
+    image, mounted, folder = tmp_path / "image", tmp_path / "mounted", tmp_path / "quota"
+
+    def call(*command):
+        subprocess.run(command, check=True, capture_output=True)
+
+    mounted.mkdir()
+    folder.mkdir()
+    try:
+        with image.open("wb") as file:
+            file.truncate(2**28)
+        call("mkfs.btrfs", image)
+        call("mount", "-o", "loop", image, mounted)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no disk with quotas can be made here: that takes root and btrfs-progs")
+    call("btrfs", "quota", "enable", mounted)
+
+    def set_to(size):
+        """A new folder, since what another one held is given back some time later."""
+        place = mounted / f"{len(list(mounted.iterdir()))}"
+        call("btrfs", "subvolume", "create", place)
+        call("btrfs", "qgroup", "limit", size, place)
+        (folder / "results").unlink(missing_ok=True)
+        (folder / "results").symlink_to(place)
+        return folder
+
+    yield set_to
+    call("umount", mounted)
+
+
+def test_a_quota(trials, serve, whole, quota):
+    """A real one: too small from the start, or used up by another program meanwhile."""
+    cases = [(name, size) for name in NAMES for size in ("64k", "1m", "2m")]
+    cases += [(name, place) for name in NAMES for place in PLACES]
+
+    def attempt(case):
+        name, what = case
+        if what in PLACES:
+            return problem(serve, quota("16m"), name, Fault(what, 2, "before", "fill"), whole)
+        folder = quota(what)
+        status = serve(folder, *commands.COMMANDS[name], fault=Fault("optimizer", 1, "before", "SIGKILL"))
+        said = commands.said(folder)
+        return None if status == 3 and is_told(said) else f"{status}: {said}"
+
+    trials("a quota is too small for a result, or becomes used up while a training writes", cases, attempt, sample=4)
