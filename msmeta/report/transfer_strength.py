@@ -27,6 +27,12 @@ NEAR = 0.05
 """As strong as a method is a run whose strength differs by less than this part."""
 MARGIN = Bounds(-1, 1)
 """Equal, as the paper has it in its Tables 2 and 3."""
+REASONS = {
+    "the longer way": ({"transfer_rate": 0.5}, True),
+    "no answer": ({"steps": 1}, False),
+    "too strong": ({"window": 2, "inner_beta": 0.5}, True),
+}
+"""Why a window may lower λ faster: the runs that tell, and whether λ must keep up in them."""
 
 
 def tested(optimizer: str) -> pd.DataFrame:
@@ -77,18 +83,39 @@ def causes_table(optimizer: str) -> str:
 
     Of what Multi-step's strength is below the Baseline's, the last column has the part that is not lost.
     """
-    found = tuned(optimizer)
-    methods, other = where(_plain(found), steps=2), found.drop(_plain(found).index)
-    same = methods.merge(other[["lr", "meta_lr"]].drop_duplicates())
-    windows, exact = (where(same, window=window)["strength"].mean() for window in (2, 1))
-    if other.empty or np.isnan(exact - windows):
+    shown = _causes(optimizer)
+    if shown["way"].isna().all():
         return "Not run: `msmeta sweep results/sweeps/transfer_strength.yaml`."
     columns = {
         "Method": "{label}", "rate of φ": "{lr:g}", "rate of θ": "{meta_lr:g}", "β times mean λ": "{strength:.3f}",
         "validation accuracy (%)": "{accuracy:.2f}", "from Multi-step to the Baseline (%)": "{way:.0f}",
     }  # fmt: skip
+    return tables.table(cells(shown), columns)
+
+
+def causes_words(optimizer: str) -> str:
+    """Which reasons the runs of `causes_table` leave standing, in a sentence."""
+    shown, told = _causes(optimizer), []
+    for reason, (fields, keeps_up) in REASONS.items():
+        ways = where(shown, **fields)["way"].dropna()
+        told.append(f"*{reason}* ")
+        if ways.empty:
+            told[-1] += "was not run"
+        else:
+            stands = (ways.mean() > 50) == keeps_up
+            told[-1] += f"{'stands' if stands else 'is not the main one'} ({ways.mean():.0f})"
+    return f"Of the reasons, with half of the way as what decides, {', '.join(told)}."
+
+
+def _causes(optimizer: str) -> pd.DataFrame:
+    """Runs with other transfer steps, and the methods with the same rates. way: from Multi-step's strength to the
+    Baseline's, in %; NaN without both."""
+    found = tuned(optimizer)
+    methods, other = where(_plain(found), steps=2), found.drop(_plain(found).index)
+    same = methods.merge(other[["lr", "meta_lr"]].drop_duplicates())
+    windows, exact = (where(same, window=window)["strength"].mean() for window in (2, 1))
     shown = pd.concat([same, other])
-    return tables.table(cells(shown.assign(way=100 * (shown["strength"] - windows) / (exact - windows))), columns)
+    return shown.assign(way=100 * (shown["strength"] - windows) / (exact - windows))
 
 
 def _plain(found: pd.DataFrame) -> pd.DataFrame:
