@@ -61,9 +61,10 @@ const look = {
   places: () => [...document.querySelectorAll("[id], a[name]")].map((e) => e.id || e.name),
   sliders: () => document.querySelectorAll("main input[type=range]").length,
 
-  // Empties formulas, whose glyphs axe-core would look at one by one.
+  // Takes away the glyphs of formulas and the shapes of drawings, which axe-core would look at one by one.
   empty() {
     for (const formula of document.querySelectorAll("mjx-container")) formula.replaceChildren();
+    for (const shape of document.querySelectorAll("svg :is(path, use, line, rect, circle, polygon, defs)")) shape.remove();
   },
 
   // Takes away all but one of the texts that are coloured by the same rules.
