@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from msmeta.bilevel import (
+    ALONE,
     Bilevel,
     Dynamics,
     DynamicsLike,
@@ -36,7 +37,7 @@ from msmeta.bilevel import (
     task_dot,
 )
 from msmeta.dynamics import SGD, adapt_and_judge, advance, dynamics_at, has_methods_of, inner_gradient, walk
-from msmeta.errors import ConfigError
+from msmeta.errors import ConfigError, brief
 from msmeta.outer_terms import both, differentiated
 
 
@@ -96,6 +97,8 @@ def adjoint(
             hold(k, walk(*place, lambda j, state, base=base: hold(base + j, state))[0])
         (t, loss, used), start = trail[k], held.pop(k)
         product = last.pop() if last else curvature(problem, start.phi, theta, t)
+        if curvature is HessianVector and product.grad.keys() != set(used):
+            raise ConfigError(f"inner loss at step {t} uses {brief(used)} and, at the same phi again, others: {ALONE}")
         if curvature is HessianVector or not again:
             again.append((f"inner loss at step {t}", loss, product.loss))
         now = dynamics_at(dynamics, theta, t)
@@ -138,8 +141,6 @@ def _pull_back(
     buffers = {name: leaves(values) for name, values in start.buffers.items()}
     state, grad = replace(start, phi=leaves(start.phi), buffers=buffers), leaves(product.grad)
     after = advance(dynamics, state, grad, n)
-    if not any(value.requires_grad for value in after.phi.values()):
-        raise ConfigError(f"window() of {type(dynamics).__name__} returns a phi without its graph: nothing flows back")
     groups = state.phi, grad, theta, *buffers.values()
     by_phi, by_grad, by_theta, *parts = after.pull_back(multipliers, *groups, retain_graph=True)
     parts = {name: add_parts(buffers[name], part) for name, part in zip(buffers, parts, strict=True)}

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from msmeta.errors import ConfigError, DivergedError
+from msmeta.errors import ConfigError, DivergedError, unchanged
 
 Params = dict[str, Tensor]
 Part = dict[str, Tensor | None]
@@ -29,8 +29,9 @@ class State:
     """The inner optimiser's state s = [φ, v, ...] (Eq. 2).
 
     phi: task-parameters. buffers: the optimiser's own variables by name, each with phi's keys and shapes; a missing one
-    is zero. step: how many steps the optimiser has taken (Adam's bias correction looks at it). skipped: how many of
-    them left an entry of phi alone, since the inner loss did not use it. tasks: as the problem has it.
+    is zero. step: how many steps were taken (Adam's bias correction looks at it). skipped: how many of them left an
+    entry of phi alone, since the inner loss did not use it, or came before the optimiser of its buffers. tasks: as the
+    problem has it.
     """
 
     phi: Params
@@ -92,7 +93,8 @@ class Bilevel:
         Reptile and the estimators at a stationary point refuse it.
 
     The functions are given copies: of dictionaries at each call, of theta's and of init's tensors once. What they read
-    otherwise, as a module's own parameters, is a constant.
+    otherwise, as a module's own parameters, is a constant. An `autograd.Function` in a loss needs a backward pass of
+    operations that torch tracks; `compare` with `FiniteDifference` shows where one is not.
     As in torch.optim, a step leaves alone what its loss does not use: value, buffers and all, without weight decay.
     An `nn.Parameter` with `requires_grad=False` is frozen: its meta-gradient is 0, and where `init` returns it or a
     view of it (`expand`, but not `repeat` or `stack`, which copy), it is not adapted. Plain tensors are never frozen,
@@ -132,6 +134,7 @@ def refuse(estimator: str, why: str, names: Iterable[str]) -> None:
         raise ConfigError(f"{estimator} has no gradient for theta[{name!r}], which {why}")
 
 
+ALONE = "this estimator needs a function of phi, theta and t alone, without dropout or other random numbers"
 Trail = Sequence[tuple[int, Tensor, tuple[str, ...]]]
 """Evaluations of the inner loss on the way: step, value without a graph, and the entries of φ that it uses."""
 
@@ -153,7 +156,7 @@ def begin(problem: Bilevel, theta: Params, passing: bool = False) -> tuple[Param
     if torch.is_inference_mode_enabled():
         raise ConfigError("torch.inference_mode is on: nothing can be differentiated there, so use torch.no_grad")
 
-    def is_frozen(value: Tensor) -> bool:
+    def is_frozen(value: Tensor | None) -> bool:
         return isinstance(value, torch.nn.Parameter) and not value.requires_grad
 
     require_params(theta, "theta")
@@ -162,13 +165,16 @@ def begin(problem: Bilevel, theta: Params, passing: bool = False) -> tuple[Param
         raise ConfigError("theta has nothing to learn: it is empty, or all of it is frozen by requires_grad=False")
     copies = torch._foreach_mul([value.detach() for value in theta.values()], 1)  # one operation on a GPU
     theta = {name: copy.requires_grad_(not is_frozen(theta[name])) for name, copy in zip(theta, copies, strict=True)}
-    state = found if isinstance(found := problem.init(dict(theta)), State) else State(found)
+    with unchanged("init", theta):
+        found = problem.init(dict(theta))
+    state = found if isinstance(found, State) else State(found)
     require_params(state.phi, "phi as init returned it", problem.tasks)
     _require_buffers(state)
     still = {value.untyped_storage().data_ptr() for value in theta.values() if not value.requires_grad}
     phi, buffers = {}, {name: {k: v.clone() for k, v in values.items()} for name, values in state.buffers.items()}
     for name, value in state.phi.items():
-        stays = is_frozen(value) or bool(still and value.untyped_storage().data_ptr() in still)
+        in_frozen = bool(still) and value.untyped_storage().data_ptr() in still
+        stays = is_frozen(value) or is_frozen(value._base) or in_frozen
         phi[name] = value.clone() if value.requires_grad else value.detach().clone().requires_grad_(not stays)
     return theta, State(phi, buffers, state.step, dict(state.skipped), problem.tasks)
 
@@ -180,9 +186,9 @@ def _require_buffers(state: State) -> None:
     for name, values in state.buffers.items():
         require_params(values, f"{name} as init returned it")
         for k, value in values.items():
-            if k not in state.phi or value.shape != state.phi[k].shape:
-                has = f"shape {tuple(value.shape)} under {k!r}"
-                raise ConfigError(f"{name} as init returned it has {has}: it must have phi's names and shapes")
+            if k not in state.phi or kind(value) != kind(state.phi[k]):
+                has = f"shape {tuple(value.shape)} and {value.dtype} under {k!r}"
+                raise ConfigError(f"{name} as init returned it has {has}: it must have phi's names, types and shapes")
     counted = isinstance(state.step, Tensor)  # as where a CUDA graph counts, and nothing can be read
     if not counted and not (isinstance(state.step, int) and state.step >= 0):
         raise ConfigError(f"step as init returned it is {state.step!r}: it must be a whole number, 0 or more")
@@ -200,6 +206,11 @@ def require_params(params: Any, what: str, tasks: int | None = None) -> None:
         if tasks is not None and value.shape[:1] != (tasks,):
             has = f"shape {tuple(value.shape)} under {name!r}"
             raise ConfigError(f"{what} has {has}: with tasks={tasks} that must be its first size")
+
+
+def kind(value: Tensor) -> tuple[torch.Size, torch.dtype]:
+    """What a step keeps of an entry of φ, its gradient and its buffers."""
+    return value.shape, value.dtype
 
 
 def require_function(found: Any, what: str) -> None:
@@ -296,8 +307,7 @@ def require_sound(trail: Trail, outer: Tensor, phi: Params, grad: Params | None 
     for what, value, _ in again:
         a, b = next(values), next(values)
         if not abs(a - b) <= torch.finfo(value.dtype).eps ** 0.5 * max(abs(a), abs(b)):
-            need = "this estimator needs a function of phi, theta and t alone, without dropout or other random numbers"
-            raise ConfigError(f"{what} is {a:g} and, at the same phi again, {b:g}: {need}")
+            raise ConfigError(f"{what} is {a:g} and, at the same phi again, {b:g}: {ALONE}")
     for name in grad:
         if not next(values):
             why = f"{low[0]} may over- or underflow" if low else "a derivative overflows, or does not exist, as of √0"

@@ -30,14 +30,16 @@ from msmeta.bilevel import (
     Trail,
     detach,
     gradients,
+    graph,
+    kind,
     leaves,
     partial_gradients,
     reached,
     require_dependence,
     require_params,
 )
-from msmeta.errors import ConfigError, brief
-from msmeta.losses import evaluate, unchanged
+from msmeta.errors import ConfigError, brief, unchanged
+from msmeta.losses import evaluate
 from msmeta.rates import Rate, by_name, is_zero, require_rates
 
 Watch = tuple[Params, Callable[[set[str]], None]]
@@ -198,7 +200,8 @@ def _require_window(found: Any, what: str) -> None:
 def dynamics_at(dynamics: DynamicsLike, theta: Params, t: int) -> Dynamics:
     """Those of the window from step t. Raises ConfigError where they hold a tensor with gradients by other than θ."""
     if not hasattr(dynamics, "window"):
-        dynamics = dynamics(dict(theta), t)
+        with unchanged(f"dynamics at step {t}", theta):
+            dynamics = dynamics(dict(theta), t)
         _require_window(dynamics, f"what dynamics(theta, {t}) returned")
     for name, value in _held(dynamics):
         if value.requires_grad and not reached([value], theta):
@@ -235,7 +238,8 @@ def inner_gradient(problem: Bilevel, phi: Params, theta: Params, t: int, create_
 def advance(dynamics: Dynamics, state: State, grad: Params, n: int) -> State:
     """The state after a window; entries of φ that have no gradient stay, and so do their buffers.
 
-    Raises ConfigError where `window` does not return a State of the entries that it was given.
+    Raises ConfigError where `window` does not return a State of the entries that it was given, or has lost the graph of
+    their gradients.
     """
     what, own = f"window() of {type(dynamics).__name__}", state.part(grad)
     with unchanged(what, own.phi, grad, *own.buffers.values()):
@@ -244,13 +248,23 @@ def advance(dynamics: Dynamics, state: State, grad: Params, n: int) -> State:
         raise ConfigError(f"{what} returned a {type(after).__name__}: it must return a State")
     for name, values in {"phi": after.phi, **after.buffers}.items():
         require_params(values, f"{name} as {what} returned it")
-    if {k: v.shape for k, v in after.phi.items()} != {k: state.phi[k].shape for k in grad}:
-        raise ConfigError(f"{what} returned a phi of other entries or shapes than it was given")
+    if {k: kind(v) for k, v in after.phi.items()} != {k: kind(state.phi[k]) for k in grad}:
+        raise ConfigError(f"{what} returned a phi of other entries, types or shapes than it was given")
+    if any(value.requires_grad for value in grad.values()) and not _comes_from(grad, after.phi, own):
+        raise ConfigError(f"{what} returned a phi without the graph of its gradient: nothing flows back, so no no_grad")
     zeros = {k: torch.zeros_like(v) for k, v in state.phi.items() if k not in grad}
     kept = state.part(zeros).buffers
     buffers = {name: {**zeros, **kept.get(name, {}), **values} for name, values in after.buffers.items()}
-    skipped = {**state.skipped, **{k: state.skipped.get(k, 0) + n for k in zeros}}
+    skipped = {**state.skipped, **after.skipped, **{k: state.skipped.get(k, 0) + n for k in zeros}}
     return State({**state.phi, **after.phi}, buffers, after.step, skipped, state.tasks)
+
+
+def _comes_from(grad: Params, phi: Params, before: State) -> bool:
+    """Whether any φ after a window has in its graph a gradient that it was given, whose own graph is not walked."""
+    made, leaf = {value.grad_fn for value in grad.values()}, {id(value) for value in grad.values()}
+    known = [value for values in (before.phi, *before.buffers.values()) for value in values.values()]
+    nodes = graph(phi.values(), known)
+    return any(node in made or id(getattr(node, "variable", None)) in leaf for node in nodes)
 
 
 @torch.enable_grad()

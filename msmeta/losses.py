@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from msmeta.bilevel import Params, graph, leaves, require_function
-from msmeta.errors import ConfigError
+from msmeta.errors import ConfigError, unchanged
 
 
 def evaluate(loss: Callable[..., Tensor], phi: Params, theta: Params, *t: int, twice: bool = False) -> Tensor:
@@ -23,6 +22,10 @@ def evaluate(loss: Callable[..., Tensor], phi: Params, theta: Params, *t: int, t
     require_function(loss, what)
     with unchanged(what, phi, theta):
         value = loss(dict(phi), dict(theta), *t)
+    for name, given in (*phi.items(), *theta.items()):
+        if given._backward_hooks:
+            advice = "change the inner gradient by transformed(dynamics, function)"
+            raise ConfigError(f"{what} hooks the gradient of {name!r}, and so the meta-gradient as well: {advice}")
     if not isinstance(value, Tensor) or value.dim() != 0 or value.is_complex():
         found = f"{value.dtype}, shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise ConfigError(f"{what} is not a 0-d tensor of a real number but {found}: sum it over tasks and examples")
@@ -30,16 +33,6 @@ def evaluate(loss: Callable[..., Tensor], phi: Params, theta: Params, *t: int, t
         if why := _lost_at(node, twice):
             raise ConfigError(f"{what} {why}")
     return value
-
-
-@contextmanager
-def unchanged(what: str, *given: Params) -> Iterator[None]:
-    """Raises ConfigError where these tensors are written to inside, which a graph does not see."""
-    before = [(name, value, value._version) for params in given for name, value in params.items()]
-    yield
-    for name, value, version in before:
-        if value._version != version:
-            raise ConfigError(f"{what} changes {name!r} in place, which no gradient would see: make a new tensor of it")
 
 
 _ONCE = once_differentiable(lambda ctx: None).__code__

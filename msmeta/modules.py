@@ -139,8 +139,11 @@ def _no_recomputing(module: nn.Module) -> Iterator[None]:
 @contextmanager
 def random_numbers(seed: int, device: torch.device) -> Iterator[None]:
     """Torch's generators begin at this seed inside, and are afterwards as they were."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    is_cuda = device.type == "cuda"
+    with torch.random.fork_rng([device] if is_cuda else []), torch.cuda.device(device) if is_cuda else nullcontext():
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would move those of all GPUs
+        if is_cuda:
+            torch.cuda.manual_seed(seed)
         yield
 
 

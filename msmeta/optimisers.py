@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from msmeta.bilevel import Dynamics, DynamicsLike, Params, State, require_params, task_dot, task_scale
+from msmeta.bilevel import Dynamics, DynamicsLike, Params, State, kind, require_params, task_dot, task_scale
 from msmeta.dynamics import require_dynamics
 from msmeta.errors import ConfigError
 from msmeta.rates import Rate, by_name, is_zero, require_numbers, require_rates
@@ -96,7 +96,7 @@ class AMSGrad(Adam):
 class RMSprop:
     """RMSprop (Hinton, 2012) with L2 weight decay ω and momentum μ, as torch.optim.RMSprop.
 
-    s' = αs + (1 - α)(g + ωφ)², v' = μv + (g + ωφ) / (√s' + ε), φ' = φ - ηv'. Buffers: `square`, with μ `velocity`.
+    s' = αs + (1 - α)(g + ωφ)², v' = μv + (g + ωφ) / (√s' + ε), φ' = φ - ηv'. Buffers: `mean_square`, with μ `momentum`.
 
     lr, alpha, weight_decay, momentum: η > 0, α in [0, 1), ω >= 0, μ in [0, 1). eps: ε > 0, a number.
     """
@@ -116,7 +116,7 @@ class RMSprop:
     @by_name("lr", "alpha", "weight_decay", "momentum")
     def window(self, state: State, grad: Params, n: int) -> State:
         """As `Adam.window`."""
-        return element_wise(self, ("square", "velocity")[: 1 if is_zero(self.momentum) else 2], state, grad, n)
+        return element_wise(self, ("mean_square", "momentum")[: 1 if is_zero(self.momentum) else 2], state, grad, n)
 
     def step(self, count: int, phi: Tensor, grad: Tensor, square: Tensor, *velocity: Tensor) -> tuple[Tensor, ...]:
         grad = add(grad, self.weight_decay, phi)
@@ -210,14 +210,16 @@ class Transformed:
     def window(self, state: State, grad: Params, n: int) -> State:
         found = self.function(dict(grad))
         require_params(found, "the gradient as the function given to transformed returned it")
-        if {name: value.shape for name, value in found.items()} != {name: v.shape for name, v in grad.items()}:
-            raise ConfigError("the function given to transformed returned other entries or shapes than it was given")
+        if {name: kind(value) for name, value in found.items()} != {name: kind(v) for name, v in grad.items()}:
+            raise ConfigError("the function given to transformed returned other entries, types or shapes than it got")
         return self.dynamics.window(state, dict(found), n)
 
 
 def element_wise(dynamics: Any, buffers: Sequence[str], state: State, grad: Params, n: int) -> State:
     """n of the dynamics' own `step`s with one gradient, as `Adam.step`, which is given and returns these buffers."""
     require_real(dynamics, state.phi)
+    held = set().union(*(state.buffers.get(buffer, {}) for buffer in buffers))
+    skipped = state.skipped | {name: state.step for name in state.phi if name not in held}  # other optimisers' steps
 
     def steps(first: int, phi: Tensor, grad: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
         for i in range(n):
@@ -226,12 +228,13 @@ def element_wise(dynamics: Any, buffers: Sequence[str], state: State, grad: Para
 
     after = {}
     for name, phi in state.phi.items():
-        held = [state.buffers.get(buffer, {}).get(name) for buffer in buffers]
-        values = [torch.zeros_like(phi) if value is None else value for value in held]
-        place = state.step + 1 - state.skipped.get(name, 0), phi, grad[name], *values
+        found = [state.buffers.get(buffer, {}).get(name) for buffer in buffers]
+        values = [torch.zeros_like(phi) if value is None else value for value in found]
+        place = state.step + 1 - skipped.get(name, 0), phi, grad[name], *values
         after[name] = checkpoint(steps, *place, use_reentrant=False, preserve_rng_state=False)
     phi, *moved = ({name: values[i] for name, values in after.items()} for i in range(1 + len(buffers)))
-    return replace(state, phi=phi, buffers=state.buffers | dict(zip(buffers, moved, strict=True)), step=state.step + n)
+    moved = state.buffers | dict(zip(buffers, moved, strict=True))
+    return replace(state, phi=phi, buffers=moved, step=state.step + n, skipped=skipped)
 
 
 def require_real(dynamics: Any, phi: Params) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from msmeta.bilevel import Bilevel, Dynamics, Params, Part, State, add_parts, gradients, leaves, partial_gradients, plus
 from msmeta.dynamics import advance
+from msmeta.errors import unchanged
 from msmeta.losses import evaluate
 
 Place = tuple[int, int, int]
@@ -17,7 +18,8 @@ Place = tuple[int, int, int]
 
 def outer_term(problem: Bilevel, phi: Params, theta: Params, t: int) -> Tensor | None:
     """The term of φ after t steps; None where there is none. Raises ConfigError where it is not a scalar."""
-    value = problem.outer_at(dict(phi), dict(theta), t) if problem.outer_at else None
+    with unchanged(f"outer_at after {t} steps", phi, theta):
+        value = problem.outer_at(dict(phi), dict(theta), t) if problem.outer_at else None
     return None if value is None else evaluate(lambda *_: value, phi, theta)
 
 

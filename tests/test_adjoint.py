@@ -68,7 +68,7 @@ def test_theta_may_be_the_start_and_act_in_both_losses():
         (SGD(0.1, 0.9), ("velocity",)),
         (Adam(0.02, eps=1e-2), ("mean", "square")),
         (AMSGrad(0.02, eps=1e-2), ("mean", "square", "largest")),
-        (RMSprop(0.02, eps=1e-2, momentum=0.5), ("square", "velocity")),
+        (RMSprop(0.02, eps=1e-2, momentum=0.5), ("mean_square", "momentum")),
     ],
     ids=["s", "a", "m", "r"],
 )
@@ -178,7 +178,7 @@ def _scheduled(theta, t):
 def _learned(theta, t):
     """Rates, momentum and weight decay that θ makes, in three ways, one of them where momentum is 0."""
     rate, momentum = theta["rate"].exp(), theta["momentum"] * (t > 1)
-    return Adam(rate, (momentum, 0.99), 1e-2, momentum) if t == 2 else SGD(rate / (1 + t), momentum, momentum * 0.1)
+    return Adam(rate, (momentum, 0.99), 1.0, momentum) if t == 2 else SGD(rate / (1 + t), momentum, momentum * 0.1)
 
 
 RATES = {"rate": torch.tensor(-2.0, dtype=F64), "momentum": torch.tensor(0.5, dtype=F64)}

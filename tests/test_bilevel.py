@@ -195,7 +195,8 @@ def test_the_frozen_are_frozen_in_a_batch_of_tasks_and_where_phi_starts_elsewher
     both = lambda phi, *_: (phi["w"] * phi["f"] - 1).square().sum()  # noqa: E731
     tasks = Bilevel(lambda theta: {k: v.expand(3, 2) for k, v in theta.items()}, both, both, tasks=3)
     apart = Bilevel(lambda theta: {"w": theta["w"], "f": frozen}, both, both)
-    for problem, theta in ((tasks, {"w": W, "f": frozen}), (apart, {"w": W})):
+    view = Bilevel(lambda theta: {"w": theta["w"], "f": frozen.view(2)}, both, both)
+    for problem, theta in ((tasks, {"w": W, "f": frozen}), (apart, {"w": W}), (view, {"w": W})):
         for estimator in _both(SGD(0.1, weight_decay=0.5), 2):
             out = estimator(problem, theta)
             assert (out.phi["f"] == 1).all() and (out.phi["w"] != 0).all() and (out.grad["w"] != 0).all()

@@ -190,8 +190,8 @@ def _returning(result):
     [
         (_returning(lambda state: state.phi), r"window\(\) of Returning returned a dict: it must return a State"),
         (_returning(lambda state: None), "returned a NoneType"),
-        (_returning(lambda state: State({"w1": state.phi["w1"]})), "other entries or shapes"),
-        (_returning(lambda state: State({k: v[:1] for k, v in state.phi.items()})), "other entries or shapes"),
+        (_returning(lambda state: State({"w1": state.phi["w1"]})), "other entries, types or shapes"),
+        (_returning(lambda state: State({k: v[:1] for k, v in state.phi.items()})), "other entries, types or shapes"),
         (_returning(lambda state: State({k: 1.0 for k in state.phi})), "phi as window.* has a float under"),
         (_returning(lambda state: State(state.phi, {"count": {"w1": torch.tensor(1)}})), "count as .* torch.int64"),
         (lambda theta, t: None, r"what dynamics\(theta, 0\) returned is a NoneType: it must be an object with window"),

@@ -85,6 +85,6 @@ def test_files_are_short():
     # 1,200 and what the later estimators share with the others: exports, orders in `adjoint`, two ways to walk, the
     # proximal term; where the terms of `outer_at` are added or refused; a generator of the estimators' own; and what
     # keeps frozen entries, unused ones, graphs that `init` made and half precision right; a state from `init` is
-    # checked, and so are steps that are taken twice.
+    # checked, and so are steps that are taken twice, and that a step keeps φ's types and its gradient's graph.
     method = {name.removeprefix("msmeta."): count for name, count in lines.items() if room(name) in METHOD}
-    assert sum(count for name, count in method.items() if name not in LATER) < 1345
+    assert sum(count for name, count in method.items() if name not in LATER) < 1360

@@ -175,7 +175,7 @@ def _dropping():
     return *from_module(module), torch.randn(5, 4, dtype=F64)
 
 
-def test_dropout_has_a_seed_for_each_step_or_is_refused():
+def test_dropout_has_a_seed_for_each_step_or_is_refused(monkeypatch):
     call, theta, x = _dropping()
     outer = lambda phi, theta: call(phi, x, seed=9).square().mean()  # noqa: E731
     problem = Bilevel(lambda th: th, lambda phi, th, t: (call(phi, x, seed=t) - 1).square().mean(), outer)
@@ -186,6 +186,9 @@ def test_dropout_has_a_seed_for_each_step_or_is_refused():
     assert relative_error(near, graph.grad) < 1e-6 and torch.equal(torch.get_rng_state(), state)
     assert not torch.equal(call(theta, x, seed=0), call(theta, x, seed=1))
     assert torch.equal(call(theta, x, seed=1), call(theta, x, seed=1))
+    with monkeypatch.context() as changed:  # what torch.manual_seed does to GPUs that have no part in it
+        changed.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("all GPUs are seeded"))
+        call(theta, x, seed=1)
     unseeded = Bilevel(problem.init, lambda phi, theta, t: call(phi, x).square().mean(), outer)
     for estimator in [*_both(4), FirstOrder(HEAVY, 4)]:
         with pytest.raises(ConfigError, match="the Sequential draws random numbers, .* call it with seed=t"):

@@ -16,6 +16,7 @@ from msmeta import (
     RMSprop,
     SignSGD,
     State,
+    adapt,
     clipped,
     transformed,
 )
@@ -225,11 +226,47 @@ def test_a_norm_may_be_learned(backward):
     ("function", "match"),
     [
         (lambda grad: grad.clear(), "the gradient as the function given to transformed returned it is a NoneType"),
-        (lambda grad: {"w1": grad["w1"]}, "other entries or shapes"),
-        (lambda grad: {name: value.sum() for name, value in grad.items()}, "other entries or shapes"),
+        (lambda grad: {"w1": grad["w1"]}, "other entries, types or shapes"),
+        (lambda grad: {name: value.sum() for name, value in grad.items()}, "other entries, types or shapes"),
     ],
 )
 def test_a_function_that_returns_something_else_is_refused_in_one_line(function, match, backward):
     with pytest.raises(ConfigError, match=match) as caught:
         MultiStep(transformed(SGD(0.1), function), 2, 1, backward)(*maml())
     assert "\n" not in str(caught.value)
+
+
+def _torch_after(first, second, start):
+    """Parameters after three steps of one of torch's optimisers and two of another that begins there."""
+    x = start.clone().requires_grad_()
+    for optimizer, steps in ((first([x]), 3), (second([x]), 2)):
+        for _ in range(steps):
+            optimizer.zero_grad()
+            (x**4 / 4).sum().backward()
+            optimizer.step()
+    return x.detach()
+
+
+SWITCHED = {
+    "sgd": (SGD(0.01, 0.9), lambda p: torch.optim.SGD(p, 0.01, 0.9)),
+    "adam": (Adam(0.05), lambda p: torch.optim.Adam(p, 0.05)),
+    "rmsprop": (RMSprop(0.01, momentum=0.9), lambda p: torch.optim.RMSprop(p, 0.01, momentum=0.9)),
+}
+
+
+@pytest.mark.parametrize("names", [("sgd", "adam"), ("rmsprop", "sgd"), ("adam", "rmsprop"), ("rmsprop", "adam")])
+def test_an_optimiser_that_takes_over_begins_as_torch_optims_does(names):
+    """By a schedule, whose derivative is that of differences, and in a next call that goes on from the state."""
+    (ours, theirs), (then, their_next) = (SWITCHED[name] for name in names)
+    loss = lambda phi, *_: (phi["x"] ** 4 / 4).sum()  # noqa: E731
+    problem, theta = Bilevel(lambda th: th, loss, loss), {"x": torch.tensor([1.0, -2.0], dtype=F64)}
+    schedule = lambda _, t: ours if t < 3 else then  # noqa: E731
+    expected = _torch_after(theirs, their_next, theta["x"])
+    differences = finite_differences(lambda th: loss(adapt(problem, th, schedule, 5).phi), theta)
+    for backward in ("autograd", "adjoint"):
+        out = MultiStep(schedule, 5, backward=backward)(problem, theta)
+        torch.testing.assert_close(out.phi["x"], expected, rtol=1e-12, atol=1e-12, check_device=False)
+        assert relative_error(out.grad, differences) < 1e-6
+    first = adapt(problem, theta, ours, 3)
+    again = adapt(Bilevel(lambda _: first, loss, loss), theta, then, 2)
+    torch.testing.assert_close(again.phi["x"], expected, rtol=1e-12, atol=1e-12, check_device=False)

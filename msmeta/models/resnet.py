@@ -12,6 +12,7 @@ from torch import Tensor
 from msmeta.bilevel import Params
 from msmeta.errors import ConfigError
 from msmeta.models.layers import batch_norm, convolution
+from msmeta.modules import random_numbers
 
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 """Basic blocks of each stage, by depth."""
@@ -50,8 +51,7 @@ class ResNet:
         """Parameters and running statistics, drawn as torchvision draws them."""
         from torchvision import models
 
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with random_numbers(seed, torch.device("cpu")):
             module = models.get_model(f"resnet{self.depth}", num_classes=self.way)
         return split_state(module.state_dict())
 
