@@ -9,7 +9,7 @@ is the sum over tasks, so that its gradient is each task's own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, Protocol
@@ -17,7 +17,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from msmeta.errors import ConfigError, DivergedError, unchanged
+from msmeta.checks import require_buffers, require_function, require_params, unchanged
+from msmeta.errors import ConfigError, DivergedError
 
 Params = dict[str, Tensor]
 Part = dict[str, Tensor | None]
@@ -169,7 +170,7 @@ def begin(problem: Bilevel, theta: Params, passing: bool = False) -> tuple[Param
         found = problem.init(dict(theta))
     state = found if isinstance(found, State) else State(found)
     require_params(state.phi, "phi as init returned it", problem.tasks)
-    _require_buffers(state)
+    require_buffers(state.phi, state.buffers, state.step)
     still = {value.untyped_storage().data_ptr() for value in theta.values() if not value.requires_grad}
     phi, buffers = {}, {name: {k: v.clone() for k, v in values.items()} for name, values in state.buffers.items()}
     for name, value in state.phi.items():
@@ -177,45 +178,6 @@ def begin(problem: Bilevel, theta: Params, passing: bool = False) -> tuple[Param
         stays = is_frozen(value) or is_frozen(value._base) or in_frozen
         phi[name] = value.clone() if value.requires_grad else value.detach().clone().requires_grad_(not stays)
     return theta, State(phi, buffers, state.step, dict(state.skipped), problem.tasks)
-
-
-def _require_buffers(state: State) -> None:
-    """Raises ConfigError where a state's buffers or its counter cannot be those of an optimiser of its φ."""
-    if not isinstance(state.buffers, Mapping):
-        raise ConfigError(f"buffers as init returned them are a {type(state.buffers).__name__}: it must be a dict")
-    for name, values in state.buffers.items():
-        require_params(values, f"{name} as init returned it")
-        for k, value in values.items():
-            if k not in state.phi or kind(value) != kind(state.phi[k]):
-                has = f"shape {tuple(value.shape)} and {value.dtype} under {k!r}"
-                raise ConfigError(f"{name} as init returned it has {has}: it must have phi's names, types and shapes")
-    counted = isinstance(state.step, Tensor)  # as where a CUDA graph counts, and nothing can be read
-    if not counted and not (isinstance(state.step, int) and state.step >= 0):
-        raise ConfigError(f"step as init returned it is {state.step!r}: it must be a whole number, 0 or more")
-
-
-def require_params(params: Any, what: str, tasks: int | None = None) -> None:
-    """Raises ConfigError for what is not a dict of tensors that have derivatives, and lead with a task dimension."""
-    if not isinstance(params, Mapping):
-        raise ConfigError(f"{what} is a {type(params).__name__}: it must be a dict of tensors")
-    for name, value in params.items():
-        if not isinstance(value, Tensor):
-            raise ConfigError(f"{what} has a {type(value).__name__} under {name!r}: it must be a tensor")
-        if not (value.is_floating_point() or value.is_complex()):
-            raise ConfigError(f"{what} has {value.dtype} under {name!r}: leave counters and masks out of it")
-        if tasks is not None and value.shape[:1] != (tasks,):
-            has = f"shape {tuple(value.shape)} under {name!r}"
-            raise ConfigError(f"{what} has {has}: with tasks={tasks} that must be its first size")
-
-
-def kind(value: Tensor) -> tuple[torch.Size, torch.dtype]:
-    """What a step keeps of an entry of φ, its gradient and its buffers."""
-    return value.shape, value.dtype
-
-
-def require_function(found: Any, what: str) -> None:
-    if not callable(found):
-        raise ConfigError(f"{what} of the problem is a {type(found).__name__}: it must be a function")
 
 
 def gradients(outputs: Iterable[tuple[Tensor, Tensor | None]], *groups: Params, **options: bool) -> list[Part]:

@@ -31,14 +31,13 @@ from msmeta.bilevel import (
     detach,
     gradients,
     graph,
-    kind,
     leaves,
     partial_gradients,
     reached,
     require_dependence,
-    require_params,
 )
-from msmeta.errors import ConfigError, brief, unchanged
+from msmeta.checks import kind, require_params, unchanged
+from msmeta.errors import ConfigError, brief
 from msmeta.losses import evaluate
 from msmeta.rates import Rate, by_name, is_zero, require_rates
 

@@ -2,9 +2,7 @@
 
 import reprlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
 
 
 class UserError(Exception):
@@ -37,16 +35,6 @@ class Interrupted(UserError):
     """The user ended a command early; the message says how it goes on."""
 
     exit_status = 130
-
-
-@contextmanager
-def unchanged(what: str, *given: Mapping[str, Any]) -> Iterator[None]:
-    """Raises ConfigError where these tensors are written to inside, which a graph does not see."""
-    before = [(name, value, value._version) for params in given for name, value in params.items()]
-    yield
-    for name, value, version in before:
-        if value._version != version:
-            raise ConfigError(f"{what} changes {name!r} in place, which no gradient would see: make a new tensor of it")
 
 
 LONGEST = 1500

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from msmeta.bilevel import Params, graph, leaves, require_function
-from msmeta.errors import ConfigError, unchanged
+from msmeta.bilevel import Params, graph, leaves
+from msmeta.checks import require_function, unchanged
+from msmeta.errors import ConfigError
 
 
 def evaluate(loss: Callable[..., Tensor], phi: Params, theta: Params, *t: int, twice: bool = False) -> Tensor:

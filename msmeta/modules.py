@@ -16,7 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
-from msmeta.bilevel import Params, require_params
+from msmeta.bilevel import Params
+from msmeta.checks import require_params
 from msmeta.errors import ConfigError
 
 _ONE_THREAD = threading.RLock()

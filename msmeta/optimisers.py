@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from msmeta.bilevel import Dynamics, DynamicsLike, Params, State, kind, require_params, task_dot, task_scale
+from msmeta.bilevel import Dynamics, DynamicsLike, Params, State, task_dot, task_scale
+from msmeta.checks import kind, require_params
 from msmeta.dynamics import require_dynamics
 from msmeta.errors import ConfigError
 from msmeta.rates import Rate, by_name, is_zero, require_numbers, require_rates

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from msmeta.bilevel import Bilevel, Dynamics, Params, Part, State, add_parts, gradients, leaves, partial_gradients, plus
+from msmeta.checks import unchanged
 from msmeta.dynamics import advance
-from msmeta.errors import unchanged
 from msmeta.losses import evaluate
 
 Place = tuple[int, int, int]
@@ -18,8 +18,10 @@ Place = tuple[int, int, int]
 
 def outer_term(problem: Bilevel, phi: Params, theta: Params, t: int) -> Tensor | None:
     """The term of φ after t steps; None where there is none. Raises ConfigError where it is not a scalar."""
+    if not problem.outer_at:
+        return None
     with unchanged(f"outer_at after {t} steps", phi, theta):
-        value = problem.outer_at(dict(phi), dict(theta), t) if problem.outer_at else None
+        value = problem.outer_at(dict(phi), dict(theta), t)
     return None if value is None else evaluate(lambda *_: value, phi, theta)
 
 

@@ -178,7 +178,7 @@ def _scheduled(theta, t):
 def _learned(theta, t):
     """Rates, momentum and weight decay that θ makes, in three ways, one of them where momentum is 0."""
     rate, momentum = theta["rate"].exp(), theta["momentum"] * (t > 1)
-    return Adam(rate, (momentum, 0.99), 1.0, momentum) if t == 2 else SGD(rate / (1 + t), momentum, momentum * 0.1)
+    return Adam(rate, (momentum, 0.99), 0.1, momentum) if t == 2 else SGD(rate / (1 + t), momentum, momentum * 0.1)
 
 
 RATES = {"rate": torch.tensor(-2.0, dtype=F64), "momentum": torch.tensor(0.5, dtype=F64)}

@@ -21,8 +21,6 @@ KINDS = ("errors", "requests", "formulas", "pictures", "width", "boxes", "access
 PATIENCE = 600_000
 """Milliseconds: for a browser that hangs, not for a machine that is busy."""
 NARROW, WIDE = ({"width": width, "height": 800} for width in (360, 1280))
-LISTINGS = sorted((BOOK / "_modules").rglob("*.html"), key=lambda page: page.stat().st_size)[:-1]
-"""Source files as Sphinx lists them, all with one layout, which is looked at in the longest."""
 COLOURS = ["color-contrast", "link-in-text-block"]
 """Rules whose answer depends on the theme."""
 
@@ -57,8 +55,6 @@ async def look_at(look: Look, tab: Page) -> None:
     look.links, look.places = await tab.evaluate("look.links()"), set(await tab.evaluate("look.places()"))
     look.note("formulas", await tab.evaluate("look.equations()"))
     look.note("pictures", await tab.evaluate("look.pictures()"))
-    if look.page in LISTINGS:
-        return
     await tab.evaluate("look.empty()")
     for size in (NARROW, WIDE):
         await resize(tab, size)

@@ -6,9 +6,28 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "msmeta"
-METHOD = ("bilevel", "losses", "rates", "dynamics", "optimisers", "outer_terms", "adjoint", "adaptation", "estimators")
+METHOD = (
+    "checks",
+    "bilevel",
+    "losses",
+    "rates",
+    "dynamics",
+    "optimisers",
+    "outer_terms",
+    "adjoint",
+    "adaptation",
+    "estimators",
+)
 RIVALS = ("truncated", "binomial", "lazy_hessian", "perturbed")
-LATER = ("losses", "rates", "optimisers", "outer_terms", "adaptation", *(f"estimators.{name}" for name in RIVALS))
+LATER = (
+    "checks",
+    "losses",
+    "rates",
+    "optimisers",
+    "outer_terms",
+    "adaptation",
+    *(f"estimators.{name}" for name in RIVALS),
+)
 """Files that the method got after it held what the paper has: not in the bound on its length."""
 ROOMS = (
     "errors",
@@ -85,6 +104,6 @@ def test_files_are_short():
     # 1,200 and what the later estimators share with the others: exports, orders in `adjoint`, two ways to walk, the
     # proximal term; where the terms of `outer_at` are added or refused; a generator of the estimators' own; and what
     # keeps frozen entries, unused ones, graphs that `init` made and half precision right; a state from `init` is
-    # checked, and so are steps that are taken twice, and that a step keeps φ's types and its gradient's graph.
+    # checked, and so are steps that are taken twice.
     method = {name.removeprefix("msmeta."): count for name, count in lines.items() if room(name) in METHOD}
-    assert sum(count for name, count in method.items() if name not in LATER) < 1360
+    assert sum(count for name, count in method.items() if name not in LATER) < 1345

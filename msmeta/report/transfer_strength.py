@@ -95,16 +95,15 @@ def causes_table(optimizer: str) -> str:
 
 def causes_words(optimizer: str) -> str:
     """Which reasons the runs of `causes_table` leave standing, in a sentence."""
-    shown, told = _causes(optimizer), []
-    for reason, (fields, keeps_up) in REASONS.items():
-        ways = where(shown, **fields)["way"].dropna()
-        told.append(f"*{reason}* ")
-        if ways.empty:
-            told[-1] += "was not run"
-        else:
-            stands = (ways.mean() > 50) == keeps_up
-            told[-1] += f"{'stands' if stands else 'is not the main one'} ({ways.mean():.0f})"
-    return f"Of the reasons, with half of the way as what decides, {', '.join(told)}."
+    shown = _causes(optimizer)
+
+    def told(fields: dict[str, float], keeps_up: bool) -> str:
+        way = where(shown, **fields)["way"].mean()
+        stands = "stands" if (way > 50) == keeps_up else "is not the main one"
+        return "was not run" if np.isnan(way) else f"{stands} ({way:.0f})"
+
+    reasons = ", ".join(f"*{reason}* {told(*how)}" for reason, how in REASONS.items())
+    return f"Of the reasons, with half of the way as what decides, {reasons}."
 
 
 def _causes(optimizer: str) -> pd.DataFrame:
