@@ -109,11 +109,14 @@ class Log:
 
 
 def pack(results: Path) -> tuple[bytes, list[str]]:
-    """The archive of a folder of results, and what it had no room for: finished runs' parameters, then checkpoints."""
+    """The archive of a folder of results, and what it had no room for: finished runs' parameters, then checkpoints,
+    those before the last of a run first, then the largest."""
     files = sorted(path for path in results.rglob("*") if path.is_file() and path.suffix != ".lock")
-    checkpoints = {path for path in files if path.is_relative_to(results / "checkpoints")}
-    parameters = {path for path in files if path.suffix == ".pt"} - checkpoints
-    for left_out in (set(), parameters, parameters | checkpoints):
+    checkpoints = [path for path in files if path.is_relative_to(results / "checkpoints")]
+    parameters = {path for path in files if path.suffix == ".pt"} - {*checkpoints}
+    checkpoints.sort(key=lambda path: (path.suffix != ".before", -path.stat().st_size))
+    without = [{*checkpoints[:count]} for count in range(1, len(checkpoints) + 1)]
+    for left_out in (set(), parameters, *(parameters | some for some in without)):
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
             for path in files:
@@ -290,6 +293,9 @@ def main() -> None:
         speed(log, device, args.small)
         train(log, device, parts)
     print(f"results: {args.out}")
+    lost = [name for name in log.left_out if name.startswith("checkpoints/") and not name.endswith(".before")]
+    if lost:
+        raise UserError(f"no room in {VOLUMES} volumes for {', '.join(lost)}: the next call begins these runs anew")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Runs that differ in nothing that the time of an iteration depends on (`Config.wo
 measured once: a few iterations of the training itself, with sampling and the step of the meta-optimiser, on random
 images of the data set's shape, on which the time does not depend. Each is measured on one core and on all of them. A
 round measures all in turn in a process of its own; of a round counts the median iteration, of the rounds the median.
-Writes results/benchmarks/seconds.json.
+Writes results/benchmarks/seconds.json; of files that are named, which are not all, it shows the seconds alone.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def training(config: Config) -> FewShot | Transfer:
     """A training at its start."""
     world, cpu = World(), torch.device("cpu")
     if isinstance(config, FewShotConfig):
-        config = replace(config, evaluate_on="test")
+        config = replace(config, evaluate_on="test", select_every=None)  # which train on `train`
         own = FewShot(config, cpu, world, workers=torch.get_num_threads(), images=random_images(config))
     else:
         config = replace(config, train_images=None, source=RANDOM.get(config.source, config.source))
@@ -110,8 +110,9 @@ def main() -> None:
             rows.append({"experiment": experiment, "work": config.work(), "threads": count, **own})
         shown = ", ".join(f"{row['seconds']:.3f}" for row in rows[-len(threads) :])
         print(f"{config.dataset:13} {module.setting(config):14} {module.label(config):18} {shown} s")
-    options = {"specs": [spec.name for spec in specs], "rounds": given.rounds}
-    measurement.save("benchmarks/seconds.json", options, rows, torch.device("cpu"))
+    if not given.specs:
+        options = {"specs": [spec.name for spec in specs], "rounds": given.rounds}
+        measurement.save("benchmarks/seconds.json", options, rows, torch.device("cpu"))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from jupyter_client import AsyncKernelManager
 from myst_nb.core.read import read_myst_markdown_notebook
 from papermill.exceptions import PapermillExecutionError
 
-from msmeta import files, paths
+from msmeta import files, paths, runs
 from msmeta.errors import ConfigError, one_line
 from msmeta.report import metadata, stored
 
@@ -85,9 +85,10 @@ def _add_library(folder: Path) -> None:
 
 def _add_results(root: Path, pages: Path) -> None:
     """The stored results, which pages offer for download, and their description for machines."""
-    if (root / "results").exists() and (root / "CITATION.cff").exists():
+    results = runs.results_root() if os.environ.get("MSMETA_RESULTS") else root / "results"
+    if results.exists() and (root / "CITATION.cff").exists():
         unfinished = shutil.ignore_patterns("live", "checkpoints", "sweeps", "*.pt", ".*")
-        shutil.copytree(root / "results", pages / "results", ignore=unfinished)
+        shutil.copytree(results, pages / "results", ignore=unfinished)
         for path in (pages / "results").glob("*/*.json"):
             if stored.find(path) is None:  # which says why
                 path.unlink()

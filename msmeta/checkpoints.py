@@ -20,8 +20,8 @@ from torch import Tensor
 from msmeta import files
 from msmeta.errors import UserError, brief, one_line
 
-FORMAT = 2
-"""Of what is in a checkpoint. The first one had no seal."""
+FORMAT = 3
+"""Of what is in a checkpoint. The first one had no seal, the second no commits."""
 _SEAL = re.compile(rb"(\nmsmeta checkpoint, format ([0-9]{3}), SHA-256 )([0-9a-f]{64})\n")
 _SEAL_BYTES = len(b"\nmsmeta checkpoint, format 002, SHA-256 \n") + 64
 

@@ -160,6 +160,7 @@ class Training(Provenance):
     task_chunk: Count | None = None
     peak_memory_bytes: Count | None = None
     resumed: bool | None = None
+    earlier_commits: list[Text | None] | None = None
 
 
 class Parameters(_Part):

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,15 @@ class Run:
         if (config, hash_of(found, "data"), hash_of(found, "source")) != (self.config, self.data, self.source):
             raise UserError(f"result {self.result_path} is of another config or data: delete it, or use --force")
         return found
+
+    def finished(self, resume: bool) -> dict[str, Any] | None:
+        """The result, where no repeat of it waits: one that could not be stored or, with `resume`, was cut short."""
+        return None if self._repeated(self.kept_path, *(self._checkpoints if resume else ())) else self.result()
+
+    def _repeated(self, *paths: Path) -> bool:
+        """Whether one of these was written after the result."""
+        written = [path.stat().st_mtime_ns for path in (self.result_path, *paths) if path.exists()]
+        return self.result_path.exists() and written[0] < max(written)
 
     @property
     def parameters_path(self) -> Path:
@@ -164,10 +174,12 @@ class Run:
                 path.unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Removes what a process left that was killed after it had stored the result, unless one is at work."""
+        """Removes what a process left that was killed after it had stored the result, unless one is at work or it is
+        of a later repeat."""
         if any(self.checkpoint_path.parent.glob(f"{glob.escape(self.name)}.*")):
             with suppress(UserError), self.lock():
-                self.drop_checkpoint()
+                if not self._repeated(self.kept_path, *self._checkpoints):
+                    self.drop_checkpoint()
 
     @property
     def _checkpoints(self) -> tuple[Path, Path]:
@@ -253,6 +265,7 @@ class Measurement:
             "--anyway", action="store_true", help="measure and store also where other processes keep the machine busy"
         )
         options = parser.parse_args()
+        commit()
         measurement = cls(options, vars(options).pop("anyway"), machine.Watch())
         if measurement.watch.sees and not measurement.anyway:
             time.sleep(LOOK_SECONDS)
@@ -303,7 +316,7 @@ def write_json(path: Path, value: Any) -> None:
 def provenance(device: torch.device) -> dict[str, Any]:
     """Commit, device and versions that a number was measured with."""
     return {
-        "commit": _commit(),
+        "commit": commit(),
         "device": machine.device_name(device),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -318,15 +331,19 @@ def plain(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def _commit() -> str | None:
-    """The checkout's commit, marked where the package differs from it; None outside a checkout."""
+@cache
+def commit() -> str | None:
+    """The checkout's commit when this was first asked, marked where its code differs; None outside a checkout.
+
+    A training and a benchmark ask before they begin: later the checkout may have moved on from the code that runs.
+    """
     folder = machine.repository()
     if folder is None or not (folder / ".git").exists():
         return None
     try:
         git = ["git", "-C", str(folder)]
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "--", "msmeta"], capture_output=True, text=True)
+        changed = subprocess.run([*git, "status", "--porcelain", "--", "msmeta", "benchmarks"], capture_output=True, text=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return head + ("-dirty" if changed.stdout.strip() else "")

@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -137,6 +138,26 @@ def test_the_gpu_script_does_nothing_more_where_a_number_is_wrong(gpu_script, mo
     assert all("1e-12 is allowed" in step["says"] for step in gpu_script.steps.values())
 
 
+def test_what_the_gpu_script_has_no_room_for_is_the_least_that_is_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "VOLUME", 10_000)  # seven of them
+    sizes = {"checkpoints/a.pt": 30_000, "checkpoints/b.pt": 20_000, "checkpoints/b.before": 20_000,
+             "few-shot/c.json": 1000, "few-shot/c.pt": 10_000}  # fmt: skip
+    for name, size in sizes.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(random.randbytes(size))
+    assert gpu.pack(tmp_path)[1] == ["checkpoints/b.before", "few-shot/c.pt"]
+    (tmp_path / "checkpoints/a.pt").write_bytes(random.randbytes(60_000))
+    packed, left_out = gpu.pack(tmp_path)
+    assert left_out == ["checkpoints/a.pt", "checkpoints/b.before", "few-shot/c.pt"] and len(packed) < 30_000
+
+
+def test_a_run_that_cannot_be_gone_on_with_is_an_error(gpu_script, monkeypatch):
+    monkeypatch.setattr(gpu, "check", lambda *_: None)
+    monkeypatch.setattr(gpu, "pack", lambda results: (b"", ["checkpoints/a.before", "checkpoints/a.pt"]))
+    with pytest.raises(UserError, match="^no room in 7 volumes for checkpoints/a.pt: the next call begins"):
+        gpu_script("--minutes", "0")
+
+
 def test_what_the_gpu_script_has_no_time_for_is_said(gpu_script, monkeypatch):
     monkeypatch.setattr(gpu, "check", lambda *_: None)
     gpu_script("--minutes", "0")
@@ -243,14 +264,17 @@ def test_others_codes_agree_on_the_meta_gradient_in_float64(peer):
 
 
 def test_an_iteration_of_each_kind_of_run_is_timed_once(run, tmp_path):
-    few_shot, transfer = tmp_path / "few_shot.yaml", tmp_path / "transfer.yaml"
+    (tmp_path / "sweeps").mkdir()
+    few_shot, transfer = tmp_path / "sweeps/few_shot.yaml", tmp_path / "sweeps/transfer.yaml"
     few_shot.write_text(
         "{preset: smoke, dataset: miniimagenet, way: 2, shot: 1, query: 2, filters: 2, "
         "runs: [{estimator: multistep, window: [1, 8], seed: [0, 1], lr: [0.1, 0.2]}, {estimator: reptile, lr: 0.3}]}"
     )
     transfer.write_text("{experiment: transfer, preset: smoke, dataset: cifar-100, batch: 2, estimator: scratch, "
                         "width: 0.02, runs: [{optimizer: [sgd, adam], epochs: [1, 2]}]}")  # fmt: skip
-    rows = run(seconds, few_shot, transfer, "--rounds", "2")["metrics"]
+    whole = run(seconds, "--rounds", "2")
+    assert run(seconds, transfer, "--rounds", "1") == whole  # which a part does not take the place of
+    rows = whole["metrics"]
     assert [row["work"].get("window") for row in rows if row["threads"] == 1] == [1, 8, 1, 1, 1]
     assert {row["threads"] for row in rows} == {1, torch.get_num_threads()}
     for row in rows:

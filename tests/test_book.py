@@ -1,6 +1,7 @@
 """Building the book, on a small copy of it with small notebooks: what is built, refused, and left in place."""
 
 import itertools
+import json
 import os
 import re
 import shutil
@@ -108,6 +109,17 @@ def test_builds_the_pages_with_the_papers_equation_numbers_and_nothing_remote(tm
     out = capsys.readouterr().out
     assert re.search(r"^table_4: running, preset smoke\ntable_4: run in \d+ s$", out, re.MULTILINE)
     assert re.search(r"^proposition: cells run in \d+ s$", out, re.MULTILINE)
+
+
+def test_the_results_that_pages_offer_are_those_that_they_show(tmp_path, monkeypatch):
+    monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path / "mine"))
+    file, pages = tmp_path / "mine" / "benchmarks" / "own.json", tmp_path / "pages"
+    where = {"commit": None, "device": "a processor", "threads": 1, "torch": "2", "python": "3"}
+    for folder in (file.parent, pages):
+        folder.mkdir(parents=True)
+    file.write_text(json.dumps({"config": {}, "metrics": [], "provenance": where}))
+    build._add_results(ROOT, pages)
+    assert [path.name for path in (pages / "results").rglob("*.json")] == ["own.json"]
 
 
 def test_a_failure_names_its_place_and_keeps_the_last_good_book(book, tmp_path):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -120,10 +121,35 @@ def test_an_unwritable_store_is_one_line(tmp_path):
 
 
 def test_provenance_names_the_commit_and_the_device():
+    runs.commit.cache_clear()
     found = runs.provenance(torch.device("cpu"))
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=machine.repository(), capture_output=True, text=True)
     assert found["commit"].removesuffix("-dirty") == head.stdout.strip()
     assert found["device"].endswith("cores") and found["threads"] == torch.get_num_threads()
+
+
+def test_the_commit_is_that_of_the_beginning_and_marks_changed_code(tmp_path, monkeypatch):
+    """Of the package and of the benchmarks, which run from the checkout as well."""
+    git = partial(subprocess.run, cwd=tmp_path, check=True, capture_output=True)
+    for name in ("msmeta", "benchmarks", "notebooks"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("")
+    identity = ["-c", "user.name=x", "-c", "user.email=x"]
+    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "x"]):
+        git(["git", *command])
+    monkeypatch.setattr(machine, "repository", lambda: tmp_path)
+    runs.commit.cache_clear()
+    first = runs.commit()
+    assert len(first) == 40
+    for name, mark in (("notebooks", ""), ("benchmarks", "-dirty"), ("msmeta", "-dirty")):
+        (tmp_path / name / "file").write_text("changed")
+        assert runs.commit() == first
+        runs.commit.cache_clear()
+        assert runs.commit() == first + mark
+        git(["git", "checkout", "-q", "."])
+        runs.commit.cache_clear()
+        runs.commit()
+    runs.commit.cache_clear()
 
 
 class Watch:

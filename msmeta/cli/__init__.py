@@ -97,8 +97,10 @@ def data_list() -> None:
         described = dataset.name, dataset.title, entry.state
         found = size, (entry.hash or "-")[:12]
         if dataset.purpose == data.TRANSFER:
-            images = " + ".join(f"{len(part):,}" for part in dataset.splits.values())
+            images = " + ".join(f"{len(part):,}" for part in dataset.splits.values()) or "-"
             labelled.add_row(*described, str(dataset.classes), images, *found)
+        elif not dataset.splits:  # a folder whose notes are damaged
+            few_shot.add_row(*described, "-", "-", *found)
         else:
             classes = f"{dataset.classes_in('train'):,} + {dataset.classes_in('test'):,}"
             if dataset.rotations > 1:

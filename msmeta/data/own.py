@@ -26,7 +26,7 @@ def known_as(name: str, purpose: str, root: Path | None = None, progress: Progre
     found = scan(given)
     name = found.dataset.name
     known = find(name, Path(root or data_root()))
-    if not known.splits or known.notes["newest"] < found.newest:
+    if not known.splits or known.notes.get("state") != found.state:
         links = "+links" if given.links else ""
         prepare(f"{folder.PREFIX}{found.folder}{given.suffix}{links}", root=root, progress=progress)
     return name

@@ -39,7 +39,7 @@ class Scan:
     """A folder before an image of it is read.
 
     parts: images of each split. how: it came about. left_out: images of the classes that are left out. unlisted: images
-    that no list names. newest: time of the last change of a file.
+    that no list names. state: hash of the files' names, sizes and times of change.
     """
 
     folder: Path
@@ -49,7 +49,7 @@ class Scan:
     left_out: Mapping[str, int]
     unlisted: int
     fingerprint: str
-    newest: float
+    state: str
 
     @property
     def dataset(self) -> Dataset:
@@ -75,10 +75,14 @@ def scan(given: Given) -> Scan:
     except DataError as error:
         raise DataError(f"{folder}: {error}") from error
     states = [(name, (folder / name).stat()) for name in sorted([*images, *lists.values()])]
-    told = json.dumps([(name, state.st_size) for name, state in states])
+    fingerprint = _hash([(name, state.st_size) for name, state in states])[:8]
+    now = _hash([(name, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for name, state in states])
     unlisted = len(images) - sum(map(len, found.values()))
-    newest = max(state.st_mtime for _, state in states)
-    return Scan(folder, given, parts, how, left_out, unlisted, hashlib.sha256(told.encode()).hexdigest()[:8], newest)
+    return Scan(folder, given, parts, how, left_out, unlisted, fingerprint, now)
+
+
+def _hash(value: list[tuple[str | int, ...]]) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def _found(folder: Path, images: Sequence[str], lists: Mapping[str, str]) -> tuple[dict[str, list[Row]], str]:
@@ -188,7 +192,7 @@ def build(
         "unlisted": scan.unlisted,
         "unreadable": [unreadable[file] for *_, file in rows if file in unreadable],
         "repeated": _repeated(images, [rows[place] for place in kept]),
-        "newest": scan.newest,
+        "state": scan.state,
     }
     labels = np.array([number[rows[place][1]] for place in kept], np.int64)
     own = {} if scan.given.transfer else {"tune": splits["train"]}

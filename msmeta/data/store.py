@@ -65,11 +65,11 @@ def prepare(
         source = paths.user_path(source, "--from")
     if name in l2t_ww.PUBLISHED:
         return l2t_ww.prepare(name, source, root, progress)
-    dataset, newest = _found(name, root), 0.0
+    dataset, state = _found(name, root), None
     if folder.is_path(name):
         given = folder.parse(name)
         found = scan(replace(given, links=given.links or follow_links))
-        dataset, source, newest = found.dataset, found.folder, found.newest
+        dataset, source, state = found.dataset, found.folder, found.state
     if dataset.generated:
         raise ConfigError(f"{name} needs no preparation: it is {dataset.obtained}")
     if dataset.view_of:
@@ -79,8 +79,8 @@ def prepare(
             dataset = dataset.alone()
     place = root / dataset.stored_as
     files.remove_folders(dataset.stored_as, root)
-    known = _found(dataset.name, root) if newest else dataset
-    if known.notes.get("newest", newest) >= newest and _status(known, root, whole=True).state == "prepared":
+    known = _found(dataset.name, root) if state else dataset
+    if (not state or known.notes.get("state") == state) and _status(known, root, whole=True).state == "prepared":
         return place
     if source is not None:
         source = source.parent if source.is_file() else source
@@ -135,7 +135,7 @@ def load(name: str, device: str | torch.device = "cpu", root: Path | None = None
         labels={split: of(split, labels) for split in dataset.splits},
         hash=_hash_of_split(hashed, own),
         rotations=dataset.rotations,
-        notes={name: value for name, value in dataset.notes.items() if name != "newest"},
+        notes={name: value for name, value in dataset.notes.items() if name != "state"},
     )
 
 

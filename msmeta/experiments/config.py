@@ -144,6 +144,11 @@ class Config:
         """The others, as JSON would give them back: configs of equal work take equally long for an iteration."""
         return {name: value for name, value in runs.plain(self).items() if name not in self.UNTIMED}
 
+    @property
+    def window_text(self) -> str:
+        """The window as a name has it: 4, or 1x1x2x4."""
+        return "x".join(map(str, self.window)) if isinstance(self.window, tuple) else str(self.window)
+
     def __post_init__(self) -> None:
         for name, estimators in self.OWN.items():
             if self.estimator not in estimators and (value := getattr(self, name)) != 1:

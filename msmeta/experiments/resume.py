@@ -36,7 +36,7 @@ def require_fit(
 
     expected, best: as `Experiment.expected`. columns: of each table. recent: numbers that an iteration gives.
     """
-    names = ("iteration", "seconds", *columns, "recent", "best", "state")
+    names = ("iteration", "seconds", *columns, "recent", "best", "commits", "state")
     require_keys(saved, names, "it")
     numbers = "its iteration, seconds and recent losses"
     require_like((saved["iteration"], saved["seconds"], saved["recent"]), (1, 1.0, []), numbers)
@@ -45,6 +45,8 @@ def require_fit(
         require_like(saved["state"], expected, "state")
     if saved["best"] is not None:
         require_like(saved["best"], best, "best")
+    if not isinstance(saved["commits"], list) or not all(isinstance(own, (str, type(None))) for own in saved["commits"]):
+        raise ValueError("its commits are no texts")
     for name, own in columns.items():
         require_keys(saved[name], own, name)
         if len({len(column) if isinstance(column, list) else None for column in saved[name].values()}) > 1:

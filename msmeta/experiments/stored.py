@@ -54,23 +54,32 @@ def paths(root: Path) -> list[Path]:
 def problems(root: Path) -> Iterator[tuple[Path, str]]:
     """What is wrong with each committed result, in words."""
     by_data: dict[tuple[Any, ...], dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    thetas, tested = {}, {}
     for path in paths(root):
         try:
             result = read(path)
         except UserError as error:
             yield path, str(error)
             continue
-        commit = result["provenance"].get("commit")
-        if not commit or "-dirty" in commit:
+        where = result["provenance"]
+        commits = [where.get("commit"), *(where.get("earlier_commits") or ())]
+        if any(not commit or "-dirty" in commit for commit in commits):
             yield path, "it was measured with changes that no commit holds: measure it again"
         if "data" in result:
             which = result["data"]["name"], result["config"].get("split")
             by_data[which][result["data"]["hash"]].append(path)
+        if result.get("kind") == evaluations.KIND:
+            tested[path] = result["source"]
         if path.with_suffix(".pt").exists():
             try:
                 runs.read_parameters(path.with_suffix(".pt"), result)
             except UserError as error:
                 yield path, str(error)
+                continue
+        thetas[path.stem] = runs.hash_of(result, "parameters")
+    for path, source in tested.items():
+        if thetas.get(source["name"], source["hash"]) != source["hash"]:
+            yield path, f"it is a test of other parameters than those of result {source['name']}: delete it"
     for (name, _), by_hash in by_data.items():
         usual = max(by_hash, key=lambda each: len(by_hash[each]))
         for found in by_hash.keys() - {usual}:

@@ -52,7 +52,7 @@ class Training:
     """How far a training has come; a checkpoint keeps it beside the experiment's own tensors.
 
     seconds: of the iterations alone. log, curve, selection: columns by name. recent: what the iterations since the last
-    point of the log gave. best: the tensors of the best look at the validation data.
+    point of the log gave. best: the tensors of the best look at the validation data. commits: of the code, in turn.
     """
 
     log: Columns
@@ -62,6 +62,7 @@ class Training:
     seconds: float = 0.0
     recent: list[Row] = field(default_factory=list)
     best: Any = None
+    commits: list[str | None] = field(default_factory=list)
 
 
 class Experiment(Protocol):
@@ -150,7 +151,7 @@ def train(
     """Trains, evaluates and stores one run; returns its result, or None if `time_budget` (s) ended it early.
 
     A finished run with the same config and data is returned, not repeated, unless `force`. Training that was cut short
-    goes on with `resume`. SIGINT and SIGTERM end it at the next boundary with a checkpoint and a KeyboardInterrupt; a
+    goes on with `resume`, a repeat that was cut short as well. SIGINT and SIGTERM end it at the next boundary with a checkpoint and a KeyboardInterrupt; a
     second one ends it at once, and the last checkpoint stays. Under torchrun the processes share each batch; the first
     one writes the result and returns it, the others return None. options: the experiment's own, which change no result.
     Raises UserError, in one line, for whatever a user can mend: data, weights, options, memory, a diverged loss, a dead
@@ -158,20 +159,21 @@ def train(
     afterwards as they were; what is not is said by `machine.keep_freed_memory`.
     """
     where = experiment.place(config, results_root)
-    if not force and (finished := where.result()):
+    if not force and (finished := where.finished(resume)):
         if distributed.is_first():
             where.tidy()
         return finished
     started = time.perf_counter()
+    runs.commit()
     world, device = distributed.join(device)
     chosen = machine.choose_device(device)
     if chosen.type == "cpu":
         machine.keep_freed_memory()
     with machine.settings(config.precision), world.together(), where.lock() if world.first else nullcontext():
-        if force and world.first:
+        if world.of_first(world.first and (where.store_kept() or not force and where.finished(resume) is not None)):
+            return where.result()  # which another process may have stored meanwhile
+        if force and not resume and world.first:
             where.drop_checkpoint()
-        if world.of_first(world.first and where.store_kept()):
-            return where.result()
         own = experiment(config, chosen, world, **options)
         machine.reset_peak_memory(chosen)
         with machine.memory_errors(own.out_of_memory):
@@ -200,6 +202,7 @@ def train(
                 "wall_seconds": round(time.perf_counter() - started, 3),
                 "peak_memory_bytes": machine.peak_memory(chosen),
                 "resumed": resumed,
+                **({"earlier_commits": earlier} if (earlier := training.commits[:-1]) else {}),
             },
         }
         _store(where, result, tested)
@@ -236,6 +239,8 @@ def _begin_or_resume(own: Experiment, where: runs.Run, world: World, resume: boo
             )
     if world.first:
         where.require_room(size_of(expected) + size_of(best), size_of(best))
+    if training.commits[-1:] != [runs.commit()]:
+        training.commits.append(runs.commit())
     own.begin(training.iteration, saved["state"] if training.iteration else None)
     return training, saved is not None
 

@@ -12,7 +12,7 @@ from msmeta import data
 from msmeta.experiments import sweep
 from msmeta.experiments.config import Config
 from msmeta.experiments.few_shot import FewShotConfig, network, task_chunk
-from msmeta.experiments.few_shot.plan import measured_rates
+from msmeta.experiments.few_shot.plan import PRECISION, measured_rates
 from msmeta.experiments.few_shot.tally import of_meta_batch
 from msmeta.report.speed import seconds_per_epoch, seconds_per_iteration
 
@@ -100,9 +100,9 @@ def hours(config: Config) -> float | None:
 
 
 def predicted_hours(config: Config) -> float | None:
-    """Of a few-shot run on one core, by the cost model (`few_shot.plan`); None where the machine's rates are not known,
-    and of meta-transfer."""
-    found = measured_rates() if isinstance(config, FewShotConfig) else None
+    """Of a few-shot run on one core, by the cost model (`few_shot.plan`); None where the machine's rates are not known
+    or are of another precision, and of meta-transfer."""
+    found = measured_rates() if isinstance(config, FewShotConfig) and config.precision == PRECISION else None
     if found is None:
         return None
     counted = of_meta_batch(config, network(config), task_chunk(config, torch.device("cpu")))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from msmeta.experiments.few_shot import costs
+from msmeta.report.frame import on_cpu
 from msmeta.report.picture import Picture, panels, styled
 from msmeta.report.style import METHODS, Result, drawn, table_of
 
@@ -25,7 +26,6 @@ def figure(result: Result, settings: Sequence[tuple[int, int]] | None = None) ->
         return "No curve against T: only one number of inner steps was measured. The table has the numbers."
     settings = settings or list(dict.fromkeys((row["way"], row["shot"]) for row in metrics))
     figure, axes = panels(2, len(settings), interactive=True)
-    on_cpu = "cores" in result["provenance"]["device"]
     for row, (way, shot) in zip(axes, settings, strict=True):
         found, model = _measured(result, way, shot)
         for axis, quantity in zip(row, ("memory", "time"), strict=True):
@@ -36,7 +36,7 @@ def figure(result: Result, settings: Sequence[tuple[int, int]] | None = None) ->
                     dotted = {"color": drawn(method)["color"], "linestyle": ":", "linewidth": 1}
                     axis.plot(own["steps"], own[f"predicted {quantity}"], **dotted)
             axis.set(title=f"{way}-way {shot}-shot", xlabel="inner steps T", ylim=(0, None))
-        row[0].set_ylabel(f"{'growth of peak resident set' if on_cpu else 'peak memory'} (MB)")
+        row[0].set_ylabel(f"{'growth of peak resident set' if on_cpu(result['provenance']) else 'peak memory'} (MB)")
         row[1].set_ylabel("time of a meta-iteration (ms)")
     return figure.label_lines()
 

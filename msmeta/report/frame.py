@@ -58,16 +58,27 @@ def where(found: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
 
 
 def commit_in_words(provenance: Mapping[str, Any]) -> str:
-    """The commit that a result was measured at; where the package had changes that no commit holds, it says so."""
-    if not provenance["commit"]:
+    """The commits that a result was measured at; where the package had changes that no commit holds, it says so."""
+    earlier = provenance.get("earlier_commits")
+    commits = [*(earlier if isinstance(earlier, list) else []), provenance["commit"]]
+    return ", ".join(dict.fromkeys(map(_in_words, commits)))
+
+
+def _in_words(commit: str | None) -> str:
+    if not commit:
         return "no commit"
-    commit, dirty, _ = provenance["commit"].partition("-dirty")
+    commit, dirty, _ = commit.partition("-dirty")
     return commit[:7] + (" with changes that no commit holds: to be measured again" if dirty else "")
 
 
 def device_in_words(provenance: Mapping[str, Any]) -> str:
     """What a result was measured on, and on how many threads."""
     return f"{provenance['device']}, {provenance['threads']} thread{'s' if provenance['threads'] > 1 else ''}"
+
+
+def on_cpu(provenance: Mapping[str, Any]) -> bool:
+    """Whether a result was measured on a processor, of which the name tells the cores."""
+    return "cores" in provenance["device"]
 
 
 @dataclass(frozen=True)

@@ -88,13 +88,14 @@ def ro_crate(root: Path, pages: Path) -> Entity:
 def _result(file: Path, pages: Path) -> Iterator[Entity]:
     place, found = file.relative_to(pages).as_posix(), runs.read_result(file)
     where = found["provenance"]
+    finished = where.get("finished")
     yield {
         "@id": place, "@type": "File", "name": file.stem, "encodingFormat": "application/json",
-        "contentSize": str(file.stat().st_size), "dateModified": where["finished"],
+        "contentSize": str(file.stat().st_size), **({"dateModified": finished} if finished else {}),
     }  # fmt: skip
     action = {
         "@id": f"#made-{file.stem}", "@type": "CreateAction", "name": f"{file.stem}, {commit_in_words(where)}",
-        "instrument": {"@id": _CODE}, "result": {"@id": place}, "endTime": where["finished"],
+        "instrument": {"@id": _CODE}, "result": {"@id": place}, **({"endTime": finished} if finished else {}),
         "description": f"{device_in_words(where)}, torch {where['torch']}",
     }  # fmt: skip
     if "data" in found:

@@ -113,9 +113,9 @@ def equal_products(results: Mapping[tuple[str, int], Result]) -> list[tuple[Plac
     return found
 
 
-def nearer(ours: Row, theirs: Row) -> statistics.Difference | None:
-    """Difference of cosines, by seeds; None where one of them diverged for some."""
-    if len(ours["cosine"]) != len(theirs["cosine"]):
+def nearer(ours: Row, theirs: Row, seeds: int) -> statistics.Difference | None:
+    """Difference of cosines, by seeds; None where one of them diverged for some, which rows do not name."""
+    if not len(ours["cosine"]) == len(theirs["cosine"]) == seeds:
         return None
     return statistics.paired(*({i: [c] for i, c in enumerate(row["cosine"])} for row in (ours, theirs)))
 
@@ -123,7 +123,10 @@ def nearer(ours: Row, theirs: Row) -> statistics.Difference | None:
 def table(results: Mapping[tuple[str, int], Result]) -> str:
     """Windows against truncation at equal products, in Markdown: cosines, their difference, and a verdict (Holm)."""
     found = equal_products(results)
-    differences = [nearer(at["windows"], at["truncated"]) for _, _, at in found]
+    differences = [
+        nearer(at["windows"], at["truncated"], results[problem, steps]["config"]["seeds"])
+        for (problem, steps, *_), _, at in found
+    ]
     tested = statistics.holm([d and d.p(statistics.Bounds(0)) for d in differences])
     rows = []
     for ((problem, steps, iterations, momentum), products, at), difference, p in zip(

@@ -14,7 +14,7 @@ import pandas as pd
 
 from msmeta import runs
 from msmeta.experiments import sweep
-from msmeta.report.frame import commit_in_words, device_in_words
+from msmeta.report.frame import commit_in_words, device_in_words, on_cpu
 from msmeta.report.style import Result, disturbance
 from msmeta.report.tables import listed
 
@@ -111,7 +111,7 @@ def _rows(metrics: Any) -> list[dict[str, Any]]:
 
 def _end(result: Result) -> str:
     """Of the name of a file: a GPU's measurement is told apart (`style.find_benchmark`)."""
-    return "-cuda" if "cores" not in result["provenance"]["device"] else ""
+    return "" if on_cpu(result["provenance"]) else "-cuda"
 
 
 def _where(records: list[dict[str, Any]]) -> str:
@@ -120,4 +120,4 @@ def _where(records: list[dict[str, Any]]) -> str:
     torch = listed(run["torch"] for run in records)
     days = sorted({run["finished"][:10] for run in records if isinstance(run.get("finished"), str)})
     when = days[0] + (f" to {days[-1]}" if len(days) > 1 else "") if days else ""
-    return "; ".join(filter(None, [device, f"torch {torch}", f"commit {commit}", when])) + disturbance(records[0])
+    return "; ".join(filter(None, [device, f"torch {torch}", f"commit {commit}", when])) + disturbance(*records)

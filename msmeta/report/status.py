@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from msmeta.report import few_shot, paper, stored, tables, transfer
-from msmeta.report.frame import FEW_SHOT, TRANSFER, Experiment, Values
+from msmeta.report.frame import FEW_SHOT, TRANSFER, Experiment, Values, on_cpu
 from msmeta.report.html import Rows, link
 from msmeta.report.style import markdown
 from msmeta.report.tables import listed
@@ -39,15 +39,24 @@ _KINDS = {
 
 def cost() -> str:
     """Hours of training of all committed runs, and an estimate of their energy, in Markdown."""
-    rows, total = [], 0.0
+    rows, total, elsewhere = [], 0.0, 0
     for kind, name in _KINDS.items():
-        found = [result["provenance"] for result in stored.results(kind)]
-        hours = sum(own["train_seconds"] * own.get("workers", own["threads"]) for own in found) / 3600
+        every = [result["provenance"] for result in stored.results(kind)]
+        found = [own for own in every if on_cpu(own)]
+        elsewhere += len(every) - len(found)
+        hours = sum(own["train_seconds"] * _cores(own) for own in found) / 3600
         total += hours
         rows.append([name, len(found), f"{hours:.1f}", f"{hours * CORE_WATTS / 1000:.2f}"])
     rows.append(["all", sum(row[1] for row in rows), f"{total:.1f}", f"{total * CORE_WATTS / 1000:.2f}"])
     table = markdown(["Committed runs", "runs", "hours of one core", f"kWh at {CORE_WATTS} W a core"], rows)
-    return f"{table}\n\nEnergy is an estimate: no meter was read. Evaluation, and runs not kept, are not in it."
+    so = "So is 1 run on a GPU" if elsewhere == 1 else f"So are {elsewhere} runs on a GPU"
+    said = "Energy is an estimate: no meter was read. Evaluation, and runs not kept, are left out."
+    return f"{table}\n\n{said}" + (f" {so}." if elsewhere else "")
+
+
+def _cores(provenance: Values) -> int:
+    """That a training kept busy."""
+    return provenance.get("workers", provenance["threads"]) * provenance.get("processes", 1)
 
 
 def _table(number: int) -> tuple[Experiment, pd.DataFrame, list[tuple[Values, Values]]]:

@@ -72,10 +72,11 @@ def origin(result: Mapping[str, Any] | pd.Series) -> str:
     return f"{device_in_words(where)}, torch {where['torch']}, {commit}{disturbance(where)}"
 
 
-def disturbance(provenance: Mapping[str, Any] | pd.Series) -> str:
-    """What to add where a measurement was not known to be alone on its machine; nothing where it was."""
-    others = provenance.get("others", 0.0)  # a training watches nobody
-    if others is None:
+def disturbance(*provenances: Mapping[str, Any] | pd.Series) -> str:
+    """What to add where one of some measurements was not known to be alone on its machine; nothing where all were."""
+    seen = [own.get("others", 0.0) for own in provenances]  # a training watches nobody
+    others = max((own for own in seen if own is not None), default=0.0)
+    if None in seen and others <= machine.IDLE:
         return ", where others' work cannot be seen"
     return f", while others took up to {others:.2f} cores: to be measured again" if others > machine.IDLE else ""
 

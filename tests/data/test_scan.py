@@ -230,10 +230,14 @@ def test_a_file_that_changed_in_place_is_read_again(tmp_path, root):
     before, built = stored_hash(name, root), (root / name.replace(":", "-") / "images.npy").stat().st_ino
     assert name_of(folder, root=root) == name
     assert (root / name.replace(":", "-") / "images.npy").stat().st_ino == built
-    changed = folder / "class a/0.bmp"
+    changed, other, when = folder / "class a/0.bmp", folder / "class b/0.bmp", (2**30, 2**30)
     changed.write_bytes(content((1, 2, 4), "BMP"))
-    os.utime(changed, (2**31, 2**31))
-    assert name_of(folder, root=root) == name and stored_hash(name, root) != before
+    os.utime(changed, when)  # as copying with its time does
+    assert name_of(folder, root=root) == name and (now := stored_hash(name, root)) != before
+    changed.rename(folder / "held")
+    other.rename(changed)
+    (folder / "held").rename(other)
+    assert name_of(folder, root=root) == name and stored_hash(name, root) not in (before, now)
 
 
 def test_damaged_and_missing(tmp_path, root):

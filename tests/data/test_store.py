@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -347,6 +348,18 @@ def test_status(root):
     assert rows["pictures"].bytes > 45 * 3 * 32 * 32 and rows["pictures"].problem is None
     assert rows["glyphs"].hash == load("glyphs").hash
     assert (rows["bird"].bytes, rows["bird"].hash) == (0, None) and "not prepared" in rows["bird"].problem
+
+
+def test_folders_whose_notes_are_damaged_are_listed_with_the_others(root, monkeypatch, msmeta):
+    monkeypatch.setenv("COLUMNS", "140")
+    for options in ("@16", "@32+transfer"):
+        folder = root / f"folder-birds-0123abcd{options}"
+        folder.mkdir()
+        (folder / "meta.json").write_text("{}")
+    code, out, _ = msmeta("data", "list")
+    assert code == 0 and out.count("damaged") == 2 and "1,200 + 423" in out
+    for options in ("@16", "@32+transfer"):
+        shutil.rmtree(root / f"folder-birds-0123abcd{options}")
 
 
 def test_the_command_line(root, monkeypatch, msmeta):

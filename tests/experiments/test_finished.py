@@ -5,6 +5,7 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from msmeta import UserError, data, runs
 from msmeta.experiments import evaluations, few_shot, finished, transfer
@@ -139,3 +140,20 @@ def test_images_of_another_kind_are_refused_and_larger_ones_shrunk():
     assert few_shot.again.fitting(config, data.load("glyphs")).images["test"].shape[-1] == 14
     with pytest.raises(UserError, match="the network takes 1x14x14 images: glyphs-rgb has 3x32x32"):
         few_shot.again.fitting(config, data.load("glyphs-rgb"))
+
+
+def test_a_pooled_network_is_tested_on_larger_images(tmp_path, monkeypatch):
+    """Whose last layer follows from the side of its own."""
+    monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("MSMETA_DATA", str(tmp_path / "data"))
+    images = tmp_path / "colours"
+    for label in range(10):
+        (images / f"class {label}").mkdir(parents=True)
+        for number in range(4):
+            colour = Image.new("RGB", (64, 64), (20 * label, 10 * number, 200))
+            colour.save(images / f"class {label}" / f"{number}.png")
+    own, larger = (data.known_as(f"folder:{images}@{side}", data.FEW_SHOT) for side in (32, 64))
+    few_shot.train(few_shot.preset_config("smoke", own, 2, 1, "multistep", query=2, iterations=1), "cpu")
+    (run,) = finished.find(["folder*"])
+    found = evaluations.evaluate(run, {"dataset": larger}, "cpu")["metrics"]
+    assert len(found["right_answers"]) == run.config.test_episodes

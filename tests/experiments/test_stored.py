@@ -22,11 +22,10 @@ def trained(tmp_path_factory):
         "filters": 4,
         "test_episodes": 3,
         "curve_episodes": 2,
-        "select_every": 1,
         "curve_every": 1,
     }
-    for evaluate_on in ("test", "validation"):
-        config = few_shot.preset_config("smoke", "glyphs", **FEW_SHOT, **sizes, evaluate_on=evaluate_on)
+    for own in ({"select_every": 1}, {"evaluate_on": "validation"}):
+        config = few_shot.preset_config("smoke", "glyphs", **FEW_SHOT, **sizes, **own)
         few_shot.train(config, "cpu", results_root=root)
     transfer.train(transfer.preset_config("smoke", "glyphs-rgb", **TRANSFER), "cpu", results_root=root)
     with pytest.MonkeyPatch.context() as patch:
@@ -121,7 +120,7 @@ def test_a_result_that_does_not_hold_together_is_named(store, kind, lie, said):
     path = the(store, kind)
     path.write_text(json.dumps(lie(json.loads(path.read_text()))))
     ((folder, what),) = problems(store)
-    assert folder == kind and said in what and path.stem in what or "commit" in said
+    assert folder == kind and said in what and (path.stem in what or "commit" in said)
     assert len(what.splitlines()) == 1
 
 
@@ -131,6 +130,15 @@ def test_a_result_of_another_name_folder_or_data_is_named(store):
     assert "are those of" in dict(problems(store))["few-shot"]
     path.with_stem("other").rename(store / "few-shot-tuning" / path.name)
     assert "lies among the results of few-shot-tuning, and is of few-shot" in dict(problems(store))["few-shot-tuning"]
+
+
+def test_a_test_of_parameters_that_are_no_more_the_run_s_is_named(store):
+    """As after a repeat of the run elsewhere."""
+    path = the(store, "few-shot")
+    path.write_text(json.dumps(changed(parameters__hash="0" * 64)(json.loads(path.read_text()))))
+    path.with_suffix(".pt").unlink()
+    ((folder, what),) = problems(store)
+    assert folder == "evaluations" and what == f"it is a test of other parameters than those of result {path.stem}: delete it"
 
 
 def test_two_hashes_of_one_data_set_are_two_data_sets(store):

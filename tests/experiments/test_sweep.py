@@ -92,9 +92,9 @@ def test_the_transfer_sweep_holds_each_run_once():
         (method, epochs, setting, seed)
         for method, epochs, setting in (
             ("Multi-step", 15, "SGD"),
-            ("Multi-step", 12, "Adam"),
+            ("Multi-step", 16, "Adam"),
             ("Scratch", 137, "SGD"),
-            ("Scratch", 96, "Adam"),
+            ("Scratch", 144, "Adam"),
         )
         for seed in range(3)
     }

@@ -16,7 +16,7 @@ import torch
 from msmeta import ConfigError, DivergedError, UserError, checkpoints, runs, workers
 from msmeta.checkpoints import require_like
 from msmeta.errors import WriteError
-from msmeta.experiments import few_shot, training, transfer
+from msmeta.experiments import distributed, few_shot, training, transfer
 from msmeta.experiments.distributed import World
 from msmeta.experiments.few_shot.experiment import FewShot
 from msmeta.experiments.transfer.experiment import Transfer
@@ -205,6 +205,70 @@ def test_an_unfinished_run_is_not_begun_again_by_chance(kind, tmp_path):
         TRAIN[kind](SMALL[kind], "cpu", on_step=stop, results_root=tmp_path)
     with pytest.raises(ConfigError, match="stopped at iteration 1: continue it with --resume.*--force"):
         TRAIN[kind](SMALL[kind], "cpu", results_root=tmp_path)
+
+
+def stopped_after(count, train, **options):
+    """The iterations that a training did until it was interrupted."""
+    done = []
+
+    def stop(progress):
+        done.append(progress.iteration)
+        if progress.iteration == count:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(on_step=stop, **options)
+    return done
+
+
+def test_a_repeat_that_was_cut_short_goes_on_and_the_older_result_stays_until_then(tmp_path, last_state, whole):
+    train = partial(few_shot.train, SMALL["few_shot"], "cpu", results_root=tmp_path)
+    first = train()
+    assert stopped_after(2, train, force=True) == [1, 2]
+    assert train(on_step=pytest.fail) == first  # and the checkpoint is still there
+    assert stopped_after(3, train, resume=True) == [3]
+    assert stopped_after(4, train, resume=True, force=True) == [4]
+    result = train(resume=True)
+    assert result["provenance"]["resumed"] and result != first
+    assert_same_run(result, last_state, whole["few_shot"])
+    assert train(resume=True, on_step=pytest.fail) == result and not list((tmp_path / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("again", [{"force": True}, {}], ids=str)
+def test_a_repeat_s_result_that_waits_is_stored_and_not_trained_again(again, tmp_path, monkeypatch):
+    train = partial(few_shot.train, SMALL["few_shot"], "cpu", results_root=tmp_path)
+    first = train()
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.Run, "save_result", lambda *_: (_ for _ in ()).throw(WriteError("cannot write it")))
+        with pytest.raises(WriteError, match="the result waits in .*: make room, and the same command stores it"):
+            train(force=True)
+    second = train(**again, on_step=pytest.fail)
+    assert second["provenance"]["wall_seconds"] != first["provenance"]["wall_seconds"]
+    assert train() == second and not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_result_that_another_process_has_stored_meanwhile_is_not_trained_again(tmp_path, monkeypatch):
+    train = partial(few_shot.train, SMALL["few_shot"], "cpu", results_root=tmp_path)
+
+    def join(device):
+        monkeypatch.undo()
+        train()
+        return World(), device
+
+    monkeypatch.setattr(distributed, "join", join)
+    assert train(on_step=pytest.fail)["metrics"]["iterations"] == 5
+
+
+def test_a_result_names_the_commits_that_it_was_trained_with(tmp_path, monkeypatch):
+    """As they were when each part began, whatever happens to the checkout meanwhile."""
+    train, count = partial(few_shot.train, SMALL["few_shot"], "cpu", results_root=tmp_path), 0
+    for commit in ("a" * 40, "a" * 40, "b" * 40):
+        monkeypatch.setattr(runs, "commit", lambda commit=commit: commit)
+        count += len(stopped_after(count + 1, train, resume=True))
+    monkeypatch.setattr(runs, "commit", lambda: "c" * 40)
+    where = train(resume=True)["provenance"]
+    assert (where["earlier_commits"], where["commit"]) == (["a" * 40, "b" * 40], "c" * 40)
+    assert "earlier_commits" not in train(force=True)["provenance"]
 
 
 def test_a_second_signal_ends_at_once_and_keeps_the_last_checkpoint(tmp_path, monkeypatch, last_state, whole):

@@ -1,5 +1,7 @@
 """What a sweep lacks, and how long that takes."""
 
+from dataclasses import replace
+
 import pytest
 
 from msmeta import data, runs
@@ -55,6 +57,7 @@ def test_hours_that_were_not_measured_are_predicted_by_the_cost_model(spec, monk
     counted = of_meta_batch(exact.config, network(exact.config), 1)
     assert exact.predicted and exact.hours == pytest.approx(counted.flops * 4 / 3600) and not scratch.predicted
     assert windows.hours < exact.hours
+    assert campaign.predicted_hours(replace(exact.config, precision="bf16")) is None
     monkeypatch.setattr(campaign, "measured_rates", lambda: None)
     assert campaign.predicted_hours(exact.config) is None
 

@@ -26,10 +26,12 @@ def _result(steps):
             window = [steps // k] * k
             metrics.append(_row(momentum, "multistep", k, COSINES["multistep"], window=window))
             if momentum == 0.0:
-                metrics[-1].update(cosine=[0.5], norm_ratio=[1.0])
+                metrics[-1].update(cosine=[0.5, 0.51], norm_ratio=[1.0, 1.0])
             if k < steps:
                 metrics.append(_row(momentum, "lazy-hessian", k, COSINES["lazy-hessian"], window=window))
                 metrics.append(_row(momentum, "truncated", k, COSINES["truncated"], depth=k))
+                if momentum == 0.0 and k == 2:  # for another seed
+                    metrics[-1].update(cosine=[0.9, 0.91], norm_ratio=[1.0, 1.0])
         metrics.append(_row(momentum, "multistep", 4, 0.85, window=[1, 1, 2, 4]))
         metrics.append(_row(momentum, "multistep", 4, 0.75, window=[4, 2, 1, 1]))
         metrics.append(_row(momentum, "binomial", 2 * (steps - 1), COSINES["binomial"], depth=2))
@@ -82,7 +84,7 @@ def test_the_table_says_which_is_nearer_at_equal_products(results):
     lines = report.products.table(results[0]).splitlines()
     assert "| quadratic | 8 | 0 | 0.9 | 2 | 0.90 ±0.02 | 0.80 ±0.02 | 0.60 ±0.02 | windows |" in lines
     assert "| quadratic | 64 | 0 | 0.9 | 16 | 0.90 ±0.02 | 0.80 ±0.02 | 0.60 ±0.02 | windows |" in lines
-    assert "| quadratic | 8 | 0 | 0.0 | 2 | 0.50 (no interval) | 0.80 ±0.02 | 0.60 ±0.02 | undecided |" in lines
+    assert "| quadratic | 8 | 0 | 0.0 | 2 | 0.51 ±0.06 | 0.80 ±0.02 | 0.91 ±0.06 | undecided |" in lines
     assert len(lines) == 2 + 2 * 2 * 3
 
 

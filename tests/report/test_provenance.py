@@ -66,4 +66,7 @@ def test_the_line_of_a_measurement_offers_its_rows():
     line = provenance.of_measurements({"x/a": on_gpu, "x/b": measured}, "bench", "speed")
     assert csv_of(line).iloc[0].to_dict()["name"] == "plain 1" and len(line.rows) == 3
     assert line.files == ["x/a-cuda.json", "x/b.json"] and "2 tasks" in str(line)
+    for others, said in ((2.0, "up to 2.00 cores"), (None, "others' work cannot be seen")):
+        disturbed = on_gpu | {"provenance": where | {"others": others}}
+        assert said in str(provenance.of_measurements({"x/a": measured, "x/b": disturbed}, "bench", "speed"))
     assert provenance.of_benchmark(None, "scaling", "scaling") == provenance.of_measurements({}, "x", "x") == ""

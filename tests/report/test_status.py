@@ -5,6 +5,15 @@ from stored_runs import committed, result
 from msmeta.report import status
 
 
+def test_core_hours_count_every_process_and_worker_and_no_gpu(store):
+    where = {"device": "a processor, 4 cores", "threads": 1, "torch": "2", "commit": "abc", "train_seconds": 3600.0}
+    several = ({"processes": 2}, {"workers": 3}, {"device": "NVIDIA H100"})
+    runs = [result("Scratch", seed=seed) | {"provenance": where | own} for seed, own in enumerate(several)]
+    store(*({"kind": "transfer", **entry} for entry in runs))
+    found = status.cost()
+    assert "| meta-transfer learning | 2 | 5.0 | 0.05 |" in found and found.endswith("So is 1 run on a GPU.")
+
+
 def test_the_summary_counts_the_papers_cells(store):
     """All three methods on CIFAR-100 with SGD, three seeds each; iMAML has no number for miniImageNet 5-shot."""
     store(*({"kind": "transfer", **entry} for entry in committed()))

@@ -35,7 +35,7 @@ def reevaluate(
     windows_at_test(config, window, steps)
     chosen = machine.choose_device(device)
     images = fitting(trained, data.load(config.dataset, chosen))
-    model, chunk = network(config), task_chunk(config, chosen)
+    model, chunk = network(replace(trained, way=config.way)), task_chunk(config, chosen)
     theta = {name: value.to(chosen) for name, value in with_way(theta, config.way).items()}
     no_memory = machine.memory_errors(f"out of memory with {chunk} tasks at a time: lower --query or --shot")
     with machine.settings(config.precision), no_memory:

@@ -90,8 +90,6 @@ META_SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda fraction: max(0.0, 1.0 - fraction),
 }
 """Factor on the meta learning rate by the fraction of the training that is done."""
-TRAIN_SPLIT = {"test": "train", "validation": "tune"}
-"""Split to train on, by `evaluate_on`."""
 
 NORMS = ("transductive", "support", "running")
 """Whose statistics batch norm has for the query images of a test: `at_test.query_logits`."""
@@ -177,11 +175,18 @@ class FewShotConfig(Config):
         super().__post_init__()
         if self.inner_shot is not None and self.estimator != "reptile":
             raise ConfigError(f"inner_shot={self.inner_shot} has no meaning for {self.estimator}: leave it out")
+        if self.select_every is not None and self.evaluate_on == "validation":
+            raise ConfigError("select_every would choose by the classes that evaluate_on=validation tests: leave it out")
         self.build_estimator(None)  # for its own checks
 
     def dynamics(self) -> SGD | Adam:
         """The inner optimiser."""
         return OPTIMIZERS[self.optimizer](self.lr, self.momentum, self.weight_decay)
+
+    @property
+    def train_split(self) -> str:
+        """Split to train on: without the validation classes where anything is chosen by them."""
+        return "tune" if self.select_every or self.evaluate_on == "validation" else "train"
 
     @property
     def told(self) -> Told:

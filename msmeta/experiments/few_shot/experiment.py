@@ -34,8 +34,10 @@ def run(config: FewShotConfig, root: Path | None = None, of: dict[str, Any] | No
 
     Raises DataError where its data set is not here.
     """
-    window = "x".join(map(str, config.window)) if isinstance(config.window, tuple) else config.window
-    name = f"{config.dataset}-{config.way}w{config.shot}s-{config.estimator}-{window}-{config.preset}-s{config.seed}"
+    name = (
+        f"{config.dataset}-{config.way}w{config.shot}s-{config.estimator}-{config.window_text}-{config.preset}-"
+        f"s{config.seed}"
+    )
     return training.place("few-shot", name, config, root, found=of and runs.hash_of(of, "data"))
 
 

@@ -32,6 +32,8 @@ from msmeta.experiments.few_shot.step import network, task_chunk
 from msmeta.experiments.few_shot.tally import Tally, of_meta_batch, recomputed
 from msmeta.models import Conv4
 
+PRECISION = "float32"
+"""Whose seconds a machine's rates predict."""
 MEASUREMENT = "benchmarks/scaling.json"
 """Where in the results a machine's rates are, with the points that they were fitted to and checked on."""
 
@@ -174,7 +176,7 @@ def _options(config: FewShotConfig, memory: float, chunk: int, rates: Rates | No
             inputs = input_bytes(config, model)
             size = counted.held + inputs if rates is None else rates.process + inputs + rates.growth(counted)
             needs = size if rates is None else size + rates.off * rates.growth(counted)
-            known = rates is not None and config.precision == "float32"
+            known = rates is not None and config.precision == PRECISION
             seconds = rates.seconds(counted) if known else None
             options.append(Option(window, backward, gradients, windows, size, needs, seconds, needs <= memory))
     return options

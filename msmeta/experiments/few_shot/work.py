@@ -11,7 +11,7 @@ from msmeta.bilevel import Params, begin
 from msmeta.data import Episodes, EpisodeSampler, Images
 from msmeta.dynamics import walk
 from msmeta.experiments.few_shot.at_test import inner_problem, query_logits, support_statistics, windows_at_test
-from msmeta.experiments.few_shot.config import ESTIMATORS, TRAIN_SPLIT, FewShotConfig
+from msmeta.experiments.few_shot.config import ESTIMATORS, FewShotConfig
 from msmeta.experiments.few_shot.step import Found, chunk_gradient, mean
 from msmeta.models import Conv4
 from msmeta.workers import START_SECONDS, Team, Worker, count
@@ -40,7 +40,7 @@ class Work:
     ) -> None:
         self.config, self.model, self.images, self.chunk = config, model, images, chunk
         self.tasks = process.share(config.tasks)
-        self.sampler = self._sampler(TRAIN_SPLIT[config.evaluate_on], config.seed)
+        self.sampler = self._sampler(config.train_split, config.seed)
         self.theta = {name: torch.empty_like(value, device=images.device) for name, value in model.init().items()}
         count = len(range(config.tasks)[self.tasks])
         self.counts = [min(chunk, count - start) for start in range(0, count, chunk)]
@@ -88,7 +88,7 @@ class Work:
     def gather(self, worker: Worker, windows: tuple[int, ...]) -> None:
         """Batch norm's statistics over the support images of the worker's share of GATHERED training tasks, each at the
         φ that it adapts to, to `gathered`."""
-        split = TRAIN_SPLIT[self.config.evaluate_on]
+        split = self.config.train_split
         with machine.one_thread(self.found.device):
             for own, episodes in self._episodes(worker, split, 0, GATHERED):
                 found = support_statistics(self.model, self.adapted(episodes, windows), episodes.support_x)

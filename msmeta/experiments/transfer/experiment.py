@@ -44,7 +44,7 @@ def run(config: TransferConfig, root: Path | None = None, of: dict[str, Any] | N
     Raises DataError where its data or weights are not here.
     """
     name = (
-        f"{config.dataset}-{config.target}-{config.optimizer}-{config.estimator}-T{config.steps}-N{config.window}-"
+        f"{config.dataset}-{config.target}-{config.optimizer}-{config.estimator}-T{config.steps}-N{config.window_text}-"
         f"{config.preset}-s{config.seed}"
     )
     if of is not None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from problems import F64, relative_error
 
-from msmeta import DivergedError, data, runs
+from msmeta import ConfigError, DivergedError, data, runs
 from msmeta.data import EpisodeSampler
 from msmeta.estimators import MultiStep
 from msmeta.experiments import few_shot, finished
@@ -154,11 +154,21 @@ def test_validation_never_touches_the_test_split(train, tmp_path):
     config = smoke(evaluate_on="validation")
     images = data.load("glyphs")
     without_test = dataclasses.replace(images, images={k: v for k, v in images.images.items() if k != "test"})
-    assert few_shot.TRAIN_SPLIT["validation"] == "tune"
     theta, model = Conv4(5, filters=8).init(0), Conv4(5, filters=8)
     assert len(few_shot.evaluate(config, model, theta, without_test, 4, 2)) == 4
     train(config)
     assert (tmp_path / "live" / "few-shot-tuning").is_dir() and not (tmp_path / "live" / "few-shot").exists()
+
+
+def test_nothing_is_chosen_by_classes_that_were_trained_on(train, monkeypatch):
+    """The validation classes of glyphs are a part of those that a run trains on which chooses nothing."""
+    drawn, check = [], EpisodeSampler.__post_init__
+    monkeypatch.setattr(EpisodeSampler, "__post_init__", lambda own: drawn.append(own.split) or check(own))
+    train(smoke(select_every=2, curve_episodes=2))
+    assert "train" not in drawn and {"tune", "validation", "test"} <= {*drawn}
+    assert smoke().train_split == "train" and smoke(evaluate_on="validation").train_split == "tune"
+    with pytest.raises(ConfigError, match="^select_every would choose by the classes that evaluate_on=validation tests"):
+        smoke(evaluate_on="validation", select_every=2)
 
 
 def test_a_grid_search_has_diverged_where_each_rate_has(monkeypatch):
