@@ -343,7 +343,9 @@ def commit() -> str | None:
     try:
         git = ["git", "-C", str(folder)]
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "--", "msmeta", "benchmarks"], capture_output=True, text=True)
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--", "msmeta", "benchmarks"], capture_output=True, text=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return head + ("-dirty" if changed.stdout.strip() else "")

@@ -117,6 +117,7 @@ def test_the_results_that_pages_offer_are_those_that_they_show(tmp_path, monkeyp
     where = {"commit": None, "device": "a processor", "threads": 1, "torch": "2", "python": "3"}
     for folder in (file.parent, pages):
         folder.mkdir(parents=True)
+    (pages / "index.html").write_text("")
     file.write_text(json.dumps({"config": {}, "metrics": [], "provenance": where}))
     build._add_results(ROOT, pages)
     assert [path.name for path in (pages / "results").rglob("*.json")] == ["own.json"]

@@ -83,7 +83,7 @@ def _train(experiment: str, values: Values, time_budget: str | None, force: bool
     if data.is_folder(config.dataset) and first:
         least = config.shot + config.query if isinstance(config, few_shot.FewShotConfig) else data.LEAST
         options.show_folder(config.dataset, least)
-    known = place.result_path.exists() and not force
+    known = not force and place.finished(how["resume"]) is not None
     with options.bar("iteration {task.description}") as bar:
         task = bar.add_task("", total=1.0, visible=False)
 

@@ -45,8 +45,9 @@ def require_fit(
         require_like(saved["state"], expected, "state")
     if saved["best"] is not None:
         require_like(saved["best"], best, "best")
-    if not isinstance(saved["commits"], list) or not all(isinstance(own, (str, type(None))) for own in saved["commits"]):
-        raise ValueError("its commits are no texts")
+    require_like(saved["commits"], [], "commits")
+    if not all(isinstance(own, (str, type(None))) for own in saved["commits"]):
+        raise ValueError("commits has something else than texts")
     for name, own in columns.items():
         require_keys(saved[name], own, name)
         if len({len(column) if isinstance(column, list) else None for column in saved[name].values()}) > 1:

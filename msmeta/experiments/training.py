@@ -151,12 +151,13 @@ def train(
     """Trains, evaluates and stores one run; returns its result, or None if `time_budget` (s) ended it early.
 
     A finished run with the same config and data is returned, not repeated, unless `force`. Training that was cut short
-    goes on with `resume`, a repeat that was cut short as well. SIGINT and SIGTERM end it at the next boundary with a checkpoint and a KeyboardInterrupt; a
-    second one ends it at once, and the last checkpoint stays. Under torchrun the processes share each batch; the first
-    one writes the result and returns it, the others return None. options: the experiment's own, which change no result.
-    Raises UserError, in one line, for whatever a user can mend: data, weights, options, memory, a diverged loss, a dead
-    worker, another process that trains the same. Torch's settings, its random numbers and the handlers of signals are
-    afterwards as they were; what is not is said by `machine.keep_freed_memory`.
+    goes on with `resume`, a repeat that was cut short as well. SIGINT and SIGTERM end it at the next boundary with a
+    checkpoint and a KeyboardInterrupt; a second one ends it at once, and the last checkpoint stays. Under torchrun the
+    processes share each batch; the first one writes the result and returns it, the others return None. options: the
+    experiment's own, which change no result. Raises UserError, in one line, for whatever a user can mend: data,
+    weights, options, memory, a diverged loss, a dead worker, another process that trains the same. Torch's settings,
+    its random numbers and the handlers of signals are afterwards as they were; what is not is said by
+    `machine.keep_freed_memory`.
     """
     where = experiment.place(config, results_root)
     if not force and (finished := where.finished(resume)):

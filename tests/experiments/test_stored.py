@@ -17,13 +17,7 @@ FEW_SHOT, TRANSFER = {"way": 5, "shot": 1, "estimator": "multistep", "window": 4
 def trained(tmp_path_factory):
     """A store with a run of each experiment, a run for tuning and a test of a run with other tasks."""
     root = tmp_path_factory.mktemp("results")
-    sizes = {
-        "iterations": 2,
-        "filters": 4,
-        "test_episodes": 3,
-        "curve_episodes": 2,
-        "curve_every": 1,
-    }
+    sizes = {"iterations": 2, "filters": 4, "test_episodes": 3, "curve_episodes": 2, "curve_every": 1}
     for own in ({"select_every": 1}, {"evaluate_on": "validation"}):
         config = few_shot.preset_config("smoke", "glyphs", **FEW_SHOT, **sizes, **own)
         few_shot.train(config, "cpu", results_root=root)
@@ -138,7 +132,8 @@ def test_a_test_of_parameters_that_are_no_more_the_run_s_is_named(store):
     path.write_text(json.dumps(changed(parameters__hash="0" * 64)(json.loads(path.read_text()))))
     path.with_suffix(".pt").unlink()
     ((folder, what),) = problems(store)
-    assert folder == "evaluations" and what == f"it is a test of other parameters than those of result {path.stem}: delete it"
+    said = f"it is a test of other parameters than those of result {path.stem}: delete it"
+    assert (folder, what) == ("evaluations", said)
 
 
 def test_two_hashes_of_one_data_set_are_two_data_sets(store):

@@ -176,7 +176,9 @@ class FewShotConfig(Config):
         if self.inner_shot is not None and self.estimator != "reptile":
             raise ConfigError(f"inner_shot={self.inner_shot} has no meaning for {self.estimator}: leave it out")
         if self.select_every is not None and self.evaluate_on == "validation":
-            raise ConfigError("select_every would choose by the classes that evaluate_on=validation tests: leave it out")
+            raise ConfigError(
+                "select_every would choose by the classes that evaluate_on=validation tests: leave it out"
+            )
         self.build_estimator(None)  # for its own checks
 
     def dynamics(self) -> SGD | Adam:

@@ -167,7 +167,7 @@ def test_nothing_is_chosen_by_classes_that_were_trained_on(train, monkeypatch):
     train(smoke(select_every=2, curve_episodes=2))
     assert "train" not in drawn and {"tune", "validation", "test"} <= {*drawn}
     assert smoke().train_split == "train" and smoke(evaluate_on="validation").train_split == "tune"
-    with pytest.raises(ConfigError, match="^select_every would choose by the classes that evaluate_on=validation tests"):
+    with pytest.raises(ConfigError, match="^select_every would choose by the classes that evaluate_on=val"):
         smoke(evaluate_on="validation", select_every=2)
 
 
