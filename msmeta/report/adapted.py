@@ -82,7 +82,10 @@ def sheet(found: Adapted, title: str = "") -> Picture:
         grid = below.subplots(math.ceil(len(shown) / ACROSS), ACROSS, squeeze=False).ravel()
         for axis, drawn in zip_longest(grid, shown):
             _draw(axis, *drawn) if drawn else axis.set_axis_off()
-    return Picture([figure])
+    words = "; ".join(
+        f"{head}: {', '.join(own.replace(chr(10), ' ') for _, own, _ in part)}" for head, part in parts.items()
+    )
+    return Picture([figure], words=[words])
 
 
 def table(found: Adapted) -> str:

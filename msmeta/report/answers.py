@@ -39,7 +39,8 @@ def figure(number: int) -> str:
         return answer(_saved_with_adam() + (f" {_competitive(3)}{_without_steps()}" if number == 4 else ""))
     if number == 5:
         return answer(_saved_memory())
-    return answer(_line_in_words({1: verdicts.change, 2: verdicts.few_shot_time}[number]()))
+    lines = verdicts.changes() if number == 1 else [verdicts.few_shot_seconds()]
+    return answer(" ".join(map(_line_in_words, lines)))
 
 
 def summary() -> str:
@@ -83,9 +84,9 @@ def _without_steps() -> str:
 def _saved_with_adam() -> str:
     shares = [verdicts.transfer_saving(side, "adam") for side in transfer_time.SIZES]
     measured = ", ".join(
-        f"{share.measured} on {side}x{side} images" for side, share in zip(transfer_time.SIZES, shares, strict=True)
+        f"{share.measured} (on {side}x{side} images)" for side, share in zip(transfer_time.SIZES, shares, strict=True)
     )
-    return f"With Adam a window of two saves of the time of an iteration: {measured}."
+    return f"With Adam a window of two saves {measured} of an iteration's time."
 
 
 def _saved_memory() -> str:
@@ -156,5 +157,6 @@ def scaling() -> str:
     powers = []
     for line in (line for line in growth.lines(result, "steps") if len(line.values) > 1):
         time, memory = (round(growth.slope(line.values, line.measured[name])[0], 1) + 0.0 for name in growth.TARGETS)
-        powers.append(f"{line.label} as powers {time} and {memory}")
-    return answer(f"With the number T of steps time and memory grow, fitted over all measured T: {'; '.join(powers)}.")
+        grown = [f"{name} as T^{power}" for name, power in (("time", time), ("memory", memory)) if power]
+        powers.append(f"{line.label}: {' and '.join(grown) or 'neither'}")
+    return answer(f"What grows with the number T of steps, fitted over all measured T: {'; '.join(powers)}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msmeta import data
 from msmeta.report import paper
 from msmeta.report.html import Cell, Rows, quiet
+from msmeta.report.tables import prepare_command
 
 SPLITS = ("train", "validation", "test", "total")
 
@@ -33,6 +34,6 @@ def table_6() -> Rows:
 
 def _checked(name: str, reported: list[int], counted: dict[str, int] | None) -> Cell:
     if counted is None:
-        return quiet(f"not here: msmeta data prepare {name}")
+        return quiet(f"not here: {prepare_command(name)}")
     ours = [counted[split] for split in SPLITS]
     return Cell("the same" if ours == reported else " / ".join(f"{count:,}" for count in ours))

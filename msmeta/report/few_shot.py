@@ -102,7 +102,7 @@ _CLAIMS = {
         (MARGIN, multi_step(8), MAML, SETTINGS[4][:2], Bounds(-0.4, 0.4)),
         (EXCEPTION, multi_step(8), MAML, SETTINGS[4][2:], Bounds(-1.56, 1.56)),
         *((GAP, multi_step(n), FO_MAML, [(20, 1)], Bounds(5)) for n in (2, 4, 8)),
-        (COMPETITIVE, multi_step(4), IMAML, SETTINGS[4], Bounds(-1)),
+        *((COMPETITIVE, multi_step(4), base, SETTINGS[4], Bounds(-1)) for base in (MAML, IMAML)),
     ],
     5: [
         *((RETAIN, multi_step(n), MAML, SETTINGS[5], Bounds(-0.4)) for n in (2, 4)),

@@ -60,7 +60,7 @@ def growth_table(memory: float) -> str:
         cells = [f"{what} x {times:,}" if times > 1 else "as it is", f"{network(config).parameters / 1e6:.2g}"]
         cells += [f"{config.tasks:,}", f"{config.steps:,}"]
         cells += [f"{found.held * config.tasks / 1e9:,.3g}" for found in tallies]
-        cells += [f"{memory / found.held:,.0f}" for found in tallies]
+        cells += [f"{int(memory // found.held):,}" for found in tallies]
         rows.append(" | ".join(cells))
     head = [f"{way} (GB)" for way in WAYS] + [f"{way}: tasks in {memory / 1e9:.0f} GB" for way in WAYS]
     return table_of(" | ".join(["What grows", "parameters (M)", "tasks", "T", *head]), rows)

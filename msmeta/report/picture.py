@@ -18,8 +18,9 @@ import matplotlib.image
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_hex
-from matplotlib.container import ErrorbarContainer
+from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
@@ -61,11 +62,14 @@ class Series:
 class Picture:
     """Panels, which a page puts beside or below each other as there is room, under a title.
 
-    interactive: whether a reader can have them drawn by Vega, to zoom and to read values off (`twin`).
+    interactive: whether a reader can have them drawn by Vega, to zoom and to read values off (`twin`). words: of each
+    panel, for readers who do not see it; else made from its axes.
     """
 
-    def __init__(self, panels: list[Figure], title: str = "", interactive: bool = False) -> None:
-        self.panels, self.title, self.interactive = panels, title, interactive
+    def __init__(
+        self, panels: list[Figure], title: str = "", interactive: bool = False, words: list[str] | None = None
+    ) -> None:
+        self.panels, self.title, self.interactive, self._words = panels, title, interactive, words
 
     @property
     def axes(self) -> list[Axes]:
@@ -98,7 +102,7 @@ class Picture:
 
     def _repr_html_(self) -> str:
         title = f'<p class="plot-title">{html.escape(self.title)}</p>' if self.title else ""
-        words = [_words(axis) for axis in self.axes]
+        words = self._words or [_words(axis) for axis in self.axes]
         panels = [svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(own)}" ', 1)
                   for svg, own in zip(self.svg(), words, strict=True)]  # fmt: skip
         place = f'<div class="plot-panels" style="display:flex;flex-wrap:wrap">{"".join(panels)}</div>'
@@ -165,9 +169,14 @@ def _label_lines(axis: Axes) -> None:
 
 def _end(own: Series, axis: Axes) -> tuple[float, float] | None:
     """The last point of a line that is drawn."""
-    ends = [sorted(limits) for limits in (axis.get_xlim(), axis.get_ylim())]
-    inside = [p for p in zip(own.x, own.y, strict=True) if all(a <= v <= b for v, (a, b) in zip(p, ends, strict=True))]
+    inside = _inside(own, axis)
     return inside[-1] if inside else None
+
+
+def _inside(own: Series, axis: Axes) -> list[tuple[float, float]]:
+    ends = [sorted(limits) for limits in (axis.get_xlim(), axis.get_ylim())]
+    points = zip(own.x, own.y, strict=True)
+    return [p for p in points if all(a <= v <= b for v, (a, b) in zip(p, ends, strict=True))]
 
 
 def spread(places: list[float], gap: float) -> list[float]:
@@ -183,10 +192,21 @@ def spread(places: list[float], gap: float) -> list[float]:
 
 def _words(axis: Axes) -> str:
     title, y, x = axis.get_title(), axis.get_ylabel(), axis.get_xlabel()
-    found = [(own.label, _end(own, axis)) for own in series(axis)]
-    ends = ", ".join(f"{label} {end[1]:.4g}" for label, end in found if end)
     what = " against ".join(filter(None, [y, x]))
-    return ": ".join(filter(None, [" ".join(title.split()), what])) + (f". At the end: {ends}" if ends else "")
+    return ". ".join(filter(None, [": ".join(filter(None, [" ".join(title.split()), what])), _values(axis)]))
+
+
+def _values(axis: Axes) -> str:
+    """Of lines where they are farthest to the right, of bars their heights, of a heat map the range."""
+    found = [(own.label, max(inside)) for own in series(axis) if (inside := _inside(own, axis))]
+    if found:
+        return "At the right: " + ", ".join(f"{label} {end[1]:.4g}" for label, end in found)
+    bars = [own for own in axis.containers if isinstance(own, BarContainer)]
+    if bars:
+        heights = ", ".join(f"{bar.get_height():.4g}" for own in bars for bar in own)
+        return f"Bars from the left, of one kind after another: {heights}"
+    maps = [own.get_array() for own in axis.collections if isinstance(own, QuadMesh)]
+    return f"Values from {maps[0].min():.2f} to {maps[0].max():.2f}" if maps else ""
 
 
 @styled

@@ -241,10 +241,11 @@ def commands(
         if missing != [0]:
             command = f"for seed in {' '.join(map(str, missing))}; do {command} --seed $seed; done"
         if missing:
-            lines.setdefault(each["dataset"], [_prepare(each["dataset"])]).append(command)
+            lines.setdefault(each["dataset"], [prepare_command(each["dataset"])]).append(command)
     return "\n".join(["```bash", *chain(*lines.values()), "```"]) if lines else ""
 
 
-def _prepare(name: str) -> str:
+def prepare_command(name: str) -> str:
+    """The command that prepares a data set, whether it can be downloaded or has to be given."""
     raw_files = data.find(data.find(name).view_of or name).raw_files
     return f"msmeta data prepare {name}" + ("" if raw_files else " --from DIR")

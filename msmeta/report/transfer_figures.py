@@ -65,7 +65,8 @@ def change_figure(found: pd.DataFrame) -> Picture | str:
     for axis, (setting, own) in zip(axes[0], groups, strict=True):
         iterations, curves = own["log"].iloc[0]["iteration"], [log["gradient_change"] for log in own["log"]]
         axis.plot(iterations, np.transpose(curves), color=colour, linewidth=0.7, alpha=0.6)
-        axis.plot(iterations, np.mean(curves, axis=0), color=colour, linewidth=2, label=f"mean of\n{len(curves)} seeds")
+        label = f"mean of\n{len(curves)} seeds" if len(curves) > 1 else "1 seed"
+        axis.plot(iterations, np.mean(curves, axis=0), color=colour, linewidth=2, label=label)
         axis.set(title=f"{own['title'].iloc[0]}, {setting}", xlabel="iteration", ylabel="‖g₂ - g₁‖ / ‖g₂‖")
         axis.set_ylim(bottom=0)
     return figure.label_lines()
@@ -158,14 +159,14 @@ def comparison(found: pd.DataFrame) -> str:
     """Rows of one data set, optimiser and preset beside the Baseline, at equal epochs and at equal time, in Markdown.
 
     Equal time is when the last look of Multi-step with the same seed was taken, on one core of an idle machine where
-    that was measured for all of them: the best look up to then counts.
+    that was measured for all of them: the best look up to then counts. By the same clock is the time of training.
     """
-    baseline, best = where(usual(found), **BASELINE), in_time(found)
+    baseline, best, clock = where(usual(found), **BASELINE), in_time(found), Clock(found)
     columns = {
         "Method": "{row}",
         "seeds": len,
         "epochs": "{epochs}",
-        "training (s)": lambda seeds: mean_text(seeds["train_seconds"], 0),
+        "training (s)": lambda seeds: mean_text([clock.seconds(run)[-1] for run in seeds.itertuples()], 0),
         "test accuracy (%)": accuracy_text,
         "less the Baseline's (points)": lambda seeds: _less(seeds, baseline),
         "validation accuracy (%)": lambda seeds: accuracy_text(seeds, "validation_accuracy"),
@@ -235,7 +236,7 @@ def pairs_figure(found: pd.DataFrame) -> Picture | str:
             xticklabels=sources, yticklabels=targets,
         )  # fmt: skip
         axis.grid(False)
-        axis.set_title(f"{seeds['row'].iloc[0]} ({len(seeds)} seed{'s' if len(seeds) > 1 else ''})")
+        axis.set_title(f"λ, {seeds['row'].iloc[0]} ({len(seeds)} seed{'s' if len(seeds) > 1 else ''})")
         axis.set(xlabel="source feature", ylabel="target feature")
         axis.tick_params(axis="y", labelrotation=0)
     return figure

@@ -248,7 +248,8 @@ def steps_cost(result: Result) -> str:
 def run_times_table(found: pd.DataFrame) -> str:
     """Time of whole runs of each data set, optimiser and preset, beside exact ones with as many steps, in Markdown.
 
-    The time of reading images is in it, that of evaluation is not. Without steps it stands beside the most.
+    Of seeds the median. The time of reading images is in it, that of evaluation is not. Without steps it stands beside
+    the most.
     """
     found, rows = usual(found), []
     for seeds in cells(found):
@@ -256,8 +257,8 @@ def run_times_table(found: pd.DataFrame) -> str:
         same = where(found, dataset=one["dataset"], optimizer=one["optimizer"], preset=one["preset"])
         steps = one["steps"] or same["steps"].max()
         exact = where(same, estimator="multistep", window=1, steps=steps)["seconds_per_epoch"]
-        epoch, iteration = seeds["seconds_per_epoch"].mean(), seeds["seconds_per_iteration"].mean()
-        ratio = f"{epoch / exact.mean():.2f}" if len(exact) else "-"
+        epoch, iteration = seeds["seconds_per_epoch"].median(), seeds["seconds_per_iteration"].median()
+        ratio = f"{epoch / exact.median():.2f}" if len(exact) else "-"
         device = listed(map(device_in_words, seeds.to_dict("records")))
         rows.append(
             f"{one['title']}, {one['setting']} | {one['preset']} | {one['row']} | {len(seeds)} | "

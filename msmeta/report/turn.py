@@ -30,7 +30,7 @@ def points() -> list[Point]:
     """A point for each setting, method, T and partition of which anything was measured.
 
     accuracy (%): mean over seeds; half: half-width of its 95 % interval, over seeds or else over episodes. seconds: of
-    an iteration of these very runs, alone on one idle core. cost: {seconds, bytes} of a meta-iteration of the costs'
+    an iteration of the same configs, alone on one idle core. cost: {seconds, bytes} of a meta-iteration of the costs'
     benchmark. cosine: with the exact meta-gradient, with its half-width, and `problem`, on which it was measured.
     paper: {value, spread}. What was not measured is None.
     """

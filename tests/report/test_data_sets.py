@@ -21,4 +21,4 @@ def test_what_is_prepared_is_counted_and_what_is_not_has_its_command(tmp_path, m
     labels = {split: torch.zeros(size) for split, size in sizes.items()}
     monkeypatch.setattr(data, "load", lambda name: type("Images", (), {"labels": labels}))
     _, rows = data_sets.table_6().groups[0]
-    assert rows[0][-1] == said and rows[2][-1] == "not here: msmeta data prepare bird"
+    assert rows[0][-1] == said and rows[2][-1] == "not here: msmeta data prepare bird --from DIR"

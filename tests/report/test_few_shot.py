@@ -160,8 +160,8 @@ def test_outcomes_stand_in_their_rows_and_where_runs_were_made_in_none():
 
 
 def claim(table, difference):
-    """(paper, ours at equal iterations, ours at equal time, what 3 and 5 seeds would show) of one line."""
-    (row,) = [row for _, rows in table.groups for row in rows if row[0].startswith(difference)]
+    """(paper, ours at equal iterations, ours at equal time, what 3 and 5 seeds would show) of the first such line."""
+    row, *_ = [row for _, rows in table.groups for row in rows if row[0].startswith(difference)]
     return row[1:]
 
 
@@ -202,7 +202,7 @@ def test_one_seed_gives_a_difference_over_episodes_and_no_verdict():
     table = report.claims_table(4, of(windows, short))
     assert claim(table, "Multi-step (4) less MAML, Omniglot, 20-way 1-shot")[1] == "not run: no point in common"
     only = (report.multi_step(4), report.MAML, (20, 1))
-    assert [len(rows) for _, rows in report.claims_table(4, of(windows, maml), only).groups] == [1]
+    assert [len(rows) for _, rows in report.claims_table(4, of(windows, maml), only).groups] == [1, 1]
 
 
 def test_several_seeds_are_tested_against_the_bound_on_both_sides():
@@ -215,16 +215,16 @@ def test_several_seeds_are_tested_against_the_bound_on_both_sides():
     table = report.claims_table(4, of(*windows, *seeds(("first-order", 1), FIRST_ORDER, spread=0), *maml))
     half = 4.3027 / 3 / 3**0.5
     ours = claim(table, "Multi-step (4) less FO-MAML, Omniglot, 20-way 1-shot")[2]  # 10.33, 10.67, 11: t = 29.4
-    assert ours == f"+10.67 ±{half:.2f}, held, n = 3, p = 0.002{AT_THE_END[1]}"  # twice, as two claims were tested
+    assert ours == f"+10.67 ±{half:.2f}, held, n = 3, p = 0.003{AT_THE_END[1]}"  # thrice, as three claims were tested
     assert claim(table, "Multi-step (4) less FO-MAML, Omniglot, 20-way 1-shot")[3] == "1.09 / 0.56"
     ours = claim(table, "Multi-step (4) less MAML, Omniglot, 20-way 1-shot")[2]  # -1.17, -0.83, -0.5: t = 2.25
-    assert ours == f"-0.83 ±{half:.2f}, undecided, n = 3, p = 0.153{AT_THE_END[1]}"
+    assert ours == f"-0.83 ±{half:.2f}, undecided, n = 3, p = 0.306{AT_THE_END[1]}"
     margins = [detectable(1 / 3, count, equality=True) for count in (3, 5)]
     shown = " / ".join(f"{margin:.2f}" for margin in margins)
     assert claim(table, "Multi-step (4) less MAML, Omniglot, 20-way 1-shot")[3] == shown
     only = (report.multi_step(4), report.FO_MAML, (20, 1))
     table = report.claims_table(4, of(*windows, *seeds(("first-order", 1), FIRST_ORDER, spread=0), *maml), only)
-    assert "held, n = 3, p = 0.002" in str(table)  # corrected as on the page that shows both claims
+    assert "held, n = 3, p = 0.003" in str(table)  # corrected as on the page that shows all claims
     worse = seeds(("multistep", 4), [a - 60 for a in WINDOWS])
     ours = claim(report.claims_table(4, of(*worse, *maml)), "Multi-step (4) less MAML, Omniglot, 20-way 1-shot")[2]
     assert ours.endswith(f"did not hold, n = 3, p < 0.001{AT_THE_END[1]}")

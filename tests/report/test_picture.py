@@ -61,7 +61,7 @@ def test_the_picture_is_vector_with_text_words_and_the_pages_colours():
         assert min(sizes) * min(1, 328 * 0.75 / width) >= 8  # points, on a phone of 360 pixels with its margins
     page = figure._repr_html_()
     assert "A &lt;title&gt;" in page and page.count('role="img"') == 2
-    words = "1.23456 & more: accuracy (%) against steps. At the end: Reptile 0.99, MAML 1"
+    words = "1.23456 & more: accuracy (%) against steps. At the right: Reptile 0.99, MAML 1"
     assert page.count(words.replace("&", "&amp;")) == 2
 
 

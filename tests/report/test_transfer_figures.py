@@ -46,7 +46,7 @@ def test_what_the_meta_networks_learn_is_a_mean_over_seeds():
     assert cell(table, "Baseline", "λ, mean over pairs") == text
     assert cell(table, "Baseline", "test accuracy (%)") == "41.00 ±2.48"
     axes = transfer_figures.pairs_figure(of(*results)).axes
-    assert [axis.get_title() for axis in axes[:2]] == ["Baseline (3 seeds)", "Multi-step (3 seeds)"]
+    assert [axis.get_title() for axis in axes[:2]] == ["λ, Baseline (3 seeds)", "λ, Multi-step (3 seeds)"]
     assert [text.get_text() for text in axes[0].texts[:3]] == ["1.00", "1.00", "1.25"]
     transfer_figures.pairs_figure(of(result("0-step")))
     for entry, pairs in zip(results[3:], (0, 1, 2), strict=False):  # the Baseline's, one pair off with each seed more
