@@ -36,6 +36,8 @@ RULES: list[Rule] = [
     ({"preset": SHORT, "optimizer": "adam", "estimator": "scratch"}, {"lr": 1e-3}, TUNED),
     ({"preset": "cpu"}, {"meta_lr": 1e-4}, TUNED),
     ({"preset": "cpu", "optimizer": "sgd", "window": (2, 3)}, {"meta_lr": 3e-7}, TUNED),
+    ({"preset": "cpu", "optimizer": "adam"}, {"meta_lr": 1e-6}, TUNED),
+    ({"preset": "cpu", "optimizer": "adam", "window": (2, 3)}, {"meta_lr": 3e-6}, TUNED),
 ]
 
 
