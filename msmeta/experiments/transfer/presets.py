@@ -9,6 +9,7 @@ from msmeta.experiments.config import Rule, resolve
 from msmeta.experiments.transfer.config import TransferConfig
 
 SHORT = ("smoke", "quick", "cpu")
+LEARNS = ("multistep", "first-order")
 LARGE = tuple(name for name, dataset in DATASETS.items() if dataset.side == 224)
 TUNED = "chosen on validation images of CIFAR-100 (results/transfer-tuning)"
 
@@ -36,8 +37,9 @@ RULES: list[Rule] = [
     ({"preset": SHORT, "optimizer": "adam", "estimator": "scratch"}, {"lr": 1e-3}, TUNED),
     ({"preset": "cpu"}, {"meta_lr": 1e-4}, TUNED),
     ({"preset": "cpu", "optimizer": "sgd", "window": (2, 3)}, {"meta_lr": 3e-7}, TUNED),
-    ({"preset": "cpu", "optimizer": "adam"}, {"meta_lr": 1e-6}, TUNED),
+    ({"preset": "cpu", "optimizer": "adam", "estimator": LEARNS}, {"meta_lr": 1e-6}, TUNED),
     ({"preset": "cpu", "optimizer": "adam", "window": (2, 3)}, {"meta_lr": 3e-6}, TUNED),
+    ({"preset": "cpu", "optimizer": "adam", "steps": 0}, {"meta_lr": 1e-4}, "θ does not move"),
 ]
 
 
