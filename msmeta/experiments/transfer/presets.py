@@ -39,7 +39,7 @@ RULES: list[Rule] = [
     ({"preset": "cpu", "optimizer": "sgd", "window": (2, 3)}, {"meta_lr": 3e-7}, TUNED),
     ({"preset": "cpu", "optimizer": "adam", "estimator": LEARNS}, {"meta_lr": 1e-6}, TUNED),
     ({"preset": "cpu", "optimizer": "adam", "window": (2, 3)}, {"meta_lr": 3e-6}, TUNED),
-    ({"preset": "cpu", "optimizer": "adam", "estimator": "multistep", "steps": 0}, {"meta_lr": 1e-4}, "θ does not move"),
+    ({"preset": "cpu", "optimizer": "adam", "estimator": "multistep", "steps": 0}, {"meta_lr": 1e-4}, "θ stays"),
 ]
 
 
