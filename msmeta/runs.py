@@ -15,18 +15,16 @@ import json
 import os
 import platform
 import re
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from msmeta import checkpoints, files, machine
+from msmeta import checkout, checkpoints, files, machine
 from msmeta.errors import UserError
 
 LOOK_SECONDS = 2.0
@@ -265,7 +263,7 @@ class Measurement:
             "--anyway", action="store_true", help="measure and store also where other processes keep the machine busy"
         )
         options = parser.parse_args()
-        commit()
+        checkout.commit()
         measurement = cls(options, vars(options).pop("anyway"), machine.Watch())
         if measurement.watch.sees and not measurement.anyway:
             time.sleep(LOOK_SECONDS)
@@ -316,7 +314,7 @@ def write_json(path: Path, value: Any) -> None:
 def provenance(device: torch.device) -> dict[str, Any]:
     """Commit, device and versions that a number was measured with."""
     return {
-        "commit": commit(),
+        "commit": checkout.commit(),
         "device": machine.device_name(device),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -329,26 +327,6 @@ def provenance(device: torch.device) -> dict[str, Any]:
 def plain(config: Any) -> dict[str, Any]:
     """A config dataclass as JSON would give it back."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-@cache
-def commit() -> str | None:
-    """The checkout's commit when this was first asked, marked where its code differs; None outside a checkout.
-
-    A training and a benchmark ask before they begin: later the checkout may have moved on from the code that runs.
-    """
-    folder = machine.repository()
-    if folder is None or not (folder / ".git").exists():
-        return None
-    try:
-        git = ["git", "-C", str(folder)]
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "--", "msmeta", "benchmarks"], capture_output=True, text=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head + ("-dirty" if changed.stdout.strip() else "")
 
 
 def _one_line_lists(text: str) -> str:

@@ -153,7 +153,8 @@ def test_what_the_gpu_script_has_no_room_for_is_the_least_that_is_lost(tmp_path,
 
 def test_a_run_that_cannot_be_gone_on_with_is_an_error(gpu_script, monkeypatch):
     monkeypatch.setattr(gpu, "check", lambda *_: None)
-    monkeypatch.setattr(gpu, "pack", lambda results: (b"", ["checkpoints/a.before", "checkpoints/a.pt"]))
+    pack = gpu.pack
+    monkeypatch.setattr(gpu, "pack", lambda results: (pack(results)[0], ["checkpoints/a.before", "checkpoints/a.pt"]))
     with pytest.raises(UserError, match="^no room in 7 volumes for checkpoints/a.pt: the next call begins"):
         gpu_script("--minutes", "0")
 

@@ -39,6 +39,7 @@ ROOMS = (
     "paths",
     "files",
     "machine",
+    "checkout",
     "comparison",
     "partitions",
 )

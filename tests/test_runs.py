@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from msmeta import UserError, files, machine, runs
+from msmeta import UserError, checkout, files, machine, runs
 from msmeta.experiments import stored
 
 
@@ -121,7 +121,7 @@ def test_an_unwritable_store_is_one_line(tmp_path):
 
 
 def test_provenance_names_the_commit_and_the_device():
-    runs.commit.cache_clear()
+    checkout.commit.cache_clear()
     found = runs.provenance(torch.device("cpu"))
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=machine.repository(), capture_output=True, text=True)
     assert found["commit"].removesuffix("-dirty") == head.stdout.strip()
@@ -138,18 +138,18 @@ def test_the_commit_is_that_of_the_beginning_and_marks_changed_code(tmp_path, mo
     for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "x"]):
         git(["git", *command])
     monkeypatch.setattr(machine, "repository", lambda: tmp_path)
-    runs.commit.cache_clear()
-    first = runs.commit()
+    checkout.commit.cache_clear()
+    first = checkout.commit()
     assert len(first) == 40
     for name, mark in (("notebooks", ""), ("benchmarks", "-dirty"), ("msmeta", "-dirty")):
         (tmp_path / name / "file").write_text("changed")
-        assert runs.commit() == first
-        runs.commit.cache_clear()
-        assert runs.commit() == first + mark
+        assert checkout.commit() == first
+        checkout.commit.cache_clear()
+        assert checkout.commit() == first + mark
         git(["git", "checkout", "-q", "."])
-        runs.commit.cache_clear()
-        runs.commit()
-    runs.commit.cache_clear()
+        checkout.commit.cache_clear()
+        checkout.commit()
+    checkout.commit.cache_clear()
 
 
 class Watch:

@@ -7,8 +7,6 @@ date with the parameters. Only what stands at a boundary is saved, so a run that
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -19,13 +17,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from msmeta import data, machine, runs
+from msmeta import checkout, data, machine, runs
 from msmeta.checkpoints import size_of
 from msmeta.data import Images
 from msmeta.errors import ConfigError, DivergedError, UserError, WriteError
 from msmeta.experiments import distributed
 from msmeta.experiments.distributed import World
 from msmeta.experiments.resume import require_fit
+from msmeta.experiments.signals import Signals
 
 CHECKPOINT_SECONDS = 60
 Row = tuple[float | None, ...]
@@ -165,7 +164,7 @@ def train(
             where.tidy()
         return finished
     started = time.perf_counter()
-    runs.commit()
+    checkout.commit()
     world, device = distributed.join(device)
     chosen = machine.choose_device(device)
     if chosen.type == "cpu":
@@ -240,8 +239,8 @@ def _begin_or_resume(own: Experiment, where: runs.Run, world: World, resume: boo
             )
     if world.first:
         where.require_room(size_of(expected) + size_of(best), size_of(best))
-    if training.commits[-1:] != [runs.commit()]:
-        training.commits.append(runs.commit())
+    if training.commits[-1:] != [checkout.commit()]:
+        training.commits.append(checkout.commit())
     own.begin(training.iteration, saved["state"] if training.iteration else None)
     return training, saved is not None
 
@@ -284,7 +283,7 @@ def _loop(
                 raise WriteError(f"{error}; stopped at iteration {training.iteration}: {way_on}") from error
 
     whole, saved = True, time.perf_counter()
-    with _Signals() as signals:
+    with Signals() as signals:
         try:
             while True:
                 began, done = time.perf_counter(), own.fraction(training) >= 1
@@ -325,32 +324,3 @@ def _loop(
 
 def _mean(values: tuple[float | None, ...]) -> float | None:
     return None if None in values else sum(values) / len(values)
-
-
-class _Signals:
-    """Within the block SIGINT and SIGTERM only ask for an end; a second one raises KeyboardInterrupt at once.
-
-    Under torchrun, which sends its processes a signal of its own after the terminal's, a second one asks again. A
-    signal that is ignored, or that another program takes care of (a cluster's), is left alone; so are all of them
-    outside the main thread, where Python lets nobody take them.
-    """
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Signals:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-                    self._before[number] = signal.signal(number, self._ask)
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: Any) -> None:
-        if self.asked and distributed.alone():
-            raise KeyboardInterrupt
-        self.asked = True

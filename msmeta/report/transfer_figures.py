@@ -18,16 +18,7 @@ from msmeta.report.frame import TRANSFER, where
 from msmeta.report.picture import Picture, panels, styled
 from msmeta.report.speed import seconds_per_epoch
 from msmeta.report.style import COLOURS, drawn, markdown, table_of
-from msmeta.report.tables import (
-    accuracy_text,
-    cells,
-    difference,
-    difference_text,
-    mean_text,
-    of_config,
-    seeds_of,
-    table,
-)
+from msmeta.report.tables import accuracy_text, cells, difference, difference_text, mean_text, of_config, table
 from msmeta.report.transfer import BASELINE, MULTI_STEP, pairs_off, steps_text
 from msmeta.statistics import mean_ci
 
@@ -302,7 +293,10 @@ def accuracy_by_steps_table(found: pd.DataFrame) -> str:
 
     def stands_for(seeds: pd.DataFrame) -> str:
         other = _stands_for(seeds["cell"].iloc[0])
-        return "-" if other is None else f"{transfer.label(other)}: {_less(seeds, seeds_of(found, other))}"
+        if other is None:
+            return "-"
+        alike = where(found, **{name: getattr(other, name) for name in (*TRANSFER.required, *TRANSFER.optional)})
+        return f"{transfer.label(other)}: {_less(seeds, alike)}"  # whose rates may be its own
 
     columns = {
         "Method": "{row}",

@@ -141,7 +141,7 @@ def few_shot_memory(way: int = 5, shot: int = 1) -> Line:
     result = find_benchmark("benchmarks/few_shot_costs")
     found = result and saved(*([_measured(result, "bytes", window, way, shot)] for window in (1, 4)))
     words, over = "significantly reducing memory footprints", f"{_WINDOWS}, {way}-way {shot}-shot"
-    return _share(words, "figure_2", "", over, found, Bounds(0), "measurement", "less memory")
+    return _share(words, "figure_2", "", over, found, Bounds(0), "round", "less memory")
 
 
 def few_shot_seconds(way: int = 5, shot: int = 1) -> Line:
@@ -149,7 +149,7 @@ def few_shot_seconds(way: int = 5, shot: int = 1) -> Line:
     result = find_benchmark("benchmarks/few_shot_costs")
     found = result and saved(*([_measured(result, "seconds", window, way, shot)] for window in (1, 4)))
     over = f"{_WINDOWS}, {way}-way {shot}-shot"
-    return _share("for few-shot learning by up to 50%", "figure_2", "50 %", over, found, Bounds(50), "measurement")
+    return _share("for few-shot learning by up to 50%", "figure_2", "50 %", over, found, Bounds(50), "round")
 
 
 def _measured(result: Result, what: str, window: int, way: int, shot: int) -> float:

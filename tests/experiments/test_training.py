@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 import torch
 
-from msmeta import ConfigError, DivergedError, UserError, checkpoints, runs, workers
+from msmeta import ConfigError, DivergedError, UserError, checkout, checkpoints, runs, workers
 from msmeta.checkpoints import require_like
 from msmeta.errors import WriteError
 from msmeta.experiments import distributed, few_shot, training, transfer
@@ -263,9 +263,9 @@ def test_a_result_names_the_commits_that_it_was_trained_with(tmp_path, monkeypat
     """As they were when each part began, whatever happens to the checkout meanwhile."""
     train, count = partial(few_shot.train, SMALL["few_shot"], "cpu", results_root=tmp_path), 0
     for commit in ("a" * 40, "a" * 40, "b" * 40):
-        monkeypatch.setattr(runs, "commit", lambda commit=commit: commit)
+        monkeypatch.setattr(checkout, "commit", lambda commit=commit: commit)
         count += len(stopped_after(count + 1, train, resume=True))
-    monkeypatch.setattr(runs, "commit", lambda: "c" * 40)
+    monkeypatch.setattr(checkout, "commit", lambda: "c" * 40)
     where = train(resume=True)["provenance"]
     assert (where["earlier_commits"], where["commit"]) == (["a" * 40, "b" * 40], "c" * 40)
     assert "earlier_commits" not in train(force=True)["provenance"]
