@@ -30,7 +30,7 @@ class Reptile(Steps):
         for name in [*theta, *first.phi]:
             start = first.phi.get(name)
             same = start is not None and name in theta and start.shape == (*lead, *theta[name].shape)
-            if not same or not torch.equal(start, theta[name].expand_as(start)):
+            if not same or not torch.allclose(start, theta[name].expand_as(start), rtol=0, atol=0, equal_nan=True):
                 why = "it subtracts the adapted phi from theta, without meaning for others (a meta-network, a rate)"
                 use = "use MultiStep, or give the problem its number of tasks"
                 raise ConfigError(f"Reptile needs a theta that initialises phi, unlike {name!r}: {why}; {use}")

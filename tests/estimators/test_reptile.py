@@ -4,7 +4,7 @@ import pytest
 import torch
 from problems import DYNAMICS, F64, maml, meta_network, relative_error, unrolled
 
-from msmeta import SGD, Bilevel, ConfigError, Reptile
+from msmeta import SGD, Bilevel, ConfigError, DivergedError, Reptile
 
 
 @pytest.mark.parametrize("dynamics", DYNAMICS)
@@ -39,6 +39,13 @@ def test_is_refused_where_phi_does_not_start_at_theta(init):
     problem = Bilevel(init, lambda p, th, t: sum(v.square().sum() for v in p.values()), lambda p, th: th["x"].sum())
     with pytest.raises(ConfigError, match="subtracts the adapted phi from theta.*use MultiStep"):
         Reptile(SGD(0.1), 2)(problem, {"x": torch.ones(2, dtype=F64)})
+
+
+def test_a_theta_that_is_not_a_number_is_told_so():
+    """It starts φ all the same."""
+    problem = Bilevel(lambda th: th, lambda p, th, t: p["x"].square().sum(), lambda p, th: p["x"].sum())
+    with pytest.raises(DivergedError, match="inner loss is nan at step 0: .*look at theta"):
+        Reptile(SGD(0.1), 2)(problem, {"x": torch.tensor([1.0, torch.nan], dtype=F64)})
 
 
 def test_is_refused_for_a_meta_network():
