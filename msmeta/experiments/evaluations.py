@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from msmeta import data, machine, runs
+from msmeta import checkout, data, machine, runs
 from msmeta.errors import ConfigError, UserError
 from msmeta.experiments import few_shot
 from msmeta.experiments.few_shot import FewShotConfig
@@ -38,6 +38,7 @@ def evaluate(
     where = place(finished, given) if save else None
     if where and not force and (known := where.result()):
         return known
+    checkout.commit()
     theta, how = finished.parameters(), given | {"device": device}
     if finished.experiment == "few-shot":
         how["workers"] = workers

@@ -46,8 +46,7 @@ def figure(number: int) -> str:
 def summary() -> str:
     """Of the summary and of the front page: how many of the claims have which verdict."""
     found = [line.verdict for line in verdicts.lines()]
-    counts = ", ".join(f"{found.count(kind)} {kind}" for kind in Verdict if kind in found)
-    return answer(f"Of {len(found)} claims that measurements can test: {counts}.")
+    return answer(f"Of {len(found)} claims that measurements can test: {claims.counted(found)}.")
 
 
 def answer(sentence: str) -> str:

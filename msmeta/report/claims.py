@@ -185,5 +185,9 @@ class Summary:
     @property
     def counts(self) -> str:
         """How many of the findings have which verdict, in words."""
-        found = [each.verdict for each in self.findings]
-        return ", ".join(f"{found.count(kind)} {kind}" for kind in MARKS if kind in found)
+        return counted([each.verdict for each in self.findings])
+
+
+def counted(found: Sequence[Verdict]) -> str:
+    """How many of each there are, in words."""
+    return ", ".join(f"{found.count(kind)} {kind}" for kind in MARKS if kind in found)

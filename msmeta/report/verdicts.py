@@ -10,8 +10,8 @@ from functools import partial
 import pandas as pd
 
 from msmeta.report import few_shot, transfer, transfer_figures, transfer_time
-from msmeta.report.claims import Finding, Summary
-from msmeta.report.html import MARKS, Cell, Rows, interval, link, quiet, verdict
+from msmeta.report.claims import Finding, Summary, counted
+from msmeta.report.html import Cell, Rows, interval, link, quiet, verdict
 from msmeta.report.html import lines as stacked
 from msmeta.report.style import Result, find_benchmark
 from msmeta.report.tables import p_text
@@ -181,7 +181,7 @@ def change() -> Line:
     kinds = [line.verdict for line in (first, *others)]
     if len(set(kinds)) == 1:
         return first
-    return replace(first, said=", ".join(f"{kinds.count(kind)} {kind}" for kind in MARKS if kind in kinds))
+    return replace(first, said=counted(kinds))
 
 
 def _fallen(runs: pd.DataFrame) -> Difference | None:
