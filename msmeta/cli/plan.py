@@ -46,7 +46,7 @@ def _plan(
         raise ConfigError(f"--device {device}: give cpu or cuda")
     found = plan(resolve(kind, module.presets.RULES, {"estimator": "multistep", **values}), budget, device)
     chosen = found.require_fit()
-    Console().print(table(found))
+    Console(force_jupyter=False).print(table(found))  # as text, also where a notebook calls the command
     print("\n".join(notes(found, budget)))
     print(
         f"chosen: N = {chosen.window}, {chosen.backward}: the smallest N that fits, and the faster backward pass of it"
