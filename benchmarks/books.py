@@ -31,6 +31,8 @@ def measure(checkout: Path, preset: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         for name in ("book", "notebooks", "results"):
             shutil.copytree(checkout / name, Path(folder, name), ignore=BUILT)
+        for name in ("CITATION.cff", "pyproject.toml"):  # from which the book describes itself
+            shutil.copy(checkout / name, folder)
         results = Path(folder, "results")
         places = {"MSMETA_RESULTS": str(results), "MSMETA_DATA": str(data.data_root())}
         start = time.monotonic()

@@ -106,7 +106,7 @@ def main() -> None:
         }
         rows.append({"formulation": name, **row})
         print(f"{name:30} first order {1000 * row['first']:8.2f} ms, second order {1000 * row['second']:8.2f} ms")
-    measurement.save(f"benchmarks/convolutions-{device.type}-{args.precision}.json", vars(args), rows, device)
+    measurement.save(f"benchmarks/convolutions-{args.precision}.json", vars(args), rows, device)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,8 @@ def main() -> None:
     measurement = runs.Measurement.begin(parser)
     given = measurement.options
     result = costs.live("paper", None, None, None, given.device, given.filters, given.tasks)
-    suffix = "" if given.device == "cpu" else "-cuda"
     device = machine.choose_device(given.device)
-    measurement.save(f"benchmarks/few_shot_costs{suffix}.json", result["config"], result["metrics"], device)
+    measurement.save("benchmarks/few_shot_costs.json", result["config"], result["metrics"], device)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 Omniglot's full protocol on glyphs, since the time does not depend on the images, for every method that can be
 captured and every precision. Each row: median over blocks of 25 iterations, peak memory, distance from the floor (see
 few_shot_step.py; with matrix products in the row's precision), and how far the meta-gradient of the first meta-batch is
-from float32's. Writes results/benchmarks/few_shot_graph-DEVICE.json. On a CPU, for a check, there is no graph.
+from float32's. Writes results/benchmarks/few_shot_graph-cuda.json. On a CPU, for a check, there is no graph.
 """
 
 import argparse
@@ -92,7 +92,7 @@ def main() -> None:
                 f"cosine with float32 {row['cosine']:.6f}",
                 flush=True,
             )
-    measurement.save(f"benchmarks/few_shot_graph-{device.type}.json", vars(args), rows, device, machine=speeds)
+    measurement.save("benchmarks/few_shot_graph.json", vars(args), rows, device, machine=speeds)
 
 
 if __name__ == "__main__":

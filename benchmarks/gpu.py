@@ -58,7 +58,7 @@ METHODS = (("multistep", 1), ("multistep", 2), ("multistep", 8), ("first-order",
 ITERATIONS = 3
 META_LR = 2**-7  # which float32 has exactly
 VOLUME, VOLUMES = 15 * 2**20, 7
-"""Bytes of a volume, and how many there may be: of a machine that is lent few small files come back."""
+"""Bytes of a volume, and how many there may be: a GPU that is there for minutes may give back few small files."""
 
 
 @dataclass
@@ -100,7 +100,9 @@ class Log:
         volumes = [packed[start : start + VOLUME] for start in range(0, len(packed), VOLUME)]
         names = [ARCHIVE] if len(volumes) == 1 else [f"{ARCHIVE}.{i}" for i in range(len(volumes))]
         for name, volume in zip(names, volumes, strict=True):
-            files.write(self.out / name, volume)
+            files.write(self.out / f".{name}", volume)
+        for name in names:  # at once: killed among them, neither the old nor the new ones would be an archive
+            (self.out / f".{name}").replace(self.out / name)
         for path in self.out.glob(f"{ARCHIVE}*"):
             if path.name not in names:
                 path.unlink()
@@ -237,7 +239,7 @@ def speed(log: Log, device: torch.device, small: bool) -> None:
                 raise UserError(done.stderr)
             return done.stdout
 
-        if not any((log.results / "benchmarks").glob(f"{name}-*")):
+        if not any((log.results / "benchmarks").glob(f"{name}*")):
             log.run(f"speed {name}", step)
 
 

@@ -230,7 +230,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2, help="iterations timed in each process")
     measurement = runs.Measurement.begin(parser)
     args = measurement.options
-    device, rows = torch.device(args.device), [row for setting in args.settings for row in rows_of(setting, args.width)]
+    device = machine.choose_device(args.device)
+    rows = [row for setting in args.settings for row in rows_of(setting, args.width)]
     batches = {name: args.batch or setting.batch[args.device] for name, setting in SETTINGS.items()}
     measured = machine.in_turns(measure, rows, args.rounds, device, batches, args.repeats)
     metrics = []
@@ -242,8 +243,7 @@ def main() -> None:
             "batch": batches[row.setting], **found,
         })  # fmt: skip
     show(rows, metrics)
-    suffix = "-cuda" if args.device == "cuda" else ""
-    measurement.save(f"benchmarks/transfer_step{suffix}.json", vars(args), metrics, device)
+    measurement.save("benchmarks/transfer_step.json", vars(args), metrics, device)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,11 @@ class HessianVector:
 
 
 @torch.enable_grad()
+def kept_every(windows: int) -> int:
+    """Of how many windows' first states one is kept on the way, from which the others are walked to again."""
+    return 1 if windows <= 16 else math.isqrt(windows - 1) + 1
+
+
 def adjoint(
     problem: Bilevel,
     theta: Params,
@@ -72,7 +77,7 @@ def adjoint(
     first, of the dynamics in the last window. Raises as `MultiStep.__call__`.
     """
     theta, first = begin(problem, theta, passing=True)
-    every, linear = 1 if len(windows) <= 16 else math.isqrt(len(windows) - 1) + 1, _is_linear(dynamics)
+    every, linear = kept_every(len(windows)), _is_linear(dynamics)
     held, last = {}, []  # the windows' first states by number; the last window's product
 
     def hold(k: int, state: State) -> None:

@@ -115,7 +115,7 @@ class MetaGradient:
 
     loss: outer loss at the adapted parameters, with the terms of `outer_at` if there are any, 0-d.
     grad: meta-gradient ∂L/∂θ of it, keys and shapes of theta.
-    state: the inner optimiser's state after the last step, with the adapted task-parameters φ_{T+1}.
+    state: the inner optimiser's state after the last step. phi: the adapted task-parameters φ_{T+1} in it.
     info: what an iterative estimator reports of itself, by name.
     """
 
@@ -131,7 +131,7 @@ class MetaGradient:
 
 def refuse(estimator: str, why: str, names: Iterable[str]) -> None:
     """Raises ConfigError for the first of these entries of θ, if any, which an estimator has no gradient for."""
-    for name in sorted(names):
+    if (name := min(names, default=None)) is not None:
         raise ConfigError(f"{estimator} has no gradient for theta[{name!r}], which {why}")
 
 

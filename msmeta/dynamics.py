@@ -159,6 +159,22 @@ class Steps:
         require_dynamics(self.dynamics)
 
 
+@dataclass(frozen=True)
+class Windowed(Steps):
+    """And of windows, of which each shares something of its first step.
+
+    dynamics, steps: as for `Steps`. window: N, which divides T; or any partition of T, such as (2, 1).
+    """
+
+    window: int | Sequence[int] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        lengths = partition(self.steps, self.window)
+        if not isinstance(self.window, int):  # an array, perhaps, which would not compare
+            object.__setattr__(self, "window", lengths)
+
+
 def partition(steps: int, window: int | Sequence[int]) -> tuple[int, ...]:
     """The windows' lengths: T = N + N + ... + N, or any partition of T. Raises ConfigError where they are none of T."""
     steps = whole(steps, "steps", 1)

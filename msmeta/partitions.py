@@ -17,6 +17,8 @@ from msmeta.estimators import MultiStep
 from msmeta.modules import random_numbers
 
 Windows = tuple[int, ...]
+SHOWN = 5
+"""Rows of the best in a table."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,11 @@ class Partitions:
         """To be given as `window`."""
         return self.ranked[0].windows
 
-    def to_markdown(self, most: int = 5) -> str:
+    def to_markdown(self) -> str:
         """The best of them and the even one, with 95 % intervals over the cases, and how they were searched."""
         places = {entry.windows: place for place, entry in enumerate(self.ranked, 1)}
         lines = ["Place | Windows | Cosine | Norm ratio", " | ".join(["---"] * 4)]
-        for entry in [*self.ranked[:most], *(entry for entry in self.ranked[most:] if entry.windows == self.even)]:
+        for entry in [*self.ranked[:SHOWN], *(entry for entry in self.ranked[SHOWN:] if entry.windows == self.even)]:
             name = f"{entry.windows}{' (even)' if entry.windows == self.even else ''}"
             cells = interval(entry.cosine, digits=3), interval(entry.norm_ratio)
             lines.append(" | ".join([str(places[entry.windows]), name, *cells]))

@@ -31,6 +31,8 @@ LOOK_SECONDS = 2.0
 """For which a benchmark looks at the machine before it begins."""
 ROOM = 2**20
 """Bytes that a result's text and a checkpoint's log may take, generously."""
+ON_GPU = "-cuda"
+"""In the name of a GPU's measurement, which does not replace a processor's."""
 COMMITTED_PRESETS = ("cpu", "paper")
 """Presets whose results are evidence and belong in version control; those of the others are kept apart, in `live/`."""
 
@@ -299,11 +301,15 @@ def save_measurement(
 ) -> None:
     """Writes what was measured to `name` in the results folder, whole or not at all, and says where.
 
-    seen: goes into the provenance, as what else the machine did while something was timed.
+    name: of a processor's measurement; that of a GPU has ON_GPU before `.json`. seen: goes into the provenance, as what
+    else the machine did while something was timed.
     """
     where = {**provenance(device), **(seen or {})}
-    write_json(results_root() / name, {"config": config, **more, "metrics": metrics, "provenance": where})
-    print(f"result: {results_root() / name}")
+    path = results_root() / name
+    if device.type != "cpu":
+        path = path.with_stem(path.stem + ON_GPU)
+    write_json(path, {"config": config, **more, "metrics": metrics, "provenance": where})
+    print(f"result: {path}")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -22,7 +22,7 @@ SECONDS = 60
 
 
 def shrink() -> None:
-    """Data sets of a few images, as `hostile` makes them."""
+    """Data sets of a few images, as `small` makes them."""
     from msmeta.data import DATASETS, cifar100, miniimagenet, omniglot, stl10
     from msmeta.data.dataset import splits_of_images
 

@@ -1,6 +1,7 @@
 """Makes the helpers beside the tests importable, whatever folder pytest starts from; the command line in this process;
 and a store of made results."""
 
+import os
 import signal
 import sys
 from itertools import count
@@ -9,8 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from msmeta import cli, runs, workers
-from msmeta.experiments import finished, training
+# Typer asks when it is imported: continuous integration would have colours among the words that tests read.
+os.environ["_TYPER_FORCE_DISABLE_TERMINAL"] = "1"
+os.environ.pop("FORCE_COLOR", None)
+
+from msmeta import cli, runs, workers  # noqa: E402
+from msmeta.experiments import finished, training  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
 signal.signal(signal.SIGINT, signal.default_int_handler)  # some tests send it, and a shell's background jobs ignore it

@@ -20,6 +20,8 @@ from typing import NoReturn
 
 MOST_SECONDS = 300
 """After which a trial is ended by SIGALRM: nothing is to hang."""
+FIRED = "fired"
+"""A file in the folder that says that the fault's call was reached."""
 PLACES = {
     "optimizer": ("torch.optim.Adam", "step"),
     "sgd": ("torch.optim.SGD", "step"),
@@ -104,6 +106,7 @@ def _attempt(fault: Fault | None, folder: Path, words: list[str]) -> None:
 
     signal.alarm(MOST_SECONDS)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    (folder / FIRED).unlink(missing_ok=True)
     os.environ["MSMETA_RESULTS"] = str(folder / "results")
     torch.set_num_threads(1)
     training.CHECKPOINT_SECONDS = 0
@@ -140,6 +143,8 @@ def _arm(fault: Fault, folder: Path) -> None:
     def counted(*arguments, **options):
         calls.append(name)
         mine = len(calls) == fault.call or (fault.what[-1] == "+" and len(calls) > fault.call)
+        if mine:
+            (folder / FIRED).touch()
         if mine and fault.when == "before":
             _act(fault.what, folder)
         found = function(*arguments, **options)

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import chromium
 import pytest
 from bs4 import BeautifulSoup
 from scripts import load
@@ -87,6 +88,7 @@ def test_one_page_has_all_articles_and_every_link_in_it_arrives(html):
     assert page.find("td").text == "71.45 ±0.75"  # where a line may end, so that a wide table fits a sheet
 
 
+@pytest.mark.skipif(chromium.PATH is None, reason=chromium.MISSING)
 def test_the_pdf_is_one_file_with_links_and_a_failure_leaves_none(html, tmp_path, monkeypatch):
     target = pdf.print_book(html, tmp_path / "book.pdf")
     content = target.read_bytes()

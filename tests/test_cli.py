@@ -15,6 +15,8 @@ from msmeta.cli import train
 from msmeta.experiments.config import schema
 from msmeta.experiments.sweep import EXPERIMENTS
 
+PREPARED = data.data_root()
+"""Where a developer's own data lie."""
 SMOKE = ["train", "few-shot", "--dataset", "glyphs", "--preset", "smoke", "--device", "cpu"]
 
 
@@ -128,14 +130,13 @@ def test_folders_and_files_that_can_be_none_are_one_line(msmeta, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_signal_ends_in_a_checkpoint_that_resume_takes_up(tmp_path, number, workers):
+def test_a_signal_ends_in_a_checkpoint_that_resume_takes_up(tmp_path, number):
     """Sent to all its processes, as a terminal does."""
     # Frequent checkpoints tell this test when training has begun. A shell's background jobs ignore Ctrl-C: undone here.
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from msmeta import cli; "
     code += "from msmeta.experiments import training; "
     code += "training.CHECKPOINT_SECONDS = 0.1; cli.main()"
-    command = [sys.executable, "-c", code, *SMOKE, "--iterations", "1000000", "--workers", str(workers)]
+    command = [sys.executable, "-c", code, *SMOKE, "--iterations", "1000000", "--workers", "2"]
     environment = {**os.environ, "MSMETA_RESULTS": str(tmp_path), "OMP_NUM_THREADS": "1"}
     pipes = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     with subprocess.Popen(command, env=environment, **pipes) as process:
@@ -264,20 +265,22 @@ cli.main()
 """The command, killed once it has kept a checkpoint."""
 
 
-def test_a_network_is_killed_resumed_kept_tested_again_and_adapted(tmp_path):
-    """As a user does it, in processes; on Omniglot where it is prepared, else on glyphs."""
-    root, drawings = data.data_root(), machine.repository() / "notebooks" / "characters"
-    name = "omniglot" if (root / "omniglot" / "meta.json").exists() else "glyphs"
-    environment = {**os.environ, "MSMETA_RESULTS": str(tmp_path), "MSMETA_DATA": str(root), "OMP_NUM_THREADS": "1"}
+def test_a_network_is_killed_resumed_kept_tested_again_and_adapted(msmeta, tmp_path, monkeypatch):
+    """As a user does it; on Omniglot where it is prepared, else on glyphs."""
+    drawings = machine.repository() / "notebooks" / "characters"
+    name = "omniglot" if (PREPARED / "omniglot" / "meta.json").exists() else "glyphs"
+    monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
+    monkeypatch.setenv("MSMETA_DATA", str(PREPARED))
+    monkeypatch.chdir(tmp_path)
 
-    def call(*arguments, start=("-m", "msmeta"), status=0):
-        command = [sys.executable, *start, *map(str, arguments)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == status, done.stderr
-        return done.stdout + done.stderr
+    def call(*arguments, status=0):
+        found, out, err = msmeta(*arguments)
+        assert found == status, err
+        return out + err
 
     train = [*SMOKE, "--dataset", name, "--tasks", 4, "--iterations", 40, "--workers", 1]
-    call(*train, start=("-c", KILLED), status=-signal.SIGKILL)
+    killed = subprocess.run([sys.executable, "-c", KILLED, *map(str, train)], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not list(tmp_path.rglob("*.json")) and list(tmp_path.glob("checkpoints/*.pt"))
     assert "after 40 iterations" in call(*train, "--resume")
     (path,) = tmp_path.rglob("*.json")
@@ -302,7 +305,19 @@ def test_a_network_is_killed_resumed_kept_tested_again_and_adapted(tmp_path):
 
 def test_results_say_which_theta_is_kept(msmeta, monkeypatch, tmp_path):
     monkeypatch.setenv("COLUMNS", "40")  # the table is as wide as its names and numbers
-    assert msmeta(*SMOKE)[0] == msmeta("train", "transfer", "--dataset", "glyphs-rgb", "--preset", "smoke")[0] == 0
+    transfer = [
+        "train",
+        "transfer",
+        "--dataset",
+        "glyphs-rgb",
+        "--preset",
+        "smoke",
+        "--batch",
+        "8",
+        "--train-images",
+        "32",
+    ]
+    assert msmeta(*SMOKE)[0] == msmeta(*transfer)[0] == 0
     status, out, _ = msmeta("results", "--live")
     few, other = sorted(tmp_path.rglob("*.pt"))
     size = (few.stat().st_size + other.stat().st_size) / 1e6

@@ -28,7 +28,8 @@ def state():
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)]
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     threads = torch.get_num_threads(), torch.get_num_interop_threads()
-    rest = torch.get_default_dtype(), dict(os.environ), os.getcwd(), os.umask(os.umask(0o22)), [*warnings.filters]
+    os.umask(mask := os.umask(0o22))
+    rest = torch.get_default_dtype(), dict(os.environ), os.getcwd(), mask, [*warnings.filters]
     return flags, modes, numbers, handlers, blocked, threads, rest
 
 

@@ -3,11 +3,12 @@
 import itertools
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from problems import F64, maml, start
 
-from msmeta import SGD, Bilevel, ConfigError, DivergedError, MultiStep, best_partition
+from msmeta import SGD, Bilevel, ConfigError, DivergedError, LazyHessian, MultiStep, best_partition
 from msmeta.bilevel import task_dot
 from msmeta.partitions import _climb
 
@@ -105,3 +106,10 @@ def test_mistakes_end_in_one_clear_line(options, message):
     with pytest.raises(ConfigError, match=message) as caught:
         best_partition(**{"problem": problem, "thetas": theta, "dynamics": HEAVY, "steps": 4, **options})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("estimator", [MultiStep, LazyHessian])
+@pytest.mark.parametrize("window", [[2, 2], np.array([2, 2]), torch.tensor([2, 2])], ids=["list", "array", "tensor"])
+def test_estimators_of_equal_windows_are_equal(estimator, window):
+    one, other = estimator(SGD(0.1), 4, window), estimator(SGD(0.1), 4, (2, 2))
+    assert one == other and hash(one) == hash(other)

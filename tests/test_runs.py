@@ -1,6 +1,7 @@
 """The store of results: names, whole files, provenance."""
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -190,6 +191,15 @@ def test_a_measurement_is_stored_with_what_others_took_where_the_machine_was_idl
     found = runs.read_result(tmp_path / "benchmarks" / "a.json")
     assert (found["config"], found["metrics"], found["more"]) == ({"rounds": 3}, [{"seconds": 1}], [2])
     assert found["provenance"]["others"] == 0.05 and found["provenance"]["load"] == 0.5
+
+
+def test_a_gpus_measurement_does_not_replace_a_processors(tmp_path, monkeypatch):
+    monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
+    monkeypatch.setattr(machine, "device_name", str)
+    for device in ("cpu", "cuda"):
+        runs.save_measurement("benchmarks/a.json", {}, [device], torch.device(device))
+    found = {path.name: json.loads(path.read_text())["metrics"] for path in tmp_path.rglob("*.json")}
+    assert found == {"a.json": ["cpu"], "a-cuda.json": ["cuda"]}
 
 
 def test_a_measurement_on_a_busy_machine_is_stored_only_with_anyway(begin, tmp_path):

@@ -249,14 +249,13 @@ class _Reader:
     }
 
 
-def load_pickle(folder: Path, name: str, most: int = MAX_BYTES) -> dict[str, object]:
+def load_pickle(folder: Path, name: str) -> dict[str, object]:
     """The dictionary of plain values and arrays (PickledArray) in a pickle, which can execute nothing.
 
-    Texts of pickles from Python 2 come as bytes, but for the keys: see `as_text`. most: bytes of the file. Raises
-    DataError in one line.
+    Texts of pickles from Python 2 come as bytes, but for the keys: see `as_text`. Raises DataError in one line.
     """
     try:
-        with opened(folder / name, most) as (file, size):
+        with opened(folder / name, MAX_BYTES) as (file, size):
             content = _Reader(file, size).load()
         if not isinstance(content, dict) or not content:
             raise ValueError(f"it holds no dictionary of arrays, but a {type(content).__name__}")

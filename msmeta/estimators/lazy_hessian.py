@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from msmeta.bilevel import Bilevel, MetaGradient, Params, begin, conclude, gradients, leaves, reached, refuse
-from msmeta.dynamics import Steps, advance, dynamics_at, inner_gradient, partition
+from msmeta.dynamics import Windowed, advance, dynamics_at, inner_gradient, partition
 from msmeta.losses import evaluate
 from msmeta.outer_terms import outer_term
 
 
 @dataclass(frozen=True)
-class LazyHessian(Steps):
+class LazyHessian(Windowed):
     """Eqs. 12 and 13 along the exact steps: the dual of windows, which share a gradient where these share ∂g.
+
+    dynamics, steps, window: as for `Windowed`; `window=1` is exact.
 
     Each step takes a gradient of its own. On the way back, ∂g_t/∂φ and ∂g_t/∂θ of all steps of a window are those at
     its first step, where they are multiplied once by the sum of the steps' multipliers: with H of that step and plain
     SGD a window of N multiplies by I - N η H, as `MultiStep` with the same `window`, which takes other steps. So the
     two tell what stale gradients do from what stale Hessians do. What acts past the gradient (momentum, decay, a
-    learned rate) is exact. `window=1` is exact. The name is that of lazy Newton methods (Doikov et al., 2023), which
-    use one Hessian for several steps; their (I - η H)^N would take as many products as exact back-propagation.
+    learned rate) is exact. The name is that of lazy Newton methods (Doikov et al., 2023), which use one Hessian for
+    several steps; their (I - η H)^N would take as many products as exact back-propagation.
 
     Valid for every θ, where the inner loss of a window's first step stands for those of the others: an entry of θ that
     acts in another step's loss but not in the first one's is refused; one with a part of its own for each step gets
@@ -31,12 +32,6 @@ class LazyHessian(Steps):
     Costs T gradient evaluations and K Hessian-vector products; holds K states and K gradients' graphs (T states for
     dynamics other than SGD).
     """
-
-    window: int | Sequence[int] = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        partition(self.steps, self.window)
 
     @torch.enable_grad()
     def __call__(self, problem: Bilevel, theta: Params) -> MetaGradient:

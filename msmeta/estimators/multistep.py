@@ -10,18 +10,18 @@ import torch
 
 from msmeta.adjoint import adjoint
 from msmeta.bilevel import Bilevel, DynamicsLike, MetaGradient, Params, State, begin, conclude, gradients
-from msmeta.dynamics import Steps, advance, dynamics_at, inner_gradient, partition
+from msmeta.dynamics import Windowed, advance, dynamics_at, inner_gradient, partition
 from msmeta.errors import ConfigError
 from msmeta.losses import evaluate
 from msmeta.outer_terms import window_terms
 
 
 @dataclass(frozen=True)
-class MultiStep(Steps):
+class MultiStep(Windowed):
     """The meta-gradient through T inner steps of which each window of N shares its first gradient (Eqs. 11-15).
 
-    dynamics, steps: as for `Steps`. window: N, which divides T; or any partition of T, such as (2, 1). `window=1` is
-    exact back-propagation through the steps (Eqs. 3-7). backward: the same meta-gradient in two ways.
+    dynamics, steps, window: as for `Windowed`. `window=1` is exact back-propagation through the steps (Eqs. 3-7).
+    backward: the same meta-gradient in two ways.
 
     Costs, for K windows:
     `autograd`: K gradient evaluations and K Hessian-vector products; holds K states and K gradients' graphs.
@@ -30,14 +30,10 @@ class MultiStep(Steps):
     alone, since each window's gradient but the last one's is evaluated a second time.
     """
 
-    window: int | Sequence[int] = 1
     backward: Literal["autograd", "adjoint"] = "autograd"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        lengths = partition(self.steps, self.window)
-        if not isinstance(self.window, int):  # an array, perhaps, which would not compare
-            object.__setattr__(self, "window", lengths)
         if self.backward not in ("autograd", "adjoint"):
             raise ConfigError(f"backward={self.backward!r} is unknown: choose autograd or adjoint")
 

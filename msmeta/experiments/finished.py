@@ -121,9 +121,9 @@ def stored(root: Path | None = None) -> dict[str, Path]:
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.json"))}
 
 
-def all_of(live: bool, leave_out: LeaveOut = refuse, root: Path | None = None) -> list[Finished]:
+def all_of(live: bool, leave_out: LeaveOut = refuse) -> list[Finished]:
     """The runs of the tables, without those for tuning; with `live` those of the smoke and quick presets."""
-    folder = (root or runs.results_root()) / ("live" if live else "")
+    folder = runs.results_root() / ("live" if live else "")
     return list(fitting((path for kind in EXPERIMENTS for path in sorted((folder / kind).glob("*.json"))), leave_out))
 
 

@@ -34,7 +34,7 @@ EXPERIMENTS: dict[str, tuple[type[Config], ModuleType]] = {
     "few-shot": (FewShotConfig, few_shot),
     "transfer": (TransferConfig, transfer),
 }
-"""The config of each experiment, and the module with its `preset_config`, `run` and `train`."""
+"""The config of each experiment, and the module with what is done with it, by the same names in both."""
 EXECUTORS = ("local", "slurm")
 POLL_SECONDS = 0.5
 DEFAULT_MINUTES = 24 * 60

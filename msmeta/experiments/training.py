@@ -183,7 +183,8 @@ def train(
             if not (done and world.first):
                 return None
             tested = own.tested(training)
-            if not all(value.isfinite().all() for value in tested.values()):
+            # Squares, since what is told of parameters, such as how far they moved, is to be a number as well.
+            if not all(value.square().sum().isfinite() for value in tested.values()):
                 raise DivergedError("training diverged at its last iterations: lower --meta-lr or --lr")
             metrics = own.metrics(training)
         images, source = own.images, own.source

@@ -26,10 +26,11 @@ SIZES = {
     "few-shot": {"image_size", "task_chunk", "train_seconds", "select_every", "curve_every"},
     "transfer": {"source", "width", "split", "train_images", "epochs", "batch"},
 }
-"""Fields that it has from the smoke preset, of each experiment; and of both, with rates that suit these sizes."""
+"""Fields that it has from the smoke preset, of each experiment."""
+OF_BOTH = {"preset", "lr", "meta_lr", "log_every", "seed"}
+"""And of both, with rates that suit these sizes."""
 MOST_STEPS = 4
 """At test time."""
-OF_BOTH = {"preset", "lr", "meta_lr", "log_every", "seed"}
 
 
 def twin(config: Config) -> Config:

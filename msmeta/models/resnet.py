@@ -24,9 +24,8 @@ STATISTICS = ("running_mean", "running_var")
 class ResNet:
     """Four stages of basic blocks (He et al., 2016); parameters and statistics have torchvision's names.
 
-    depth: 18 or 34. way: classes. precision: of the convolutions, one of PRECISIONS. total: as for
-    `batch_norm`. Raises ConfigError for another
-    depth.
+    depth: 18 or 34. way: classes. precision: of the convolutions, one of PRECISIONS. total: as for `batch_norm`.
+    Raises ConfigError for another depth.
     """
 
     depth: int

@@ -91,12 +91,12 @@ class Picture:
         """Each panel, its colours as CSS variables with those of a light page as fallback."""
         return [_svg(figure) for figure in self.panels]
 
-    def save_png(self, path: str | Path, dpi: int = 120) -> None:
+    def save_png(self, path: str | Path) -> None:
         """The panels side by side on white."""
         images = []
         for figure in self.panels:
             buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
+            figure.savefig(buffer, format="png", dpi=120, facecolor="white")
             images.append(matplotlib.image.imread(io.BytesIO(buffer.getvalue())))
         matplotlib.image.imsave(path, np.hstack(images), format="png")
 

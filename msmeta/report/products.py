@@ -136,9 +136,8 @@ def table(results: Mapping[tuple[str, int], Result]) -> str:
             statistics.plus_minus(*statistics.mean_ci(at[name]["cosine"])) if name in at else "-"
             for name in ("windows", "lazy-hessian", "truncated")
         ]
-        winner = "undecided"
-        if difference and p is not None and p < statistics.LEVEL:
-            winner = "windows" if difference.mean > 0 else "truncated"
+        verdict = difference and difference.verdict(statistics.Bounds(0), p)
+        winner = {statistics.Verdict.HELD: "windows", statistics.Verdict.FAILED: "truncated"}.get(verdict, "undecided")
         place = [GRADIENT_PROBLEMS[problem], steps, iterations, momentum, products]
         rows.append(" | ".join(map(str, [*place, *cosines, winner])))
     head = "Problem | T | Iterations | μ | Products | Windows | Lazy Hessian | Truncated | Nearer"

@@ -111,7 +111,7 @@ def _rows(metrics: Any) -> list[dict[str, Any]]:
 
 def _end(result: Result) -> str:
     """Of the name of a file: a GPU's measurement is told apart (`style.find_benchmark`)."""
-    return "" if on_cpu(result["provenance"]) else "-cuda"
+    return "" if on_cpu(result["provenance"]) else runs.ON_GPU
 
 
 def _where(records: list[dict[str, Any]]) -> str:

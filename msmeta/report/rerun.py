@@ -35,9 +35,9 @@ def _parameters(names: list[str], known: Iterable[dict[str, str]]) -> str:
 def presets() -> str:
     """Minutes and bytes of a book of each preset, as measured, and hours and bytes of the committed runs; Markdown."""
     heads = ["preset", "a book takes", "its pages and live runs", "committed runs", "hours of training", "their size"]
-    stored = {name: find_benchmark(f"benchmarks/book-{name}") for name in PRESETS}
-    rows = [[f"`{name}`", *_book(name, stored[name]), *_committed(name)] for name in PRESETS]
-    notes = [f"`{name}`: {origin(result)}." for name, result in stored.items() if result]
+    books = {name: find_benchmark(f"benchmarks/book-{name}") for name in PRESETS}
+    rows = [[f"`{name}`", *_book(name, books[name]), *_committed(name)] for name in PRESETS]
+    notes = [f"`{name}`: {origin(result)}." for name, result in books.items() if result]
     return "\n\n".join([markdown(heads, rows), *notes])
 
 

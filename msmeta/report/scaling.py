@@ -68,7 +68,6 @@ _TICKS = ([base * 10**power for power in range(5) for base in (1, 2, 5)],) * 2
 class Line:
     """A method's points against a factor, and what the cost model has for them: seconds and bytes."""
 
-    factor: str
     label: str
     values: list[float]
     measured: dict[str, list[float]]
@@ -90,7 +89,6 @@ def lines(result: Result, factor: str) -> list[Line]:
         predicted = [predict(rates, row) for _, row in own]
         found.append(
             Line(
-                factor,
                 label,
                 [value for value, _ in own],
                 {name: [row[name] for _, row in own] for name in TARGETS},

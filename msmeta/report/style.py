@@ -54,7 +54,7 @@ def show(*parts: Any) -> None:
 
 def find_benchmark(name: str) -> Result | None:
     """A stored result of a benchmark, such as `benchmarks/few_shot_step`: a GPU's where there is one, None for none."""
-    places = (runs.results_root() / f"{name}{end}.json" for end in ("-cuda", ""))
+    places = (runs.results_root() / f"{name}{end}.json" for end in (runs.ON_GPU, ""))
     return next(filter(None, map(stored.find, places)), None)
 
 

@@ -21,8 +21,6 @@ from msmeta.report.style import drawn, plain_ticks
 from msmeta.report.tables import cells, difference
 from msmeta.statistics import Bounds, Difference, holm, mean_ci
 
-FIXED = "0-step"
-"""The method whose θ does not move."""
 NEAR = 0.05
 """As strong as a method is a run whose strength differs by less than this part."""
 MARGIN = Bounds(-1, 1)
@@ -63,12 +61,13 @@ def _with_strength(found: pd.DataFrame) -> pd.DataFrame:
 def figure(optimizer: str) -> Picture | str:
     """Validation accuracy against strength: T = 0 with several β, and each other run by which rates were chosen."""
     found = _plain(tuned(optimizer))
-    fixed, others = found[found["label"] == FIXED], found[found["label"] != FIXED]
+    fixed = where(found, steps=0)  # θ does not move
+    others = found.drop(fixed.index)
     best = fixed.loc[fixed.groupby("beta")["accuracy"].idxmax()].sort_values("strength") if len(fixed) else fixed
     if len(best) < 2:
         return "No figure of accuracy against strength: T = 0 was not run with two β."
     picture, ((axis,),) = panels(1)
-    axis.plot(best["strength"], best["accuracy"], label="T = 0, other β", **drawn(FIXED))
+    axis.plot(best["strength"], best["accuracy"], label="T = 0, other β", **drawn("0-step"))
     for label, own in others.groupby("label", sort=False):
         axis.plot(own["strength"], own["accuracy"], linestyle="none", label=label, **drawn(label))
     axis.set_xscale("log")
@@ -129,8 +128,8 @@ def table(optimizer: str) -> Rows | str:
     In words where no method was run.
     """
     found = tested(optimizer)
-    fixed = cells(found[found["label"] == FIXED])
-    methods = cells(found[found["label"] != FIXED])
+    of_fixed = where(found, steps=0)
+    fixed, methods = cells(of_fixed), cells(found.drop(of_fixed.index))
     if not methods:
         return "No table of methods beside T = 0 that is as strong: no run has kept λ after each epoch."
     equals = [_as_strong(own, fixed) for own in methods]

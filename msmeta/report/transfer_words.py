@@ -45,8 +45,9 @@ def movement_words(found: pd.DataFrame) -> str:
     said = "; ".join(f"{row}: λ {weight:.2f}, accuracy {accuracy:.2f} %" for weight, accuracy, row in rows)
     if len(rows) == 2:
         return f"From the higher mean λ to the lower: {said}."
-    weights, accuracies = (pd.Series(column).rank() for column in list(zip(*rows, strict=True))[:2])
-    ranks = f"The rank correlation of λ and accuracy is {weights.corr(accuracies):.2f}, over {len(rows)} rows"
+    weights, accuracies = (pd.Series(column) for column in list(zip(*rows, strict=True))[:2])
+    correlation = weights.corr(accuracies, method="spearman")
+    ranks = f"The rank correlation of λ and accuracy is {correlation:.2f}, over {len(rows)} rows"
     return f"From the highest mean λ to the lowest: {said}. {ranks}."
 
 

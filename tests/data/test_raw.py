@@ -134,7 +134,9 @@ def test_download(tmp_path, server):
 
 
 @pytest.mark.parametrize(("path", "reason"), [("missing", "404"), ("stall", "timed out"), ("file", "corrupted")])
-def test_download_that_fails(tmp_path, server, quick, path, reason):
+def test_download_that_fails(tmp_path, server, path, reason, request):
+    if path == "stall":
+        request.getfixturevalue("quick")
     file = RawFile(f"{server}/{path}", "0" * 32)
     with pytest.raises(DataError, match=f"{path} .*{reason}.*--from DIR"):
         raw.download("some", (file,), tmp_path, lambda *_: None)

@@ -21,7 +21,7 @@ def trained(tmp_path_factory):
         name: few_shot.preset_config("smoke", "glyphs", 5, 1, "multistep", 4, iterations=2, **own)
         for name, own in several.items()
     }
-    configs["transfer"] = transfer.preset_config("smoke", "glyphs-rgb", "scratch")
+    configs["transfer"] = transfer.preset_config("smoke", "glyphs-rgb", "scratch", batch=8, train_images=32)
     for name, config in configs.items():
         (transfer if name == "transfer" else few_shot).train(config, "cpu", results_root=root)
     return root, {name: (transfer if name == "transfer" else few_shot).run(c, root) for name, c in configs.items()}

@@ -45,6 +45,7 @@ def trials(request):
     def run(name: str, cases: Sequence, attempt: Callable[[object], str | None], sample: int = SAMPLE) -> None:
         if not request.config.getoption("every_trial"):
             cases = random.Random(name).sample(list(cases), min(sample, len(cases)))
+        assert cases
         lost = {repr(case): told for case in cases if (told := lost_in(attempt, case))}
         kind = Kind(name, request.node.originalname, len(cases), lost)
         request.node.user_properties.append((TALLY, asdict(kind)))

@@ -49,7 +49,7 @@ def test_tables_of_the_convolutions_and_of_a_graph_show_the_stored_times(tmp_pat
 
     rows = [{"formulation": "grouped", "first": 0.0123, "second": 0.0045}]
     stored = {"config": {"precision": "bf16"}, "metrics": rows, "provenance": origin}
-    (folder / "convolutions-cpu-bf16.json").write_text(json.dumps(stored))
+    (folder / "convolutions-bf16.json").write_text(json.dumps(stored))
     table = report.speed.convolutions_table()
     assert "| a processor, bf16 | grouped | 12.30 | 4.50 | abcdefg with changes that no commit holds: to be" in table
     assert "while others took up to 0.23 cores" in table

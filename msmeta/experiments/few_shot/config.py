@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import BeforeValidator, Field
 
-from msmeta.bilevel import Bilevel, MetaGradient, Params
+from msmeta.comparison import Estimator
 from msmeta.data import FEW_SHOT
 from msmeta.dynamics import SGD
 from msmeta.errors import ConfigError
@@ -38,9 +38,6 @@ from msmeta.experiments.config import (
     whole,
 )
 from msmeta.optimisers import Adam
-
-Estimator = Callable[[Bilevel, Params], MetaGradient]
-
 
 Told = Sequence[Callable[[dict[str, float], int], float]]
 """Each a number to log, of an estimator's `info` on some tasks and their count."""

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from msmeta import machine
+from msmeta.adjoint import kept_every
 from msmeta.bilevel import Bilevel
 from msmeta.data import Episodes
 from msmeta.dynamics import partition
@@ -95,7 +96,7 @@ def of_meta_batch(
 
 def recomputed(windows: int) -> int:
     """How many windows' first states `adjoint` does not keep but recomputes, each by a gradient (`msmeta.adjoint`)."""
-    return 0 if windows <= 16 else windows - math.ceil(windows / (math.isqrt(windows - 1) + 1))
+    return windows - math.ceil(windows / kept_every(windows))
 
 
 def _each_gradient(config: FewShotConfig, model: Conv4, tasks: int, device: str) -> Tally:

@@ -105,6 +105,7 @@ def test_chunks_of_tasks_do_not_change_the_meta_gradient(window):
 def test_the_log_has_what_conjugate_gradients_tell_as_a_mean_over_chunks_and_iterations(train):
     """One product leaves most of the residual, many leave less; and logging it changes nothing else."""
     options = {"estimator": "implicit", "window": 1, "tasks": 3, "task_chunk": 1, "proximal": 10.0, "log_every": 2}
+    options |= {"steps": 4, "test_episodes": 1, "curve_episodes": 1}
     few, many = (train(smoke(**options, cg_steps=steps, lr=0.02)) for steps in (1, 3))
     assert [*few["log"]] == ["iteration", "seconds", "loss", "accuracy", "residual", "indefinite"]
     assert len(few["log"]["residual"]) == 2 and set(few["log"]["indefinite"]) == {0.0}

@@ -19,7 +19,7 @@ from msmeta import SGD, ConfigError, DivergedError, data
 from msmeta.bilevel import begin, detach
 from msmeta.data import EpisodeSampler
 from msmeta.dynamics import advance, inner_gradient
-from msmeta.experiments import few_shot
+from msmeta.experiments import few_shot, graphs
 from msmeta.experiments.distributed import World
 from msmeta.experiments.few_shot.config import META_OPTIMIZERS, META_SCHEDULES
 from msmeta.experiments.few_shot.step import (
@@ -76,6 +76,7 @@ def test_all_that_a_graph_reads_and_writes_stays_where_it_is(optimizer):
 def fake_stepper(monkeypatch):
     """A stepper as on a GPU all of whose tensors have shapes and a device, `meta`, but no numbers."""
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    monkeypatch.setattr(graphs, "WARM_UPS", 1)  # they run the same
     optimisers = importlib.import_module("torch.optim.optimizer")
     monkeypatch.setattr(optimisers, "_get_fused_kernels_supported_devices", lambda: ["meta"])
     with (
@@ -101,7 +102,7 @@ def fake_stepper(monkeypatch):
 @pytest.mark.parametrize(("estimator", "window"), [("multistep", 1), ("multistep", 2), ("first-order", 1)])
 def test_a_captured_meta_iteration_reads_no_number_and_mixes_no_devices(estimator, window, optimizer, fake_stepper):
     """Sampling, passes and optimiser: fake tensors raise for either."""
-    stepper = fake_stepper(smoke(estimator, window, meta_optimizer=optimizer))
+    stepper = fake_stepper(smoke(estimator, window, steps=2, meta_optimizer=optimizer))
     stepper.replay()
     with pytest.raises(DataDependentOutputException):
         stepper.found.tolist()

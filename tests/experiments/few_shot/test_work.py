@@ -38,7 +38,7 @@ def trained(config, team):
     steps = MetaStepper(config, work.model, theta, optimizer, work.sampler, work.chunk, World(), shared)
     found = steps.run(0, 3, config.meta_lr)
     evaluate = partial(few_shot.evaluate, config, work.model, theta, glyphs(), chunk=work.chunk, team=team)
-    return found, detach(theta), evaluate(41) + evaluate(23, window=config.window)
+    return found, detach(theta), evaluate(21) + evaluate(7, window=config.window)
 
 
 @pytest.mark.parametrize(

@@ -168,9 +168,10 @@ def test_command_line(msmeta):
         assert status == 2 and len(err.strip().splitlines()) == 1
 
 
-def test_theta_that_is_no_number_is_never_stored(tmp_path):
-    """Though all losses were finite: the last step can do it."""
+@pytest.mark.parametrize("batch", [10, 20])
+def test_theta_that_is_no_number_or_too_large_is_never_stored(batch, tmp_path):
+    """Though all losses were finite: the last step, of two or of one, can do it."""
     with pytest.raises(DivergedError, match="^training diverged at its last iterations: lower --meta-lr"):
-        config = transfer.preset_config("smoke", "glyphs-rgb", "multistep", batch=140, meta_lr=1e30)
+        config = transfer.preset_config("smoke", "glyphs-rgb", "multistep", batch=batch, train_images=20, meta_lr=1e30)
         transfer.train(config, "cpu", results_root=tmp_path)
     assert not list(tmp_path.rglob("*.json"))

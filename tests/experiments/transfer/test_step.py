@@ -14,6 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from msmeta import SGD, Adam, ConfigError, DivergedError, MultiStep, State
 from msmeta.bilevel import detach
+from msmeta.experiments import graphs
 from msmeta.experiments.transfer.step import (
     GraphedStepper,
     Iteration,
@@ -320,6 +321,7 @@ def test_a_divergence_is_found_after_the_block_and_names_the_iteration(problem, 
 def on_meta(monkeypatch):
     """Makes trainings as on a GPU, all of whose tensors have shapes and a device, `meta`, but no numbers."""
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    monkeypatch.setattr(graphs, "WARM_UPS", 1)  # they run the same
     optimisers = importlib.import_module("torch.optim.optimizer")
     monkeypatch.setattr(optimisers, "_get_fused_kernels_supported_devices", lambda: ["meta"])
 
