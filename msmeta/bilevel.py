@@ -41,6 +41,9 @@ class State:
     skipped: dict[str, int] = field(default_factory=dict)
     tasks: int | None = None
 
+    def buffer_tensors(self) -> list[Tensor]:
+        return [value for values in self.buffers.values() for value in values.values()]
+
     def detach(self) -> State:
         """The same state without its history."""
         buffers = {name: detach(values) for name, values in self.buffers.items()}

@@ -7,6 +7,9 @@ from functools import cache
 
 from msmeta import machine
 
+DIRTY = "-dirty"
+"""Marks a commit whose code is not all that ran."""
+
 
 @cache
 def commit() -> str | None:
@@ -25,4 +28,4 @@ def commit() -> str | None:
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return head + ("-dirty" if changed.stdout.strip() else "")
+    return head + (DIRTY if changed.stdout.strip() else "")

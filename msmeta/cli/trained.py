@@ -158,12 +158,13 @@ def _in_words(run: Finished, changes: dict[str, Any], result: dict[str, Any]) ->
     """What a test found and, where nothing was changed, whether that is what is stored."""
     from msmeta import runs, statistics
     from msmeta.experiments import evaluations, few_shot
+    from msmeta.experiments.few_shot import agreement
 
     metrics, config = result["metrics"], run.config
     accuracy, what = f"{metrics['accuracy']:.2f} %", f"{config.evaluate_on} images of {result['data']['title']}"
     if run.experiment == "few-shot":
         config = evaluations.tested_config(config, changes)
-        right = [100 * count / metrics["answers_per_episode"] for count in metrics["right_answers"]]
+        right = agreement.percents(metrics["right_answers"], metrics["answers_per_episode"])
         accuracy = statistics.plus_minus(*statistics.mean_ci(right)) + " %"
         what = f"{len(right)} {config.evaluate_on} episodes of {result['data']['title']}, {few_shot.setting(config)}"
         what += f", batch norm {config.test_norm}"

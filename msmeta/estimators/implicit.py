@@ -103,7 +103,7 @@ class Implicit(Proximal):
             inside = "a theta that acts only inside the inner loss (a meta-network) would not learn"
             raise ConfigError(f"Implicit needs a theta that initialises phi: {TIED}, so {inside}; use MultiStep")
         tell = partial(refuse, "Implicit", f"acts in the inner steps: {TIED}; use MultiStep")
-        tell(reached([value for values in first.buffers.values() for value in values.values()], theta))
+        tell(reached(first.buffer_tensors(), theta))
         pulled, windows, watch = self.regularised(problem, detach(first.phi)), (1,) * self.steps, (theta, tell)
         state, trail, outer, by_phi, direct = adapt_and_judge(pulled, first, theta, self.dynamics, windows, watch=watch)
         right = {k: value for k, value in add_parts(state.phi, by_phi).items() if state.phi[k].requires_grad}

@@ -57,7 +57,7 @@ class Perturbed(Proximal):
         """As `MultiStep.__call__`; raises ConfigError besides for entries of θ that do not act in the last inner loss
         nor start φ, but in the inner steps."""
         theta, first = begin(problem, theta)
-        lost = reached([value for values in first.buffers.values() for value in values.values()], theta)
+        lost = reached(first.buffer_tensors(), theta)
         pulled, windows = self.regularised(problem, detach(first.phi)), (1,) * self.steps
         state, trail, outer, by_phi, direct = adapt_and_judge(
             pulled, first, theta, self.dynamics, windows, watch=(theta, lost.update)

@@ -75,7 +75,7 @@ class Truncated(Shortened):
         buffers = {name: leaves(values) for name, values in middle.buffers.items()}
         cut = replace(middle, phi=leaves(middle.phi, first.phi), buffers=buffers)
         last, late, terms = unroll(problem, cut, theta, self.dynamics, (1,) * self.depth, early)
-        ends = [*last.phi.values(), *(value for values in last.buffers.values() for value in values.values())]
+        ends = [*last.phi.values(), *last.buffer_tensors()]
         why = f"acts in the inner loss before the last {self.depth} steps alone: raise depth or use MultiStep"
         refuse("Truncated", why, lost - reached(ends, theta))
         outer = sum(terms, evaluate(problem.outer, last.phi, theta))

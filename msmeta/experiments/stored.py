@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from msmeta import runs
+from msmeta import checkout, runs
 from msmeta.errors import UserError
 from msmeta.experiments import evaluations, finished
 
@@ -63,7 +63,7 @@ def problems(root: Path) -> Iterator[tuple[Path, str]]:
             continue
         where = result["provenance"]
         commits = [where.get("commit"), *(where.get("earlier_commits") or ())]
-        if any(not commit or "-dirty" in commit for commit in commits):
+        if any(not commit or checkout.DIRTY in commit for commit in commits):
             yield path, "it was measured with changes that no commit holds: measure it again"
         if "data" in result:
             which = result["data"]["name"], result["config"].get("split")

@@ -12,6 +12,7 @@ import pandas as pd
 from msmeta import runs
 from msmeta.experiments import evaluations, finished
 from msmeta.experiments.few_shot import NORMS, FewShotConfig
+from msmeta.experiments.few_shot.agreement import percents
 from msmeta.experiments.few_shot.at_test import windows_at_test
 from msmeta.report import stored, tables
 from msmeta.report.frame import FEW_SHOT, frame
@@ -96,5 +97,5 @@ def _add(tested: Tested, run: finished.Finished, result: dict[str, Any]) -> None
     config, metrics = FewShotConfig(**own), result["metrics"]
     same = result["config"]["test_windows"] == list(windows_at_test(run.config))
     if same and config == replace(run.config, test_norm=config.test_norm):
-        accuracies = [100 * count / metrics["answers_per_episode"] for count in metrics["right_answers"]]
+        accuracies = percents(metrics["right_answers"], metrics["answers_per_episode"])
         tested[run.config, config.test_norm] = accuracies

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from msmeta.report import paper
-from msmeta.report.frame import Experiment, Values
+from msmeta.report.frame import Experiment, Values, many
 from msmeta.report.html import MARKS, Cell, Rows, interval, quiet, verdict
 from msmeta.report.tables import of_best_preset, p_text
 from msmeta.statistics import Bounds, Difference, Verdict, detectable, holm
@@ -65,7 +65,7 @@ class Finding:
         """What the difference is over: how many seeds, of a single one how many episodes, and at which points."""
         count = self.difference and self.difference.count
         episodes = f"{count} episodes" if self.seeds == 1 and count > 1 else ""
-        return ", ".join(filter(None, [f"{self.seeds} seed{'s' if self.seeds != 1 else ''}", episodes, self.said]))
+        return ", ".join(filter(None, [many(self.seeds, "seed"), episodes, self.said]))
 
     @property
     def cell(self) -> Cell:

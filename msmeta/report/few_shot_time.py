@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from msmeta.experiments.few_shot import method
+from msmeta.experiments.few_shot.agreement import percents
 from msmeta.report.frame import Values, where
 from msmeta.report.picture import COLOUR, Picture, panels, styled
 from msmeta.report.speed import seconds_per_iteration
@@ -43,7 +44,7 @@ def points(run: Any) -> Points:
     found = {}
     if run.config.meta_schedule == "constant":
         answers = run.curve.get("right_answers", [])  # which early results lack
-        percent = [[100 * count / run.answers_per_episode for count in right] for right in answers]
+        percent = [percents(right, run.answers_per_episode) for right in answers]
         found = dict(zip(run.curve["iteration"], percent, strict=False))
     return found if found and run.config.select_every else found | {run.iterations: run.accuracies}
 
@@ -190,7 +191,7 @@ def _half_width(seeds: pd.DataFrame, at: int, accuracies: list[float]) -> float:
     if len(seeds) == 1:
         run = seeds.iloc[0]
         answers = dict(zip(run["curve"]["iteration"], run["curve"].get("right_answers", []), strict=False))
-        percent = [100 * count / run["answers_per_episode"] for count in answers.get(at, [])]
+        percent = percents(answers.get(at, []), run["answers_per_episode"])
         accuracies = run["accuracies"] if at == run["iterations"] else percent
     return (mean_ci(accuracies)[1] if accuracies else None) or math.nan
 

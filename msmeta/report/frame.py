@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from msmeta import checkout
 from msmeta.errors import UserError
 from msmeta.experiments import few_shot, transfer
+from msmeta.experiments.few_shot.agreement import percents
 from msmeta.report.stored import results
 from msmeta.statistics import half_width, mean_ci
 
@@ -67,13 +69,18 @@ def commit_in_words(provenance: Mapping[str, Any]) -> str:
 def _in_words(commit: str | None) -> str:
     if not commit:
         return "no commit"
-    commit, dirty, _ = commit.partition("-dirty")
+    commit, dirty, _ = commit.partition(checkout.DIRTY)
     return commit[:7] + (" with changes that no commit holds: to be measured again" if dirty else "")
+
+
+def many(count: int, noun: str) -> str:
+    """`1 seed`, `3 seeds`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def device_in_words(provenance: Mapping[str, Any]) -> str:
     """What a result was measured on, and on how many threads."""
-    return f"{provenance['device']}, {provenance['threads']} thread{'s' if provenance['threads'] > 1 else ''}"
+    return f"{provenance['device']}, {many(provenance['threads'], 'thread')}"
 
 
 def on_cpu(provenance: Mapping[str, Any]) -> bool:
@@ -160,7 +167,7 @@ def _over_episodes(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The accuracies of a run and, where there are episodes, the half-widths of their means' intervals."""
     if "right_answers" not in metrics:
         return {"accuracies": [metrics["accuracy"]]}
-    accuracies = [100 * count / metrics["answers_per_episode"] for count in metrics["right_answers"]]
+    accuracies = percents(metrics["right_answers"], metrics["answers_per_episode"])
     deviation = metrics.get("windowed_accuracy_sd")  # none of a single episode, or without windows
     return {
         "accuracies": accuracies,

@@ -14,7 +14,7 @@ from matplotlib.colors import TwoSlopeNorm
 
 from msmeta.errors import ConfigError
 from msmeta.experiments import transfer
-from msmeta.report.frame import TRANSFER, where
+from msmeta.report.frame import TRANSFER, many, where
 from msmeta.report.picture import Picture, panels, styled
 from msmeta.report.speed import seconds_per_epoch
 from msmeta.report.style import COLOURS, drawn, markdown, table_of
@@ -227,7 +227,7 @@ def pairs_figure(found: pd.DataFrame) -> Picture | str:
             xticklabels=sources, yticklabels=targets,
         )  # fmt: skip
         axis.grid(False)
-        axis.set_title(f"λ, {seeds['row'].iloc[0]} ({len(seeds)} seed{'s' if len(seeds) > 1 else ''})")
+        axis.set_title(f"λ, {seeds['row'].iloc[0]} ({many(len(seeds), 'seed')})")
         axis.set(xlabel="source feature", ylabel="target feature")
         axis.tick_params(axis="y", labelrotation=0)
     return figure

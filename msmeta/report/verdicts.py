@@ -11,6 +11,7 @@ import pandas as pd
 
 from msmeta.report import few_shot, transfer, transfer_figures, transfer_time
 from msmeta.report.claims import Finding, Summary, counted
+from msmeta.report.frame import many
 from msmeta.report.html import Cell, Rows, interval, link, quiet, verdict
 from msmeta.report.html import lines as stacked
 from msmeta.report.style import Result, find_benchmark
@@ -82,7 +83,7 @@ def of_findings(found: Sequence[Finding]) -> Line:
     if worst.difference is None:
         return Line(words, page, reported, quiet("not run"), over, bounds, summary.verdict, said)
     measured = interval(worst.difference.mean, worst.difference.half, "+.2f")
-    seeds = f"points, {worst.seeds} seed{'s' if worst.seeds > 1 else ''}"
+    seeds = f"points, {many(worst.seeds, 'seed')}"
     return Line(words, page, reported, measured, f"{over}; {worst.over}", bounds, summary.verdict, said, seeds)
 
 
@@ -102,7 +103,7 @@ def _share(
     if found is None:
         return Line(words, page, reported, quiet("not run"), over, asked, Verdict.NOT_RUN)
     p, number = found.p(bounds) if p is None else p, interval(found.mean, found.half, ".0f")
-    count = f"{found.count} {unit}{'s' if found.count > 1 else ''}"
+    count = many(found.count, unit)
     text = f"{found.mean:.0f} %" if found.half is None else f"{number} %"
     shown = Cell(text, number.html.replace("</span>", " %</span>"))
     tested = found.verdict(bounds, p), "" if p is None else p_text(p)
@@ -126,6 +127,7 @@ def transfer_saving(side: int = 224, optimizer: str = "sgd") -> Line:
 
 
 _WINDOWS = "Multi-step (4) against MAML"
+_TIME = "for few-shot learning by up to 50%"
 
 
 def few_shot_time() -> Line:
@@ -133,23 +135,27 @@ def few_shot_time() -> Line:
     result = find_benchmark("benchmarks/few_shot_step")
     found = result and saved(*(result["metrics"][f"msmeta {window}"]["seconds_all"] for window in (1, 4)))
     over = f"{_WINDOWS}, 5-way 1-shot"
-    return _share("for few-shot learning by up to 50%", "speed", "50 %", over, found, Bounds(50), "round")
+    return _share(_TIME, "speed", "50 %", over, found, Bounds(50), "round")
 
 
 def few_shot_memory(way: int = 5, shot: int = 1) -> Line:
     """The claim on memory, of which the paper prints no number."""
-    result = find_benchmark("benchmarks/few_shot_costs")
-    found = result and saved(*([_measured(result, "bytes", window, way, shot)] for window in (1, 4)))
-    words, over = "significantly reducing memory footprints", f"{_WINDOWS}, {way}-way {shot}-shot"
+    over, found = _of_costs("bytes", way, shot)
+    words = "significantly reducing memory footprints"
     return _share(words, "figure_2", "", over, found, Bounds(0), "round", "less memory")
 
 
-def few_shot_seconds(way: int = 5, shot: int = 1) -> Line:
+def few_shot_seconds() -> Line:
     """The claim on time, by the same measurement as memory."""
+    over, found = _of_costs("seconds", 5, 1)
+    return _share(_TIME, "figure_2", "50 %", over, found, Bounds(50), "round")
+
+
+def _of_costs(what: str, way: int, shot: int) -> tuple[str, Difference | None]:
+    """Over what, and the share that a window saves there."""
     result = find_benchmark("benchmarks/few_shot_costs")
-    found = result and saved(*([_measured(result, "seconds", window, way, shot)] for window in (1, 4)))
-    over = f"{_WINDOWS}, {way}-way {shot}-shot"
-    return _share("for few-shot learning by up to 50%", "figure_2", "50 %", over, found, Bounds(50), "round")
+    found = result and saved(*([_measured(result, what, window, way, shot)] for window in (1, 4)))
+    return f"{_WINDOWS}, {way}-way {shot}-shot", found
 
 
 def _measured(result: Result, what: str, window: int, way: int, shot: int) -> float:

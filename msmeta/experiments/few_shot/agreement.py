@@ -50,6 +50,11 @@ def _of_answers(
         yield f"{what} has an accuracy of {accuracy} %, and right answers of {mean_accuracy(config, right)} %"
 
 
+def percents(right: Sequence[int], answers_per_episode: int) -> list[float]:
+    """Accuracies of episodes (%). right: answers of each."""
+    return [100 * count / answers_per_episode for count in right]
+
+
 def mean_accuracy(config: FewShotConfig, right: Sequence[int]) -> float:
     """Mean over episodes (%), as results have it. right: answers of each episode."""
     return round(100 * statistics.fmean(right) / (config.way * config.query), 4)
