@@ -124,12 +124,14 @@ def test_torchrun(place):
 
 
 def test_slurm(place, monkeypatch):
+    """Real sbatch scripts, made by submitit and run by a stand-in of SLURM."""
     (place / "out").mkdir()
     slurm.install(place)
     monkeypatch.setenv("PATH", f"{place}{os.pathsep}{os.environ['PATH']}")
     (place / "sweep.yaml").write_text(WAYS["runs"])
     run(WAYS["slurm"])
-    assert "#SBATCH --partition=gpu" in (place / "out" / "script.sh").read_text()
+    script = (place / "out" / "script.sh").read_text()
+    assert "#SBATCH --partition=gpu" in script and "#SBATCH --time=60" in script
     assert stored("few-shot") == {("multistep", 4, 0), ("multistep", 8, 0)}
 
 

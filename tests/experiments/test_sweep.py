@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-import slurm
 
 from msmeta import ConfigError, checkpoints, cli, machine
 from msmeta.experiments import few_shot, stored, sweep, transfer
@@ -334,17 +333,3 @@ def test_slurm_must_be_there(msmeta, spec, monkeypatch):
     status, _, err = msmeta("sweep", spec, "--executor", "slurm")
     (line,) = err.strip().splitlines()
     assert status == 2 and "srun" in line
-
-
-def test_slurm_jobs_are_submitted_with_the_settings(msmeta, spec, tmp_path, monkeypatch):
-    """Real sbatch scripts, made by submitit and run by a stand-in of SLURM."""
-    slurm.install(tmp_path)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    spec.write_text("preset: smoke\nruns: [{dataset: glyphs, way: 5, shot: 1, estimator: multistep, window: 8}]\n")
-    settings = ["--set", "slurm_partition=gpu", "--set", "timeout_min=77"]
-    status, out, err = msmeta("sweep", spec, "--executor", "slurm", *settings)
-    assert status == 0, (out, err)
-    script = (tmp_path / "results" / "script.sh").read_text()
-    assert "#SBATCH --partition=gpu" in script and "#SBATCH --time=77" in script
-    (result,) = stored.results("few-shot", tmp_path / "results", live=True)
-    assert result["config"]["window"] == 8
