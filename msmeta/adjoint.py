@@ -56,12 +56,12 @@ class HessianVector:
         return tuple(gradients(outputs, self._phi, self._theta, retain_graph=True))
 
 
-@torch.enable_grad()
 def kept_every(windows: int) -> int:
     """Of how many windows' first states one is kept on the way, from which the others are walked to again."""
     return 1 if windows <= 16 else math.isqrt(windows - 1) + 1
 
 
+@torch.enable_grad()
 def adjoint(
     problem: Bilevel,
     theta: Params,

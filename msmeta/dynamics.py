@@ -201,6 +201,9 @@ def whole(value: Any, what: str, least: float = -math.inf) -> int:
 
 def require_dynamics(found: Any) -> None:
     """Raises ConfigError for what is neither dynamics nor a function that may return some."""
+    if isinstance(found, Steps):
+        name = type(found).__name__
+        raise ConfigError(f"dynamics is {name}, an estimator: give the inner optimiser, as SGD(0.1)")
     if isinstance(found, type) or not callable(found):
         _require_window(found, "dynamics")
 
@@ -267,10 +270,11 @@ def advance(dynamics: Dynamics, state: State, grad: Params, n: int) -> State:
         raise ConfigError(f"{what} returned a phi of other entries, types or shapes than it was given")
     if any(value.requires_grad for value in grad.values()) and not _comes_from(grad, after.phi, own):
         raise ConfigError(f"{what} returned a phi without the graph of its gradient: nothing flows back, so no no_grad")
-    zeros = {k: torch.zeros_like(v) for k, v in state.phi.items() if k not in grad}
-    kept = state.part(zeros).buffers
-    buffers = {name: {**zeros, **kept.get(name, {}), **values} for name, values in after.buffers.items()}
-    skipped = {**state.skipped, **after.skipped, **{k: state.skipped.get(k, 0) + n for k in zeros}}
+    unused = [name for name in state.phi if name not in grad]
+    kept = state.part(unused).buffers
+    # No zeros where there was nothing: an optimiser that takes over would take them for buffers of its own.
+    buffers = {name: {**kept.get(name, {}), **values} for name, values in after.buffers.items()}
+    skipped = {**state.skipped, **after.skipped, **{k: state.skipped.get(k, 0) + n for k in unused}}
     return State({**state.phi, **after.phi}, buffers, after.step, skipped, state.tasks)
 
 

@@ -28,8 +28,11 @@ def evaluate(loss: Callable[..., Tensor], phi: Params, theta: Params, *t: int, t
             advice = "change the inner gradient by transformed(dynamics, function)"
             raise ConfigError(f"{what} hooks the gradient of {name!r}, and so the meta-gradient as well: {advice}")
     if not isinstance(value, Tensor) or value.dim() != 0 or value.is_complex():
-        found = f"{value.dtype}, shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise ConfigError(f"{what} is not a 0-d tensor of a real number but {found}: sum it over tasks and examples")
+        if isinstance(value, Tensor):
+            found, advice = f"{value.dtype}, shape {tuple(value.shape)}", "sum it over tasks and examples"
+        else:
+            found, advice = type(value).__name__, "return the tensor itself, without .item()"
+        raise ConfigError(f"{what} is not a 0-d tensor of a real number but {found}: {advice}")
     for node in graph([value], phi.values()):
         if why := _lost_at(node, twice):
             raise ConfigError(f"{what} {why}")
@@ -51,6 +54,8 @@ def _lost_at(node: torch.autograd.graph.Node, twice: bool) -> str:
         return "has no second derivative: linear_cross_entropy is chunked by its options, so do without these"
     if twice and getattr(node, "_saved_sparse", False) is True:
         return "has sparse gradients, without second derivatives: make the embedding with sparse=False"
+    if twice and name.startswith("NativeLayerNormBackwardBackward"):
+        return "differentiates layer_norm inside, of which torch has a wrong third derivative: write it out"
     if twice and name == "CompiledFunctionBackward":
         return "is compiled: torch.compile loses second derivatives, so do without"
     if twice and getattr(getattr(function, "backward", None), "__code__", None) is _ONCE:

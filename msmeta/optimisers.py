@@ -161,9 +161,9 @@ def clipped(dynamics: DynamicsLike, norm: float | Tensor) -> DynamicsLike:
     {'w': tensor([-0.6000,  0.8000])}
     """
     require_dynamics(dynamics)
+    require_numbers("positive", norm=norm)
     if not hasattr(dynamics, "window"):
         return lambda theta, t: clipped(dynamics(theta, t), norm)
-    require_numbers("positive", norm=norm)
     return Clipped(dynamics, norm)
 
 

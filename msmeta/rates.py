@@ -36,7 +36,7 @@ def by_name(*rates: str) -> Callable[[Window], Window]:
             given = {field: getattr(self, field) for field in rates}
             if not any(isinstance(part, Mapping) for rate in given.values() for part in _parts(rate)):
                 return window(self, state, grad, n)
-            phi, buffers = {}, {}
+            phi, buffers, skipped = {}, {}, dict(state.skipped)
             for name, value in state.phi.items():
                 own = copy(self)  # not through __init__, which would refuse a tensor for a single entry
                 for field, rate in given.items():
@@ -44,8 +44,10 @@ def by_name(*rates: str) -> Callable[[Window], Window]:
                 held = {k: {name: values[name]} for k, values in state.buffers.items() if name in values}
                 after = window(own, replace(state, phi={name: value}, buffers=held), {name: grad[name]}, n)
                 phi |= after.phi
+                if name in after.skipped:
+                    skipped[name] = after.skipped[name]
                 buffers = {k: buffers.get(k, {}) | after.buffers.get(k, {}) for k in (*buffers, *after.buffers)}
-            return replace(state, phi=phi, buffers=buffers, step=state.step + n)
+            return replace(state, phi=phi, buffers=buffers, step=state.step + n, skipped=skipped)
 
         return taken
 

@@ -120,6 +120,20 @@ def test_inference_mode_is_named_and_its_tensors_may_be_used_outside(estimator):
         assert torch.equal(inside.grad["w"], estimator(_bowl(), {"w": torch.zeros(2)}).grad["w"])
 
 
+@pytest.mark.parametrize("dynamics", [SGD(0.1), Adam(0.1)], ids=["sgd", "adam"])
+@pytest.mark.parametrize("place", range(len(NAMES)), ids=NAMES)
+def test_the_callers_no_grad_changes_nothing(dynamics, place):
+    """Where the Hessian is not the same everywhere, so that it cannot be lost without a trace."""
+    estimator, theta = _all(dynamics)[place], {"w": torch.tensor([0.5, 0.9], dtype=F64)}
+    problem = _bowl(inner=lambda phi, theta, t: phi["w"].pow(4).sum())
+    source = getattr(estimator, "generator", torch.default_generator)
+    source.manual_seed(0)
+    found = estimator(problem, theta).grad["w"]
+    source.manual_seed(0)
+    with torch.no_grad():
+        assert torch.equal(estimator(problem, theta).grad["w"], found)
+
+
 def test_users_functions_can_change_neither_dictionaries_nor_the_callers_tensors():
     """Each of them empties what it is given, and the inner loss clips φ in place."""
     fixed = {"w": torch.tensor([3.0, -0.5]), "b": torch.tensor([5.0])}

@@ -61,7 +61,24 @@ def _chunked(phi, *_):
     return F.linear_cross_entropy(X, phi["w"], LABELS, options=chunked())
 
 
+def _penalised(phi, *_):
+    """With the squared length of a gradient through layer_norm."""
+    w = phi["w"]
+    with torch.enable_grad():
+        w = w if w.requires_grad else w.detach().requires_grad_()
+        loss = (F.layer_norm(X @ w, (3,)) - Y).square().mean()
+        (slope,) = torch.autograd.grad(loss, w, create_graph=True)
+    return loss + slope.square().sum()
+
+
 CASES = {
+    "layer_norm": (
+        lambda: (
+            Bilevel(lambda theta: theta, _penalised, lambda phi, _: (phi["w"] - 1).square().sum()),
+            {"w": Y[:3] / 2},
+        ),
+        "differentiates layer_norm inside",
+    ),
     "weight_norm": (lambda: of_module(nn.utils.parametrizations.weight_norm(nn.Linear(3, 3)), X, Y), "weight_norm"),
     "sparse": (lambda: of_module(nn.Embedding(4, 3, sparse=True), TOKENS, Y), "make the embedding with sparse=False"),
     "chunked": (lambda: (Bilevel(lambda theta: theta, _chunked, _chunked), {"w": Y}), "chunked by its options"),

@@ -250,11 +250,14 @@ def _torch_after(first, second, start):
 SWITCHED = {
     "sgd": (SGD(0.01, 0.9), lambda p: torch.optim.SGD(p, 0.01, 0.9)),
     "adam": (Adam(0.05), lambda p: torch.optim.Adam(p, 0.05)),
+    "adam by name": (Adam({"x": 0.05}), lambda p: torch.optim.Adam(p, 0.05)),
     "rmsprop": (RMSprop(0.01, momentum=0.9), lambda p: torch.optim.RMSprop(p, 0.01, momentum=0.9)),
 }
 
 
-@pytest.mark.parametrize("names", [("sgd", "adam"), ("rmsprop", "sgd"), ("adam", "rmsprop"), ("rmsprop", "adam")])
+@pytest.mark.parametrize(
+    "names", [("sgd", "adam"), ("sgd", "adam by name"), ("rmsprop", "sgd"), ("adam", "rmsprop"), ("rmsprop", "adam")]
+)
 def test_an_optimiser_that_takes_over_begins_as_torch_optims_does(names):
     """By a schedule, whose derivative is that of differences, and in a next call that goes on from the state."""
     (ours, theirs), (then, their_next) = (SWITCHED[name] for name in names)
@@ -270,3 +273,32 @@ def test_an_optimiser_that_takes_over_begins_as_torch_optims_does(names):
     first = adapt(problem, theta, ours, 3)
     again = adapt(Bilevel(lambda _: first, loss, loss), theta, then, 2)
     torch.testing.assert_close(again.phi["x"], expected, rtol=1e-12, atol=1e-12, check_device=False)
+
+
+@pytest.mark.parametrize("rate", [0.1, {"w": 0.1, "b": 0.1}], ids=["one rate", "by name"])
+def test_an_optimiser_that_takes_over_begins_for_an_entry_where_that_is_first_used(rate):
+    """Three steps of SGD; then Adam, whose first loss does not use b."""
+    aim = torch.tensor([1.0, 2.0, -1.0], dtype=F64)
+
+    def inner(phi, theta, t):
+        loss = (phi["w"] - aim).square().sum()
+        return loss if t == 3 else loss + ((phi["b"] - aim) ** 4).sum() + (phi["w"] * phi["b"]).sum()
+
+    theta = {"w": torch.zeros(3, dtype=F64), "b": torch.full((3,), 0.3, dtype=F64)}
+    problem = Bilevel(lambda th: th, inner, lambda phi, th: (phi["b"] + phi["w"]).square().sum())
+    own = {name: value.clone().requires_grad_() for name, value in theta.items()}
+    for optimizer, steps in (
+        (torch.optim.SGD(own.values(), 0.05), range(3)),
+        (torch.optim.Adam(own.values(), 0.1), range(3, 8)),
+    ):
+        for t in steps:
+            optimizer.zero_grad()
+            inner(own, None, t).backward()
+            optimizer.step()
+    schedule = lambda _, t: SGD(0.05) if t < 3 else Adam(rate)  # noqa: E731
+    differences = finite_differences(lambda th: problem.outer(adapt(problem, th, schedule, 8).phi, th), theta)
+    for backward in ("autograd", "adjoint"):
+        out = MultiStep(schedule, 8, backward=backward)(problem, theta)
+        for name, value in own.items():
+            torch.testing.assert_close(out.phi[name], value.detach(), rtol=1e-12, atol=1e-12, check_device=False)
+        assert relative_error(out.grad, differences) < 1e-6

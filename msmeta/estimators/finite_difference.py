@@ -23,7 +23,8 @@ class FiniteDifference(Steps):
     rounding of order 1/radius. The default is for float32 and a network such as Conv4, where shorter ones drown in
     rounding; in float64 take 1e-5. Valid for every θ, also a meta-network: for wᵀ∂g/∂θ it differences ∂L_t/∂θ.
 
-    Costs 3T gradient evaluations (another T unless by SGD of numbers) and no Hessian-vector product; holds T states.
+    Costs 3T gradient evaluations and no Hessian-vector product; holds T states. Up to another T gradients unless by SGD
+    of numbers, and for more than 16 steps, of which it holds 2√T states (`msmeta.adjoint`), and with `outer_at`.
     """
 
     radius: float = 0.3
