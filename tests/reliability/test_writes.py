@@ -163,7 +163,7 @@ def test_a_quota(trials, serve, whole, quota):
     def attempt(case):
         name, what = case
         if what in PLACES:
-            return problem(serve, quota("16m"), name, Fault(what, 2, "before", "fill"), whole)
+            return problem(serve, quota("16m"), name, Fault(what, min(2, PLACES[what]), "before", "fill"), whole)
         folder = quota(what)
         status = serve(folder, *commands.COMMANDS[name], fault=Fault("optimizer", 1, "before", "SIGKILL"))
         said = commands.said(folder)
