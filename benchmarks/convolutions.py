@@ -5,7 +5,7 @@
 Each formulation runs Conv4's four convolutions (28x28, stride 2) on (tasks, n, C, H, W) without norms and activations:
 `first`: forward and backward by the weights, 75 images a task, as the query pass; `second`: the same, differentiated
 again, 5 images a task, as a recorded inner step. Fastest of five after a warm-up. Writes
-results/benchmarks/convolutions-DEVICE-PRECISION.json. Run it on an idle machine.
+results/benchmarks/convolutions-PRECISION.json (on a GPU convolutions-PRECISION-cuda.json). Run it on an idle machine.
 """
 
 import argparse

@@ -305,19 +305,8 @@ def test_a_network_is_killed_resumed_kept_tested_again_and_adapted(msmeta, tmp_p
 
 def test_results_say_which_theta_is_kept(msmeta, monkeypatch, tmp_path):
     monkeypatch.setenv("COLUMNS", "40")  # the table is as wide as its names and numbers
-    transfer = [
-        "train",
-        "transfer",
-        "--dataset",
-        "glyphs-rgb",
-        "--preset",
-        "smoke",
-        "--batch",
-        "8",
-        "--train-images",
-        "32",
-    ]
-    assert msmeta(*SMOKE)[0] == msmeta(*transfer)[0] == 0
+    small = ["--preset", "smoke", "--batch", 8, "--train-images", 32]
+    assert msmeta(*SMOKE)[0] == msmeta("train", "transfer", "--dataset", "glyphs-rgb", *small)[0] == 0
     status, out, _ = msmeta("results", "--live")
     few, other = sorted(tmp_path.rglob("*.pt"))
     size = (few.stat().st_size + other.stat().st_size) / 1e6

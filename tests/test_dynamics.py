@@ -196,6 +196,7 @@ def _returning(result):
         (_returning(lambda state: State(state.phi, {"count": {"w1": torch.tensor(1)}})), "count as .* torch.int64"),
         (lambda theta, t: None, r"what dynamics\(theta, 0\) returned is a NoneType: it must be an object with window"),
         (lambda theta, t: SGD, r"what dynamics\(theta, 0\) returned is SGD: it must be"),
+        (MultiStep(SGD(0.1), 2), "dynamics is MultiStep, an estimator: give the inner optimiser"),
     ],
 )
 def test_dynamics_of_another_kind_are_refused_in_one_line(dynamics, match, backward):

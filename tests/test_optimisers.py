@@ -146,6 +146,7 @@ def test_complex_parameters_are_refused(dynamics):
         lambda: RMSprop(momentum=-0.1),
         lambda: AdamW(weight_decay=-1.0),
         lambda: clipped(SGD(0.1), 0.0),
+        lambda: clipped(lambda theta, t: SGD(0.1), 0.0),
         lambda: clipped(SGD(0.1), {"w": 1.0}),
         lambda: clipped(SGD, 1.0),
         lambda: transformed(0.1, _bent),

@@ -123,7 +123,11 @@ def _problem(**changes):
     ("problem", "error", "message"),
     [
         (_problem(inner=lambda p, th, t: p["x"].square()), ConfigError, "inner loss at step 0 is not a 0-d tensor"),
-        (_problem(inner=lambda p, th, t: 1.0), ConfigError, "inner loss at step 0 is not a 0-d tensor .* float"),
+        (
+            _problem(inner=lambda p, th, t: 1.0),
+            ConfigError,
+            "inner loss at step 0 is not a 0-d tensor .* float: return the",
+        ),
         (_problem(inner=lambda p, th, t: th["x"].sum()), ConfigError, "step 0 does not depend on phi"),
         (_problem(inner=lambda p, th, t: torch.tensor(1.0)), ConfigError, "step 0 does not depend on phi"),
         (_problem(outer=lambda p, th: p["x"]), ConfigError, "outer loss is not a 0-d tensor"),

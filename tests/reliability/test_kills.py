@@ -49,5 +49,5 @@ def test_ended_by_a_signal_and_resumed(trials, serve, whole, tmp_path):
             return "the result is another"
         return f"{kept} is left" if (kept := commands.left(folder)) else None
 
-    trials("a training is killed or interrupted, and resumed to the same bits", list(cases()), attempt, sample=8)
+    trials("a training is killed or interrupted, and resumed to the same bits", list(cases()), attempt)
     shutil.rmtree(tmp_path / "run")

@@ -26,11 +26,8 @@ def sound(tmp_path_factory):
     root = tmp_path_factory.mktemp("results")
     config = few_shot.preset_config("smoke", "glyphs", 5, 1, "multistep", 4, curve_every=1, **SIZES)
     few_shot.train(config, "cpu", results_root=root)
-    transfer.train(
-        transfer.preset_config("smoke", "glyphs-rgb", "multistep", "sgd", batch=8, train_images=32),
-        "cpu",
-        results_root=root,
-    )
+    config = transfer.preset_config("smoke", "glyphs-rgb", "multistep", "sgd", batch=8, train_images=32)
+    transfer.train(config, "cpu", results_root=root)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MSMETA_RESULTS", str(root))
         (one,) = finished.find(["glyphs-5w*"])
