@@ -28,7 +28,7 @@ def adapt(
     {'w': tensor([0.8750, 0.8750])}
     """
     how, windows = Steps(dynamics, steps), partition(steps, window)
-    theta, first = begin(problem, theta, passing=True)
+    theta, first = begin(problem, theta, how.dynamics, passing=True)
     state, trail = walk(problem, first, theta, how.dynamics, windows)
     require_sound(trail, trail[-1][1], state.phi)
     for name, value in state.phi.items():

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from msmeta.bilevel import (
-    ALONE,
     Bilevel,
     Dynamics,
     DynamicsLike,
@@ -34,11 +33,10 @@ from msmeta.bilevel import (
     gradients,
     leaves,
     plus,
-    task_dot,
 )
 from msmeta.dynamics import SGD, adapt_and_judge, advance, dynamics_at, has_methods_of, inner_gradient, walk
-from msmeta.errors import ConfigError, brief
 from msmeta.outer_terms import both, differentiated
+from msmeta.repeats import Repeats
 
 
 class HessianVector:
@@ -74,27 +72,28 @@ def adjoint(
 
     curvature: as `HessianVector`. depth: leaves out the terms with more factors ∂g than that (`Binomial`), at least 1.
     The inner loss and the dynamics must be functions of their arguments alone: a second evaluation is held against the
-    first, of the dynamics in the last window. Raises as `MultiStep.__call__`.
+    first, of the dynamics, and of differences, in the last window. Raises as `MultiStep.__call__`.
     """
-    theta, first = begin(problem, theta, passing=True)
-    every, linear = kept_every(len(windows)), _is_linear(dynamics)
-    held, last = {}, []  # the windows' first states by number; the last window's product
+    theta, first = begin(problem, theta, dynamics, passing=True)
+    every, linear, exact = kept_every(len(windows)), _is_linear(dynamics), curvature is HessianVector
+    held, last, repeats = {}, [], Repeats()  # the windows' first states by number; the last window's product
 
     def hold(k: int, state: State) -> None:
         # SGD is linear: its buffer is not needed on the way back, unless other states are calculated from it.
         held[k] = State(state.phi) if linear and not problem.outer_at and (every == 1 or k % every) else state
 
-    def keep(k: int, state: State) -> tuple[Tensor, Params] | None:
+    def keep(k: int, state: State) -> tuple[Tensor, Params]:
         if k % every == 0:
             hold(k, state)
-        if k == len(windows) - 1 and curvature is HessianVector:
-            last.append(curvature(problem, state.phi, theta, sum(windows[:k])))
-            return last[0].loss, detach(last[0].grad)
-        return None
+        t = sum(windows[:k])
+        if k < len(windows) - 1 or not exact:
+            return repeats.first(*inner_gradient(problem, state.phi, detach(theta), t, create_graph=False))
+        last.append(curvature(problem, state.phi, theta, t))
+        return repeats.first(last[0].loss, last[0].grad)
 
     adapted, trail, outer, by_phi, total = adapt_and_judge(problem, first, theta, dynamics, windows, keep=keep)
     # Λ_T; with a depth one for each number of factors ∂g, up to it, from which the windows ahead can still reach it.
-    carried, again, depth = [State(add_parts(adapted.phi, by_phi))], [], depth or len(windows)
+    carried, depth = [State(add_parts(adapted.phi, by_phi))], depth or len(windows)
     for k, n in reversed(list(enumerate(windows))):
         if k not in held:
             base = k - k % every
@@ -102,15 +101,11 @@ def adjoint(
             hold(k, walk(*place, lambda j, state, base=base: hold(base + j, state))[0])
         (t, loss, used), start = trail[k], held.pop(k)
         product = last.pop() if last else curvature(problem, start.phi, theta, t)
-        if curvature is HessianVector and product.grad.keys() != set(used):
-            raise ConfigError(f"inner loss at step {t} uses {brief(used)} and, at the same phi again, others: {ALONE}")
-        if curvature is HessianVector or not again:
-            again.append((f"inner loss at step {t}", loss, product.loss))
-        now = dynamics_at(dynamics, theta, t)
-        if k == len(windows) - 1 and not linear:  # whose last φ is known
-            there = advance(now, start.detach(), detach(product.grad), n).phi
-            squares = (task_dot(phi, phi, by_task=False) for phi in (adapted.phi, there))
-            again.append((f"squared phi after step {t + n - 1}", *squares))
+        now, is_last = dynamics_at(dynamics, theta, t), k == len(windows) - 1
+        if exact or is_last:
+            repeats.again(t, loss, used, product)
+        if is_last and not linear:  # whose last φ is known
+            repeats.landed(t + n - 1, adapted.phi, advance(now, start.detach(), detach(product.grad), n).phi)
         pulled = [_pull_back(multipliers, now, start, product, n, theta, used) for multipliers in carried]
         place = t, n, sum(windows)
         seen = problem.outer_at and differentiated(problem, now, start, product.grad, theta, place)
@@ -126,7 +121,7 @@ def adjoint(
             carried.append(State(plus(multipliers.phi, by_phi), multipliers.buffers))
         del product  # and its graph, before there is another one
         total = plus(plus(total, pulled[-1][2]), by_theta)
-    return conclude(theta, adapted, trail, outer, total, *first.pull_back(carried[-1], theta), again=again)
+    return conclude(theta, adapted, trail, outer, total, *first.pull_back(carried[-1], theta), again=repeats.pairs())
 
 
 def _is_linear(dynamics: DynamicsLike) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from msmeta.checks import require_buffers, require_function, require_params, unchanged
+from msmeta.checks import ALONE, require_buffers, require_params, require_problem, require_used, unchanged
 from msmeta.errors import ConfigError, DivergedError
 
 Params = dict[str, Tensor]
@@ -111,6 +111,9 @@ class Bilevel:
     tasks: int | None = None
     outer_at: Callable[[Params, Params, int], Tensor | None] | None = None
 
+    def __post_init__(self) -> None:
+        require_problem(self)
+
 
 @dataclass(frozen=True)
 class MetaGradient:
@@ -132,24 +135,17 @@ class MetaGradient:
         return self.state.phi
 
 
-def refuse(estimator: str, why: str, names: Iterable[str]) -> None:
-    """Raises ConfigError for the first of these entries of θ, if any, which an estimator has no gradient for."""
-    if (name := min(names, default=None)) is not None:
-        raise ConfigError(f"{estimator} has no gradient for theta[{name!r}], which {why}")
-
-
-ALONE = "this estimator needs a function of phi, theta and t alone, without dropout or other random numbers"
 Trail = Sequence[tuple[int, Tensor, tuple[str, ...]]]
 """Evaluations of the inner loss on the way: step, value without a graph, and the entries of φ that it uses."""
 
 
 @torch.enable_grad()
-def begin(problem: Bilevel, theta: Params, passing: bool = False) -> tuple[Params, State]:
+def begin(problem: Bilevel, theta: Params, dynamics: Any = None, passing: bool = False) -> tuple[Params, State]:
     """Fresh leaves for θ and the initial state s₁(θ), in copies of the caller's tensors; what is frozen needs no grad.
 
     φ₁ is a copy also where `init` returned θ itself, since the inner loss may read θ besides, and its gradient by φ is
     the partial derivative. Where φ₁ does not depend on θ it is a leaf.
-    passing: whether who calls heeds `outer_at`.
+    dynamics: what a learned buffer must be of use to. passing: whether who calls heeds `outer_at`.
     Raises ConfigError for a theta or a state of another kind, and in inference mode.
     """
     if not isinstance(problem, Bilevel):
@@ -163,8 +159,7 @@ def begin(problem: Bilevel, theta: Params, passing: bool = False) -> tuple[Param
     def is_frozen(value: Tensor | None) -> bool:
         return isinstance(value, torch.nn.Parameter) and not value.requires_grad
 
-    require_params(theta, "theta")
-    require_function(problem.init, "init")
+    require_params(theta, "theta", values=True)
     if all(map(is_frozen, theta.values())):
         raise ConfigError("theta has nothing to learn: it is empty, or all of it is frozen by requires_grad=False")
     copies = torch._foreach_mul([value.detach() for value in theta.values()], 1)  # one operation on a GPU
@@ -174,6 +169,7 @@ def begin(problem: Bilevel, theta: Params, passing: bool = False) -> tuple[Param
     state = found if isinstance(found, State) else State(found)
     require_params(state.phi, "phi as init returned it", problem.tasks)
     require_buffers(state.phi, state.buffers, state.step)
+    require_used(state.buffers, dynamics)
     still = {value.untyped_storage().data_ptr() for value in theta.values() if not value.requires_grad}
     phi, buffers = {}, {name: {k: v.clone() for k, v in values.items()} for name, values in state.buffers.items()}
     for name, value in state.phi.items():
@@ -253,7 +249,7 @@ def require_sound(trail: Trail, outer: Tensor, phi: Params, grad: Params | None 
     where they differ. All is read at once, after the work is done, so that a GPU is waited for once. While a CUDA graph
     is captured nothing can be read: there the caller looks at the loss after each replay.
     """
-    if outer.device.type != "cpu" and torch.cuda.is_current_stream_capturing():
+    if outer.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
         return
     grad = grad or {}
     pairs = [loss for _, *both in again for loss in both]

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from msmeta.errors import ConfigError
+from msmeta.errors import ConfigError, brief
 
 Tensors = Mapping[str, Tensor]
+ALONE = "this estimator needs a function of phi, theta and t alone, without dropout or other random numbers"
 
 
-def require_params(params: Any, what: str, tasks: int | None = None) -> None:
-    """Raises ConfigError for what is not a dict of tensors that have derivatives, and lead with a task dimension."""
+def require_params(params: Any, what: str, tasks: int | None = None, values: bool = False) -> None:
+    """Raises ConfigError for what is not a dict of tensors that have derivatives, and lead with a task dimension.
+
+    values: refuses tensors of the meta device, too, which have none.
+    """
     if not isinstance(params, Mapping):
         raise ConfigError(f"{what} is a {type(params).__name__}: it must be a dict of tensors")
     for name, value in params.items():
@@ -23,6 +28,10 @@ def require_params(params: Any, what: str, tasks: int | None = None) -> None:
             raise ConfigError(f"{what} has a {type(value).__name__} under {name!r}: it must be a tensor")
         if not (value.is_floating_point() or value.is_complex()):
             raise ConfigError(f"{what} has {value.dtype} under {name!r}: leave counters and masks out of it")
+        if values and value.is_meta:
+            raise ConfigError(
+                f"{what} has a tensor on the meta device under {name!r}, without values: move it to another"
+            )
         if tasks is not None and value.shape[:1] != (tasks,):
             has = f"shape {tuple(value.shape)} under {name!r}"
             raise ConfigError(f"{what} has {has}: with tasks={tasks} that must be its first size")
@@ -43,14 +52,41 @@ def require_buffers(phi: Tensors, buffers: Any, step: Any) -> None:
         raise ConfigError(f"step as init returned it is {step!r}: it must be a whole number, 0 or more")
 
 
+def require_used(buffers: Mapping[str, Tensors], dynamics: Any) -> None:
+    """Raises ConfigError for a buffer with gradients of a name that would do nothing in dynamics which say theirs."""
+    while hasattr(dynamics, "dynamics"):  # as `clipped` has what it wraps
+        dynamics = dynamics.dynamics
+    defines = [name for base in type(dynamics).__mro__ for name in ("buffer_names", "window") if name in vars(base)]
+    if defines[:1] != ["buffer_names"]:  # a `window` of a subclass's own may have others
+        return
+    names = dynamics.buffer_names
+    for name, values in buffers.items():
+        if name not in names and any(value.requires_grad for value in values.values()):
+            has = f"they use {', '.join(names)}" if names else "they use none"
+            what = f"buffers as init returned them have {name!r}, learned"
+            raise ConfigError(f"{what}, which has no part in {type(dynamics).__name__}'s steps as set: {has}")
+
+
+def refuse(estimator: str, why: str, names: Iterable[str]) -> None:
+    """Raises ConfigError for the first of these entries of θ, if any, which an estimator has no gradient for."""
+    if (name := min(names, default=None)) is not None:
+        raise ConfigError(f"{estimator} has no gradient for theta[{name!r}], which {why}")
+
+
 def kind(value: Tensor) -> tuple[torch.Size, torch.dtype]:
     """What a step keeps of an entry of φ, its gradient and its buffers."""
     return value.shape, value.dtype
 
 
-def require_function(found: Any, what: str) -> None:
-    if not callable(found):
-        raise ConfigError(f"{what} of the problem is a {type(found).__name__}: it must be a function")
+def require_problem(problem: Any) -> None:
+    """Raises ConfigError for what is no function, and for a number of tasks that is none; NumPy's will do."""
+    for name in ("init", "inner", "outer", *(["outer_at"] if problem.outer_at is not None else [])):
+        if not callable(found := getattr(problem, name)):
+            raise ConfigError(f"{name} of the problem is a {type(found).__name__}: it must be a function")
+    tasks = problem.tasks
+    is_number = isinstance(tasks, Integral) and not isinstance(tasks, bool) and tasks >= 1
+    if tasks is not None and not is_number:
+        raise ConfigError(f"tasks={brief(tasks)}: it must be a whole number, at least one, or None for one problem")
 
 
 @contextmanager

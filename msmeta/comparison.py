@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from msmeta import machine
 from msmeta.bilevel import Bilevel, MetaGradient, Params
-from msmeta.errors import ConfigError, DivergedError, UserError
-from msmeta.losses import evaluate
+from msmeta.counting import Counts, counted
+from msmeta.errors import ConfigError, DivergedError, UserError, brief
 from msmeta.modules import random_numbers
 
 if TYPE_CHECKING:
@@ -50,8 +49,17 @@ class Row:
     failure: str = ""
 
     def mean(self, column: str) -> tuple[float, float | None]:
-        """Mean over the cases and the half-width of its 95 % interval (Student's t); None where there is one case."""
-        return mean_ci(getattr(self, column))
+        """Mean over the cases and the half-width of its 95 % interval (Student's t); None where there is one case.
+
+        Raises ConfigError for a column that is none, and where there are no values.
+        """
+        values = getattr(self, column, None)
+        if not isinstance(values, tuple):
+            columns = ", ".join(field.name for field in fields(self) if field.name not in ("estimator", "failure"))
+            raise ConfigError(f"column={column!r}: the columns are {columns}")
+        if not values:
+            raise ConfigError(f"{self.estimator} has no {column}: {self.failure or 'compare(costs=True) measures it'}")
+        return mean_ci(values)
 
     def _line(self) -> str:
         columns = (self.gradients, self.products, self.cosine, self.norm_ratio, self.seconds, self.bytes)
@@ -69,7 +77,11 @@ class Comparison:
     cases: int
 
     def __getitem__(self, estimator: str) -> Row:
-        return {row.estimator: row for row in self.rows}[estimator]
+        """The row of this name; raises ConfigError where there is none."""
+        for row in self.rows:
+            if row.estimator == estimator:
+                return row
+        raise ConfigError(f"no row {brief(estimator)}: there are {', '.join(row.estimator for row in self.rows)}")
 
     def to_markdown(self) -> str:
         """The table, with a line on what its intervals are over and one for each estimator that failed."""
@@ -147,8 +159,8 @@ def compare(
     """
     named = _named(estimators)
     reference = next(iter(named)) if reference is None else reference
-    if reference not in named:
-        raise ConfigError(f"reference={reference!r} is none of the estimators: {', '.join(named)}")
+    if reference not in list(named):  # which takes what has no hash, too
+        raise ConfigError(f"reference={brief(reference)} is no name of an estimator: they are {', '.join(named)}")
     rows, number = {name: Row(name) for name in named}, 0
     for number, (drawn, theta) in enumerate(cases(problem, thetas), 1):
         exact = None
@@ -189,6 +201,10 @@ def interval(values: Sequence[float], scale: float = 1, digits: int | None = Non
 
 def cases(problem: Problem, thetas: Params | Iterable[Params]) -> Iterator[tuple[Bilevel, Params]]:
     """Each θ and its problem. Raises ConfigError where there is none."""
+    if not isinstance(thetas, Iterable) or isinstance(thetas, Tensor):
+        raise ConfigError(
+            f"thetas is a {type(thetas).__name__}: it must be a theta, a dict of tensors, or a list of them"
+        )
     thetas = [thetas] if isinstance(thetas, Mapping) else list(thetas)
     if not thetas:
         raise ConfigError("thetas is empty: there is nothing to compare at")
@@ -254,13 +270,13 @@ def _name(estimator: Estimator) -> str:
 
 def _measure(estimator: Estimator, problem: Bilevel, theta: Params, seed: int, costs: bool) -> dict[str, Any]:
     """What a call returns, as `out`, and what it costs."""
-    counts, device = _Counts(), device_of(theta)
-    counted = _counted(problem, counts)
+    counts, device = Counts(), device_of(theta)
+    watched = counted(problem, counts)
     if not costs:
         with random_numbers(seed, device):
-            return {"out": estimator(counted, theta), "gradients": counts.gradients, "products": counts.products}
+            return {"out": estimator(watched, theta), "gradients": counts.gradients, "products": counts.products}
     with random_numbers(seed, device):
-        used = machine.bytes_used(lambda: estimator(counted, theta), device)
+        used = machine.bytes_used(lambda: estimator(watched, theta), device)
     with random_numbers(seed, device):
         start = time.perf_counter()
         out = estimator(problem, theta)
@@ -268,65 +284,3 @@ def _measure(estimator: Estimator, problem: Bilevel, theta: Params, seed: int, c
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - start
     return {"out": out, "gradients": counts.gradients, "products": counts.products, "seconds": seconds, "bytes": used}
-
-
-@dataclass
-class _Counts:
-    gradients: int = 0
-    products: int = 0
-
-
-def _counted(problem: Bilevel, counts: _Counts) -> Bilevel:
-    """The same problem, which counts the backward passes through its inner loss and through that one's gradients."""
-    if not isinstance(problem, Bilevel):
-        return problem  # which the estimator refuses
-
-    def inner(phi: Params, theta: Params, t: int) -> Tensor:
-        moving = {name: value for name, value in phi.items() if value.requires_grad}
-        watched = dict(zip(moving, _Watched.apply(counts, *moving.values()), strict=True)) if moving else {}
-        return _Differentiated.apply(counts, evaluate(problem.inner, phi | watched, theta, t))
-
-    return replace(problem, inner=inner)
-
-
-class _Differentiated(Function):
-    """A value of the inner loss: a backward pass through it is an evaluation of a gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, counts: _Counts, loss: Tensor) -> Tensor:
-        ctx.counts = counts
-        return loss.view_as(loss)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
-        ctx.counts.gradients += 1
-        return None, grad
-
-
-class _Watched(Function):
-    """φ as the inner loss sees it: the gradient by it, in one piece, goes through `_Multiplied`."""
-
-    @staticmethod
-    def forward(ctx: Any, counts: _Counts, *phi: Tensor) -> tuple[Tensor, ...]:
-        ctx.counts = counts
-        ctx.set_materialize_grads(False)
-        return tuple(value.view_as(value) for value in phi)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        return None, *_Multiplied.apply(ctx.counts, *grads)
-
-
-class _Multiplied(Function):
-    """A gradient by φ: a backward pass through it is a product with its derivatives."""
-
-    @staticmethod
-    def forward(ctx: Any, counts: _Counts, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        ctx.counts = counts
-        ctx.set_materialize_grads(False)
-        return tuple(None if grad is None else grad.view_as(grad) for grad in grads)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        ctx.counts.products += 1
-        return None, *grads

@@ -63,6 +63,8 @@ class SGD:
         require_rates("not negative", weight_decay=self.weight_decay)
         require_rates("in [0, 1)", momentum=self.momentum)
 
+    buffer_names = property(lambda self: () if is_zero(self.momentum) else ("velocity",))
+
     @by_name("lr", "momentum", "weight_decay")
     def window(self, state: State, grad: Params, n: int) -> State:
         """n steps with one gradient as one linear map, s' = Aⁿs + (Σ_{i<n} Aⁱ) b g, which Eq. 13 differentiates.
@@ -193,7 +195,7 @@ def whole(value: Any, what: str, least: float = -math.inf) -> int:
     """As an int what is one up to a million, NumPy's too, or a float without a fraction. Raises ConfigError else."""
     with suppress(TypeError):
         number = operator.index(int(value) if isinstance(value, Real) and value % 1 == 0 else value)
-        if least <= number <= 10**6:
+        if least <= number <= 10**6 and not isinstance(value, bool):
             return number
     allowed = "at least one and at most" if least == 1 else "at most"
     raise ConfigError(f"{what}={brief(value)}: it must be a whole number, {allowed} a million")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from msmeta.bilevel import Params, graph, leaves
-from msmeta.checks import require_function, unchanged
+from msmeta.checks import unchanged
 from msmeta.errors import ConfigError
 
 
@@ -20,9 +21,14 @@ def evaluate(loss: Callable[..., Tensor], phi: Params, theta: Params, *t: int, t
     given, or where torch would leave out a derivative of it, or have it wrong, without a word.
     """
     what = f"inner loss at step {t[0]}" if t else "outer loss"
-    require_function(loss, what)
     with unchanged(what, phi, theta):
         value = loss(dict(phi), dict(theta), *t)
+    require_loss(value, what, phi, theta, twice)
+    return value
+
+
+def require_loss(value: Any, what: str, phi: Params, theta: Params, twice: bool = False) -> None:
+    """Raises ConfigError as `evaluate` for what a function of these φ and θ returned."""
     for name, given in (*phi.items(), *theta.items()):
         if given._backward_hooks:
             advice = "change the inner gradient by transformed(dynamics, function)"
@@ -36,7 +42,6 @@ def evaluate(loss: Callable[..., Tensor], phi: Params, theta: Params, *t: int, t
     for node in graph([value], phi.values()):
         if why := _lost_at(node, twice):
             raise ConfigError(f"{what} {why}")
-    return value
 
 
 _ONCE = once_differentiable(lambda ctx: None).__code__
@@ -56,6 +61,8 @@ def _lost_at(node: torch.autograd.graph.Node, twice: bool) -> str:
         return "has sparse gradients, without second derivatives: make the embedding with sparse=False"
     if twice and name.startswith("NativeLayerNormBackwardBackward"):
         return "differentiates layer_norm inside, of which torch has a wrong third derivative: write it out"
+    if twice and "BatchNormBackwardBackward" in name and getattr(node, "_saved_train", True):
+        return "differentiates batch_norm or instance_norm inside, of which torch has no third derivative: write it out"
     if twice and name == "CompiledFunctionBackward":
         return "is compiled: torch.compile loses second derivatives, so do without"
     if twice and getattr(getattr(function, "backward", None), "__code__", None) is _ONCE:

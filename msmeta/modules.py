@@ -93,7 +93,7 @@ def _require_params(module: nn.Module, params: Any) -> None:
     if not isinstance(params, Mapping):
         raise ConfigError(f"params is a {type(params).__name__}: it must be a dict of tensors")
     if missing := own.keys() - params.keys():
-        needs = "without it the module's own would be used, which has no gradient: call with {**theta, **phi}"
+        needs = "all of the module's are needed; where phi has some of them, give {**theta, **phi}"
         raise ConfigError(f"params lack {min(missing)!r}: {needs}")
     if unknown := params.keys() - own.keys():
         kinds = "buffers and a tied parameter's second name have no place there"

@@ -5,9 +5,9 @@ Derivatives flow through state, gradient and rates; a rate is one for all of φ 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from msmeta.bilevel import Dynamics, DynamicsLike, Params, State, task_dot, task
 from msmeta.checks import kind, require_params
 from msmeta.dynamics import require_dynamics
 from msmeta.errors import ConfigError
-from msmeta.rates import Rate, by_name, is_zero, require_numbers, require_rates
+from msmeta.rates import Rate, by_name, is_zero, require_numbers, require_rates, require_scalars
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Adam:
     lr, betas, weight_decay: η > 0, β₁ and β₂ in [0, 1), ω >= 0. eps: ε > 0, a number.
     """
 
+    buffer_names: ClassVar = ("mean", "square")
     lr: Rate = 1e-3
     betas: tuple[Rate, Rate] = (0.9, 0.999)
     eps: float = 1e-8
@@ -46,7 +47,7 @@ class Adam:
     @by_name("lr", "betas", "weight_decay")
     def window(self, state: State, grad: Params, n: int) -> State:
         """n element-wise steps with one gradient. A graph holds the arguments; the way back takes the steps again."""
-        return element_wise(self, ("mean", "square"), state, grad, n)
+        return element_wise(self, state, grad, n)
 
     def step(self, count: int, phi: Tensor, grad: Tensor, mean: Tensor, square: Tensor) -> tuple[Tensor, ...]:
         """An entry of φ and of each buffer after a step on it, which is its `count`-th."""
@@ -81,10 +82,7 @@ class AMSGrad(Adam):
     l' = max(l, s') takes the place of s' in the step of φ. Where two are equal, its derivative is the mean of theirs.
     """
 
-    @by_name("lr", "betas", "weight_decay")
-    def window(self, state: State, grad: Params, n: int) -> State:
-        """As `Adam.window`."""
-        return element_wise(self, ("mean", "square", "largest"), state, grad, n)
+    buffer_names: ClassVar = ("mean", "square", "largest")
 
     def step(self, count: int, phi: Tensor, grad: Tensor, *buffers: Tensor) -> tuple[Tensor, ...]:
         mean, square, largest = buffers
@@ -114,10 +112,12 @@ class RMSprop:
         require_rates("not negative", weight_decay=self.weight_decay)
         require_rates("in [0, 1)", alpha=self.alpha, momentum=self.momentum)
 
+    buffer_names = property(lambda self: ("mean_square", "momentum")[: 1 if is_zero(self.momentum) else 2])
+
     @by_name("lr", "alpha", "weight_decay", "momentum")
     def window(self, state: State, grad: Params, n: int) -> State:
         """As `Adam.window`."""
-        return element_wise(self, ("mean_square", "momentum")[: 1 if is_zero(self.momentum) else 2], state, grad, n)
+        return element_wise(self, state, grad, n)
 
     def step(self, count: int, phi: Tensor, grad: Tensor, square: Tensor, *velocity: Tensor) -> tuple[Tensor, ...]:
         grad = add(grad, self.weight_decay, phi)
@@ -135,6 +135,7 @@ class SignSGD:
     no second derivative. A θ that acts in the inner loss alone gets zeros.
     """
 
+    buffer_names: ClassVar = ()
     lr: Rate
 
     def __post_init__(self) -> None:
@@ -161,7 +162,7 @@ def clipped(dynamics: DynamicsLike, norm: float | Tensor) -> DynamicsLike:
     {'w': tensor([-0.6000,  0.8000])}
     """
     require_dynamics(dynamics)
-    require_numbers("positive", norm=norm)
+    require_scalars("positive", norm=norm)
     if not hasattr(dynamics, "window"):
         return lambda theta, t: clipped(dynamics(theta, t), norm)
     return Clipped(dynamics, norm)
@@ -216,9 +217,10 @@ class Transformed:
         return self.dynamics.window(state, dict(found), n)
 
 
-def element_wise(dynamics: Any, buffers: Sequence[str], state: State, grad: Params, n: int) -> State:
-    """n of the dynamics' own `step`s with one gradient, as `Adam.step`, which is given and returns these buffers."""
+def element_wise(dynamics: Any, state: State, grad: Params, n: int) -> State:
+    """n of the dynamics' own `step`s with one gradient, as `Adam.step`, which is given and returns their buffers."""
     require_real(dynamics, state.phi)
+    buffers = dynamics.buffer_names
     held = set().union(*(state.buffers.get(buffer, {}) for buffer in buffers))
     skipped = state.skipped | {name: state.step for name in state.phi if name not in held}  # other optimisers' steps
 

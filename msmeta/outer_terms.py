@@ -10,7 +10,7 @@ from torch import Tensor
 from msmeta.bilevel import Bilevel, Dynamics, Params, Part, State, add_parts, gradients, leaves, partial_gradients, plus
 from msmeta.checks import unchanged
 from msmeta.dynamics import advance
-from msmeta.losses import evaluate
+from msmeta.losses import require_loss
 
 Place = tuple[int, int, int]
 """Of a window: its first step, its length, and T."""
@@ -20,9 +20,12 @@ def outer_term(problem: Bilevel, phi: Params, theta: Params, t: int) -> Tensor |
     """The term of φ after t steps; None where there is none. Raises ConfigError where it is not a scalar."""
     if not problem.outer_at:
         return None
-    with unchanged(f"outer_at after {t} steps", phi, theta):
+    what = f"outer_at after {t} steps"
+    with unchanged(what, phi, theta):
         value = problem.outer_at(dict(phi), dict(theta), t)
-    return None if value is None else evaluate(lambda *_: value, phi, theta)
+    if value is not None:
+        require_loss(value, what, phi, theta)
+    return value
 
 
 def window_terms(

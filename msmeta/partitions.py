@@ -12,7 +12,7 @@ from torch import Tensor
 from msmeta.bilevel import Bilevel, DynamicsLike, Params
 from msmeta.comparison import Problem, cases, cosine, device_of, flat, interval, mean_ci
 from msmeta.dynamics import whole
-from msmeta.errors import ConfigError, DivergedError
+from msmeta.errors import ConfigError, UserError
 from msmeta.estimators import MultiStep
 from msmeta.modules import random_numbers
 
@@ -32,7 +32,7 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Partitions:
-    """What `best_partition` found. ranked: those that were tried and did not diverge, the best one first, by the mean
+    """What `best_partition` found. ranked: those that were tried and did not fail, the best one first, by the mean
     cosine. even: lengths that differ by one at the most. tried, total: how many, of how many there are."""
 
     ranked: tuple[Ranked, ...]
@@ -57,7 +57,7 @@ class Partitions:
         tried = f"all {self.total:,}" if self.tried == self.total else some
         notes = [f"Partitions tried: {tried}. Cases: {len(self.ranked[0].cosine)}."]
         if self.even not in places:
-            notes.append(f"The even one, {self.even}, diverges.")
+            notes.append(f"The even one, {self.even}, fails.")
         elif self.best != self.even:
             own = self.ranked[places[self.even] - 1].cosine
             gain = [a - b for a, b in zip(self.ranked[0].cosine, own, strict=True)]
@@ -85,7 +85,8 @@ def best_partition(
     with the even one on other draws.
 
     Costs K gradients and products for each partition and case, and T for the exact one. Raises ConfigError for K > T
-    and as `MultiStep` does, and DivergedError where the exact steps diverge or all partitions do.
+    and as `MultiStep` does, DivergedError where the exact steps diverge, and the first one's error where all partitions
+    fail.
     """
     windows, most = whole(windows, "windows", 1), whole(most, "most", 1)
     steps, given, found = MultiStep(dynamics, steps).steps, list(cases(problem, thetas)), {}
@@ -101,7 +102,7 @@ def best_partition(
     def score(partition: Windows) -> float:
         if partition not in found:
             found[partition] = _ranked(partition, gradients, exact)
-        return mean_ci(found[partition].cosine)[0] if found[partition] else -math.inf
+        return mean_ci(found[partition].cosine)[0] if isinstance(found[partition], Ranked) else -math.inf
 
     even, total = _even(steps, windows), math.comb(steps - 1, windows - 1)
     if total <= most:
@@ -109,9 +110,12 @@ def best_partition(
             score(partition)
     else:
         _climb(even, score)
-    ranked = sorted(filter(None, found.values()), key=lambda entry: -score(entry.windows))
+    ranked = sorted(
+        (entry for entry in found.values() if isinstance(entry, Ranked)), key=lambda entry: -score(entry.windows)
+    )
     if not ranked:
-        raise DivergedError(f"all {len(found)} partitions that were tried diverge: lower the inner learning rate")
+        first = next(iter(found.values()))
+        raise type(first)(f"all {len(found)} partitions that were tried fail, the first one so: {first}") from first
     return Partitions(tuple(ranked), even, len(found), total)
 
 
@@ -120,14 +124,14 @@ def _gradient(estimator: MultiStep, problem: Bilevel, theta: Params, seed: int) 
         return flat(estimator(problem, theta), theta)
 
 
-def _ranked(windows: Windows, gradients: Callable[[Windows], list[Tensor]], exact: list[Tensor]) -> Ranked | None:
-    """None where a case diverges."""
+def _ranked(windows: Windows, gradients: Callable[[Windows], list[Tensor]], exact: list[Tensor]) -> Ranked | UserError:
+    """The failure where a case diverges, or has no meta-gradient with a direction."""
     try:
         pairs = list(zip(gradients(windows), exact, strict=True))
-    except DivergedError:
-        return None
-    ratios = tuple((ours.norm() / theirs.norm()).item() for ours, theirs in pairs)
-    return Ranked(windows, tuple(cosine(*pair) for pair in pairs), ratios)
+        cosines = tuple(cosine(*pair) for pair in pairs)
+    except UserError as error:
+        return error
+    return Ranked(windows, cosines, tuple((ours.norm() / theirs.norm()).item() for ours, theirs in pairs))
 
 
 def _even(steps: int, windows: int) -> Windows:

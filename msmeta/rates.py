@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from msmeta.bilevel import Params, State
-from msmeta.errors import ConfigError
+from msmeta.errors import ConfigError, brief
 
 Rate = float | Tensor | Mapping[str, float | Tensor]
 Window = Callable[..., State]
@@ -34,7 +34,10 @@ def by_name(*rates: str) -> Callable[[Window], Window]:
         @wraps(window)
         def taken(self: Any, state: State, grad: Params, n: int) -> State:
             given = {field: getattr(self, field) for field in rates}
-            if not any(isinstance(part, Mapping) for rate in given.values() for part in _parts(rate)):
+            parts = [(field, part) for field, rate in given.items() for part in _parts(rate)]
+            for field, part in parts:
+                _require_types(part, f"{field} of {type(self).__name__}", state.phi)
+            if not any(isinstance(part, Mapping) for _, part in parts):
                 return window(self, state, grad, n)
             phi, buffers, skipped = {}, {}, dict(state.skipped)
             for name, value in state.phi.items():
@@ -70,9 +73,16 @@ def rate_of(rate: Any, what: str, name: str, like: Tensor) -> Any:
         shape, own = tuple(value.shape), tuple(like.shape)
         if len(shape) > len(own) or any(a not in (1, b) for a, b in zip(shape[::-1], own[::-1], strict=False)):
             raise ConfigError(f"{what} has shape {shape} under {name!r}: it must broadcast to phi's {own}")
-        if (wide := torch.result_type(like, value)) != like.dtype:
-            raise ConfigError(f"{what} has {value.dtype} under {name!r}: with it phi's {like.dtype} becomes {wide}")
+        _require_types(value, f"{what}, under {name!r},", {name: like})
     return value
+
+
+def _require_types(rate: Any, what: str, phi: Params) -> None:
+    """Raises ConfigError where a tensor's type would make another one of an entry's: a wider one of an entry as 0-d."""
+    for name, like in phi.items() if isinstance(rate, Tensor) else ():
+        if (wide := torch.result_type(like, rate)) != like.dtype:
+            advice = f"with it phi's {name!r} turns from {like.dtype} into {wide}, so give it that type"
+            raise ConfigError(f"{what} is of {rate.dtype}: {advice}")
 
 
 def is_zero(rate: Rate) -> bool:
@@ -80,25 +90,32 @@ def is_zero(rate: Rate) -> bool:
     return not isinstance(rate, Tensor) and rate == 0
 
 
-def require_numbers(range_: str, **values: Rate) -> None:
-    """Raises ConfigError for what is no number in its range; a 0-d tensor's value is not read."""
+def require_numbers(range_: str, or_else: str = "", **values: Any) -> None:
+    """Raises ConfigError for what is no number in its range. or_else: what else its message says that it may be."""
     for name, value in values.items():
         top = 1 if range_ == "in [0, 1)" else math.inf
-        number = isinstance(value, Real) and 0 <= value < top and (value > 0 or range_ != "positive")
-        if not number and not (isinstance(value, Tensor) and value.dim() == 0 and value.is_floating_point()):
+        if not (isinstance(value, Real) and 0 <= value < top and (value > 0 or range_ != "positive")):
             is_tensor = isinstance(value, Tensor)
-            found = f" has {value.dtype}, shape {tuple(value.shape)}" if is_tensor else f"={value!r}"
-            raise ConfigError(f"{name}{found}: it must be a number, {range_}, or a 0-d tensor")
+            found = f" has {value.dtype}, shape {tuple(value.shape)}" if is_tensor else f"={brief(value)}"
+            raise ConfigError(f"{name}{found}: it must be a number, {range_}{or_else}")
+
+
+def require_scalars(range_: str, **values: float | Tensor) -> None:
+    """As `require_numbers`, or 0-d tensors, whose values are not read."""
+    for name, value in values.items():
+        if not (isinstance(value, Tensor) and value.dim() == 0 and value.is_floating_point()):
+            require_numbers(range_, ", or a 0-d tensor", **{name: value})
 
 
 def require_rates(range_: str, **rates: Rate) -> None:
-    """As `require_numbers`; of a dict each value, where a number may be 0 and a tensor have any shape."""
+    """As `require_scalars`; of a dict each value, where a number may be 0 and a tensor have any shape."""
     for name, rate in rates.items():
         for key, value in rate.items() if isinstance(rate, Mapping) else ():
             if not (isinstance(value, Tensor) and value.is_floating_point()):
-                require_numbers(range_.replace("positive", "not negative"), **{f"{name}[{key!r}]": value})
+                allowed = range_.replace("positive", "not negative")
+                require_numbers(allowed, ", or a tensor", **{f"{name}[{key!r}]": value})
         if not isinstance(rate, Mapping):
-            require_numbers(range_, **{name: rate})
+            require_scalars(range_, **{name: rate})
 
 
 def _parts(value: Any) -> tuple | list:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from problems import DYNAMICS, F64, finite_differences, maml, meta_network, relative_error
+from problems import DYNAMICS, F64, finite_differences, maml, meta_network, relative_error, tensors
 from saved_bytes import SavedBytes
 
 from msmeta import (
@@ -12,6 +12,8 @@ from msmeta import (
     Adam,
     AMSGrad,
     Bilevel,
+    Binomial,
+    ConfigError,
     EvolutionStrategies,
     FiniteDifference,
     FirstOrder,
@@ -123,6 +125,33 @@ def test_what_autograd_keeps_does_not_grow_with_the_steps(dynamics, window):
             peaks[backward, steps] = saved.peak
     assert peaks["adjoint", 32] == peaks["adjoint", 2] > 0
     assert peaks["autograd", 32] > 8 * peaks["autograd", 2]
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        MultiStep(SGD(0.1), 2, backward="adjoint"),
+        MultiStep(SGD(0.1), 4, 2, backward="adjoint"),
+        Binomial(SGD(0.1), 2, 2),
+        FiniteDifference(SGD(0.1), 1),
+        GaussianSmoothing(SGD(0.1), 1),
+        FiniteDifference(Adam(0.1), 1),
+    ],
+    ids=lambda estimator: f"{type(estimator).__name__}-{type(estimator.dynamics).__name__}-{estimator.steps}",
+)
+def test_random_numbers_that_the_losses_value_does_not_show_are_refused(estimator):
+    """A network whose last layer starts at zero has one loss with any dropout; its gradient is another one."""
+    x, y = tensors(0, 2, 16, 3)
+    source = torch.Generator().manual_seed(0)
+
+    def inner(phi: Params, theta: Params, t: int) -> torch.Tensor:
+        kept = torch.bernoulli(torch.full((16, 4), 0.5, dtype=F64), generator=source)
+        return (torch.tanh(x @ phi["body"]) * kept @ phi["head"] - y).square().sum()
+
+    theta = {"body": tensors(1, 3, 4), "head": torch.zeros(4, 3, dtype=F64)}
+    problem = Bilevel(lambda th: th, inner, lambda phi, th: phi["head"].sum())
+    with pytest.raises(ConfigError, match="squared inner gradients is .* again, .* function of phi, theta and t alone"):
+        estimator(problem, theta)
 
 
 KEPT = {}

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from msmeta import (
     SGD,
     Adam,
+    AMSGrad,
     Bilevel,
     Binomial,
     ConfigError,
@@ -28,9 +29,12 @@ from msmeta import (
     MultiStep,
     Perturbed,
     Reptile,
+    RMSprop,
+    SignSGD,
     State,
     Truncated,
     UserError,
+    clipped,
     compare,
 )
 
@@ -105,6 +109,66 @@ def _refused(function, match, error=ConfigError):
 @pytest.mark.parametrize("estimator", _all(), ids=NAMES)
 def test_a_problem_of_another_kind_is_refused_in_one_line(estimator, problem, theta, match):
     _refused(lambda: estimator(problem, theta), match)
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"init": {"w": W}}, "init of the problem is a dict: it must be a function"),
+        ({"inner": None}, "inner of the problem is a NoneType"),
+        ({"outer": torch.tensor(1.0)}, "outer of the problem is a Tensor"),
+        ({"outer_at": [0.5, 0.5]}, "outer_at of the problem is a list"),
+        ({"tasks": "3"}, "tasks='3': it must be a whole number"),
+        ({"tasks": 0}, "tasks=0: it must be a whole number, at least one"),
+        ({"tasks": True}, "tasks=True"),
+        ({"tasks": 2.0}, "tasks=2.0"),
+    ],
+)
+def test_a_problem_is_checked_where_it_is_made(given, match):
+    functions = {"init": lambda theta: theta, "inner": _inner, "outer": _outer}
+    _refused(lambda: Bilevel(**{**functions, **given}), match)
+
+
+@pytest.mark.parametrize("estimator", _all(), ids=NAMES)
+def test_what_has_no_values_is_refused_in_one_line(estimator):
+    _refused(lambda: estimator(_bowl(), {"w": W.to("meta")}), "on the meta device")
+
+
+@pytest.mark.parametrize(
+    ("dynamics", "name", "uses"),
+    [
+        (SGD(0.1, 0.9), "momentum_buffer", "SGD's steps as set: they use velocity"),
+        (SGD(0.1), "velocity", "SGD's steps as set: they use none"),
+        (clipped(Adam(0.1), 1.0), "exp_avg", "Adam's steps as set: they use mean, square"),
+        (AMSGrad(0.1), "max", "they use mean, square, largest"),
+        (RMSprop(0.1), "momentum", "they use mean_square"),
+        (SignSGD(0.1), "velocity", "they use none"),
+    ],
+)
+def test_a_learned_buffer_that_no_step_uses_is_refused(dynamics, name, uses):
+    """Of another optimiser's name, say: it would never learn. One that is carried along is not learned."""
+    theta = {"w": W, "start": W}
+    for estimator in _both(dynamics, 2):
+        learned = _bowl(lambda theta: State({"w": theta["w"]}, {name: {"w": theta["start"]}}))
+        _refused(lambda: estimator(learned, theta), f"buffers as init .* have '{name}', learned, .* {uses}")  # noqa: B023
+        carried = _bowl(lambda theta: State({"w": theta["w"]}, {name: {"w": W}}))
+        assert torch.equal(estimator(carried, theta).state.buffers[name]["w"], W)
+
+
+class _Traced(SGD):
+    """A subclass with a buffer of its own."""
+
+    def window(self, state, grad, n):
+        phi = {
+            name: value - n * (self.lr * grad[name] + state.buffers["trace"][name]) for name, value in state.phi.items()
+        }
+        return State(phi, state.buffers, state.step + n)
+
+
+def test_a_subclass_may_learn_buffers_of_its_own():
+    problem = _bowl(lambda theta: State({"w": theta["w"]}, {"trace": {"w": theta["start"]}}))
+    out = MultiStep(_Traced(0.1), 2)(problem, {"w": W, "start": 0.1 * W})
+    assert (out.grad["start"] != 0).all()
 
 
 @pytest.mark.parametrize("estimator", _all(), ids=NAMES)

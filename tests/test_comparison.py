@@ -33,7 +33,8 @@ from msmeta import (
     compare,
 )
 from msmeta.bilevel import task_dot
-from msmeta.comparison import Comparison, Row, _counted, _Counts
+from msmeta.comparison import Comparison, Row
+from msmeta.counting import Counts, counted
 from msmeta.statistics import mean_ci
 
 PLAIN = SGD(0.1)
@@ -50,9 +51,9 @@ COSTS = [
     (FirstOrder(PLAIN, 8), 8, 0),
     (Reptile(PLAIN, 8), 8, 0),
     (Implicit(PLAIN, 8, cg_steps=3), 9, 3),
-    (FiniteDifference(PLAIN, 8, 1e-5), 24, 0),
+    (FiniteDifference(PLAIN, 8, 1e-5), 25, 0),
     (FiniteDifference(Adam(0.02, eps=1e-2), 8, 1e-5), 32, 0),
-    (GaussianSmoothing(PLAIN, 8, 2), 40, 0),
+    (GaussianSmoothing(PLAIN, 8, 2), 41, 0),
     (EvolutionStrategies(PLAIN, 8, 2), 40, 0),
 ]
 
@@ -82,9 +83,9 @@ def test_counting_changes_no_meta_gradient():
         for dynamics in (SGD(0.01, 0.9, 0.1), Adam(0.02, eps=1e-2, weight_decay=0.1)):
             for backward in ("autograd", "adjoint"):
                 estimator = MultiStep(dynamics, 4, (1, 2, 1), backward)
-                plain, counted = estimator(problem, theta), estimator(_counted(problem, _Counts()), theta)
-                assert relative_error(counted.grad, plain.grad) < 1e-14  # another order of a sum
-                assert all(torch.equal(plain.phi[name], counted.phi[name]) for name in theta)
+                plain, watched = estimator(problem, theta), estimator(counted(problem, Counts()), theta)
+                assert relative_error(watched.grad, plain.grad) < 1e-14  # another order of a sum
+                assert all(torch.equal(plain.phi[name], watched.phi[name]) for name in theta)
 
 
 def test_an_inner_loss_without_second_derivatives_has_no_products():
@@ -190,13 +191,24 @@ THETA = {"w": W}
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
+        (
+            lambda: compare(THETA, _bowl(1), [MultiStep(PLAIN, 2)]),
+            ConfigError,
+            "thetas is a Bilevel: it must be a theta",
+        ),
+        (lambda: compare(_bowl(1), W, [MultiStep(PLAIN, 2)]), ConfigError, "thetas is a Tensor"),
+        (
+            lambda: compare(_bowl(1), THETA, [MultiStep(PLAIN, 2)], MultiStep(SGD({"w": 0.1}), 2)),
+            ConfigError,
+            "reference=MultiStep.* is no name",
+        ),
         (lambda: compare(_bowl(1), [], [MultiStep(PLAIN, 2)]), ConfigError, "thetas is empty"),
         (lambda: compare(_bowl(1), THETA, []), ConfigError, "estimators is empty"),
         (lambda: compare(_bowl(1), THETA, MultiStep(SGD(0.1), 2)), ConfigError, "estimators is a MultiStep"),
         (lambda: compare(_bowl(1), THETA, [MultiStep]), ConfigError, "estimator MultiStep is a type"),
         (lambda: compare(_bowl(1), THETA, {"a": PLAIN}), ConfigError, "estimator a is a SGD: it must be called"),
         (lambda: compare(_bowl(1), THETA, [MultiStep(PLAIN, 2)] * 2), ConfigError, "two estimators are the same"),
-        (lambda: compare(_bowl(1), THETA, [MultiStep(PLAIN, 2)], "exact"), ConfigError, "reference='exact' is none of"),
+        (lambda: compare(_bowl(1), THETA, [MultiStep(PLAIN, 2)], "exact"), ConfigError, "reference='exact' is no name"),
         (lambda: compare(None, THETA, [MultiStep(PLAIN, 2)]), ConfigError, "the problem is a NoneType"),
         (lambda: compare(lambda i: None, THETA, [MultiStep(PLAIN, 2)]), ConfigError, "the problem is a NoneType"),
         (lambda: compare(_bowl(1), [THETA["w"]], [MultiStep(PLAIN, 2)]), ConfigError, "theta is a Tensor"),
@@ -209,6 +221,21 @@ def test_mistakes_end_in_one_clear_line(call, error, message):
     with pytest.raises(error, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_a_row_that_is_none_or_has_no_numbers_says_so():
+    diverging = FirstOrder(SGD(1e30), 90)
+    found = compare(_bowl(1), THETA, {"exact": MultiStep(PLAIN, 2), "far": diverging}, costs=False)
+    assert found["exact"].mean("cosine") == (pytest.approx(1), None)
+    for call, message in [
+        (lambda: found["near"], "no row 'near': there are exact, far"),
+        (lambda: found[{}], "no row {}"),
+        (lambda: found["far"].mean("cosine"), "far has no cosine: inner loss is inf at step 1"),
+        (lambda: found["exact"].mean("seconds"), r"exact has no seconds: compare\(costs=True\) measures it"),
+        (lambda: found["exact"].mean("failure"), "the columns are gradients, products, cosine"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            call()
 
 
 def test_the_table_names_what_differs_and_has_intervals_where_numbers_vary():

@@ -14,6 +14,7 @@ METHOD = (
     "dynamics",
     "optimisers",
     "outer_terms",
+    "repeats",
     "adjoint",
     "adaptation",
     "estimators",
@@ -25,6 +26,7 @@ LATER = (
     "rates",
     "optimisers",
     "outer_terms",
+    "repeats",
     "adaptation",
     *(f"estimators.{name}" for name in RIVALS),
 )
@@ -40,6 +42,7 @@ ROOMS = (
     "files",
     "machine",
     "checkout",
+    "counting",
     "comparison",
     "partitions",
 )

@@ -61,24 +61,28 @@ def _chunked(phi, *_):
     return F.linear_cross_entropy(X, phi["w"], LABELS, options=chunked())
 
 
-def _penalised(phi, *_):
-    """With the squared length of a gradient through layer_norm."""
-    w = phi["w"]
-    with torch.enable_grad():
-        w = w if w.requires_grad else w.detach().requires_grad_()
-        loss = (F.layer_norm(X @ w, (3,)) - Y).square().mean()
-        (slope,) = torch.autograd.grad(loss, w, create_graph=True)
-    return loss + slope.square().sum()
+def _penalised(norm):
+    """A problem whose inner loss has the squared length of a gradient through `norm`, and its θ."""
+
+    def inner(phi, *_):
+        w = phi["w"]
+        with torch.enable_grad():
+            w = w if w.requires_grad else w.detach().requires_grad_()
+            loss = (norm(X @ w) - Y).square().mean()
+            (slope,) = torch.autograd.grad(loss, w, create_graph=True)
+        return loss + slope.square().sum()
+
+    return Bilevel(lambda theta: theta, inner, lambda phi, _: (phi["w"] - 1).square().sum()), {"w": Y[:3] / 2}
+
+
+def _batch_norm(x, training=True):
+    return F.batch_norm(x, torch.zeros(3, dtype=F64), torch.ones(3, dtype=F64), training=training)
 
 
 CASES = {
-    "layer_norm": (
-        lambda: (
-            Bilevel(lambda theta: theta, _penalised, lambda phi, _: (phi["w"] - 1).square().sum()),
-            {"w": Y[:3] / 2},
-        ),
-        "differentiates layer_norm inside",
-    ),
+    "layer_norm": (lambda: _penalised(lambda x: F.layer_norm(x, (3,))), "differentiates layer_norm inside"),
+    "batch_norm": (lambda: _penalised(_batch_norm), "differentiates batch_norm or instance_norm inside"),
+    "instance_norm": (lambda: _penalised(lambda x: F.instance_norm(x[None])[0]), "batch_norm or instance_norm inside"),
     "weight_norm": (lambda: of_module(nn.utils.parametrizations.weight_norm(nn.Linear(3, 3)), X, Y), "weight_norm"),
     "sparse": (lambda: of_module(nn.Embedding(4, 3, sparse=True), TOKENS, Y), "make the embedding with sparse=False"),
     "chunked": (lambda: (Bilevel(lambda theta: theta, _chunked, _chunked), {"w": Y}), "chunked by its options"),
@@ -93,6 +97,13 @@ def test_what_has_no_right_second_derivative_in_torch_is_refused_where_it_is_nee
     differences = finite_differences(adapted_loss(problem, SGD(0.1)), theta)
     assert relative_error(FiniteDifference(SGD(0.1), 3, 1e-4)(problem, theta).grad, differences) < 1e-5
     assert FirstOrder(SGD(0.1), 3)(problem, theta).grad.keys() == theta.keys()
+
+
+@pytest.mark.parametrize("backward", ["autograd", "adjoint"])
+def test_batch_norm_by_running_statistics_may_be_differentiated_inside(backward):
+    problem, theta = _penalised(lambda x: _batch_norm(x, training=False))
+    found = MultiStep(SGD(0.1), 3, backward=backward)(problem, theta).grad
+    assert relative_error(found, finite_differences(adapted_loss(problem, SGD(0.1)), theta)) < 1e-6
 
 
 def test_an_embedding_bag_is_refused_in_one_line():
@@ -182,7 +193,7 @@ def test_a_gradient_that_is_changed_without_its_graph_is_refused(backward, windo
     [
         (transformed(SGD(0.1), lambda grad: {k: v.double() for k, v in grad.items()}), {}, "returned other entries"),
         (SGD(0.1, 0.9), {"velocity": {"w": Y}}, "velocity as init returned it has shape .* and torch.float64"),
-        (lambda theta, t: SGD(theta["lr"]), {}, "returned a phi of other entries, types or shapes"),
+        (lambda theta, t: SGD(theta["lr"]), {}, "lr of SGD is of torch.float64: with it phi.s .s. turns"),
     ],
 )
 def test_a_step_that_would_change_the_type_of_phi_is_refused(dynamics, buffers, match):

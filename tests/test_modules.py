@@ -165,7 +165,7 @@ def test_only_the_head_adapts_where_init_gives_it_alone():
     assert graph.phi.keys() == {"3.weight", "3.bias"} and relative_error(graph.grad, differences) < 1e-6
     assert relative_error(recursion.grad, graph.grad) < 1e-10
     alone = Bilevel(problem.init, lambda phi, theta, t: call(phi, x[0]).sum(), problem.outer)
-    with pytest.raises(ConfigError, match="params lack '0.bias': .* call with {..theta, ..phi}"):
+    with pytest.raises(ConfigError, match="params lack '0.bias': .* give {..theta, ..phi}"):
         MultiStep(HEAVY, 3)(alone, theta)
 
 

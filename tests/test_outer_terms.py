@@ -280,8 +280,8 @@ def test_the_others_refuse_it_in_one_line(estimator):
 def test_mistakes_end_in_one_clear_line(estimator):
     problem, theta = maml()
     for term, error, message in [
-        (lambda phi, theta, t: phi["w1"], ConfigError, "outer loss is not a 0-d tensor"),
-        (lambda phi, theta, t: 1.0, ConfigError, "outer loss is not a 0-d tensor"),
+        (lambda phi, theta, t: phi["w1"], ConfigError, "outer_at after . steps is not a 0-d tensor"),
+        (lambda phi, theta, t: 1.0, ConfigError, "outer_at after . steps is not a 0-d tensor"),
         (lambda phi, theta, t: phi["w1"].sum() * float("inf"), DivergedError, "outer loss is"),
     ]:
         with pytest.raises(error, match=message) as caught:

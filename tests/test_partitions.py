@@ -83,10 +83,23 @@ def test_partitions_that_diverge_are_not_ranked():
     theta = {"w": torch.tensor([3.1], dtype=F64)}
     found = best_partition(problem, theta, SGD(1.0), 8, windows=2)
     assert {entry.windows for entry in found.ranked} == {(3, 5), (4, 4)} and found.tried == 7
-    with pytest.raises(DivergedError, match="all 1 partitions that were tried diverge"):
+    with pytest.raises(DivergedError, match="all 1 partitions that were tried fail.*: outer loss is nan"):
         best_partition(problem, theta, SGD(1.0), 8, windows=1)
     uneven = best_partition(problem, theta, SGD(1.0), 10, windows=2)
-    assert uneven.even == (5, 5) and "The even one, (5, 5), diverges." in str(uneven)
+    assert uneven.even == (5, 5) and "The even one, (5, 5), fails." in str(uneven)
+
+
+def test_a_partition_without_a_meta_gradient_does_not_end_the_search():
+    """θ acts in the second step's loss alone, whose gradient the window of the first two steps does not take."""
+
+    def inner(phi, theta, t):
+        return (phi["x"] * (theta["w"] if t == 1 else 1.0)).square().sum()
+
+    problem = Bilevel(lambda theta: {"x": torch.ones(2)}, inner, lambda phi, theta: phi["x"].sum())
+    found = best_partition(problem, {"w": torch.ones(2)}, SGD(0.1), 3, windows=2)
+    assert found.best == (1, 2) and found.tried == 2 and len(found.ranked) == 1
+    with pytest.raises(ConfigError, match="all 1 partitions that were tried fail.* does not depend on theta"):
+        best_partition(problem, {"w": torch.ones(2)}, SGD(0.1), 3, windows=1)
 
 
 @pytest.mark.parametrize(

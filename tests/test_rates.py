@@ -207,10 +207,20 @@ def test_a_dict_that_does_not_fit_phi_is_refused_in_one_line(dynamics, match, ba
 
 def test_a_rate_that_would_change_phis_type_is_refused():
     phi = torch.ones(2, 3)
-    with pytest.raises(
-        ConfigError, match=r"torch.float64 under 'x': with it phi's torch.float32 becomes torch.float64"
-    ):
-        SGD({"x": torch.ones(3, dtype=F64)}).window(State({"x": phi}), {"x": phi}, 1)
+    turns, one, wide = (
+        "with it phi's 'x' turns from torch.float32 into torch.float64",
+        phi[0, 0],
+        torch.tensor(0.1, dtype=F64),
+    )
+    for dynamics, entry, what in [
+        (SGD({"x": torch.ones(3, dtype=F64)}), phi, "lr of SGD, under 'x', is of torch.float64"),
+        (SGD(wide), one, "lr of SGD is of torch.float64"),  # of two numbers the wider type wins
+        (Adam(0.1, (wide, 0.9)), one, "betas of Adam is of torch.float64"),
+        (Adam({"x": 0.1}, weight_decay=wide), one, "weight_decay of Adam is of torch.float64"),
+    ]:
+        with pytest.raises(ConfigError, match=f"{what}: {turns}, so give it that type"):
+            dynamics.window(State({"x": entry}), {"x": entry}, 1)
+    assert SGD(wide).window(State({"x": phi}), {"x": phi}, 1).phi["x"].dtype == torch.float32
     after = SGD({"x": torch.ones(3, dtype=torch.bfloat16)}).window(State({"x": phi}), {"x": phi}, 1)
     assert after.phi["x"].dtype == torch.float32
 

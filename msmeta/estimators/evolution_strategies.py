@@ -71,7 +71,7 @@ class EvolutionStrategies(Sampled):
 
     def _outer(self, problem: Bilevel, theta: Params) -> tuple:
         """θ as leaves, `walk`'s state and evaluations, and F(θ)."""
-        theta, first = begin(problem, theta, passing=True)
+        theta, first = begin(problem, theta, self.dynamics, passing=True)
         terms = Passed(problem, theta)
         state, trail = walk(problem, first, theta, self.dynamics, (1,) * self.steps, keep=terms)
         outer = value_of(problem.outer, state.phi, theta) + terms.loss

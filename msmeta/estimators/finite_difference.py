@@ -11,7 +11,7 @@ from torch import Tensor
 from msmeta.adjoint import adjoint
 from msmeta.bilevel import Bilevel, MetaGradient, Params, Part, detach, leaves, partial_gradients, task_dot
 from msmeta.dynamics import Steps, inner_gradient
-from msmeta.losses import evaluate, value_of
+from msmeta.losses import evaluate
 from msmeta.rates import require_numbers
 
 
@@ -23,8 +23,8 @@ class FiniteDifference(Steps):
     rounding of order 1/radius. The default is for float32 and a network such as Conv4, where shorter ones drown in
     rounding; in float64 take 1e-5. Valid for every θ, also a meta-network: for wᵀ∂g/∂θ it differences ∂L_t/∂θ.
 
-    Costs 3T gradient evaluations and no Hessian-vector product; holds T states. Up to another T gradients unless by SGD
-    of numbers, and for more than 16 steps, of which it holds 2√T states (`msmeta.adjoint`), and with `outer_at`.
+    Costs 3T + 1 gradient evaluations and no Hessian-vector product; holds T states. Up to another T gradients unless by
+    SGD of numbers, and for more than 16 steps, of which it holds 2√T states (`msmeta.adjoint`), and with `outer_at`.
     """
 
     radius: float = 0.3
@@ -46,11 +46,15 @@ class Differences:
 
     @property
     def loss(self) -> Tensor:
-        return value_of(self.problem.inner, self.phi, self.theta, self.t)
+        return self._evaluated[0].detach()
+
+    @property
+    def grad(self) -> Params:
+        return self._evaluated[1]
 
     @cached_property
-    def grad(self) -> Params:
-        return inner_gradient(self.problem, leaves(self.phi, self.phi), detach(self.theta), self.t, False)[1]
+    def _evaluated(self) -> tuple[Tensor, Params]:
+        return inner_gradient(self.problem, leaves(self.phi, self.phi), detach(self.theta), self.t, False)
 
     def along(self, direction: Params, step: float) -> tuple[Part, Part]:
         """Derivatives of ∂L_t/∂φ and of ∂L_t/∂θ along a direction of φ, by two gradient evaluations."""

@@ -20,8 +20,8 @@ from msmeta.bilevel import (
     detach,
     leaves,
     reached,
-    refuse,
 )
+from msmeta.checks import refuse
 from msmeta.dynamics import Steps, advance, dynamics_at, inner_gradient
 from msmeta.losses import evaluate
 from msmeta.outer_terms import Carried
@@ -43,7 +43,7 @@ class FirstOrder(Steps):
     @torch.enable_grad()
     def __call__(self, problem: Bilevel, theta: Params) -> MetaGradient:
         """As `MultiStep.__call__`; raises ConfigError besides for entries of θ that act in the inner loss alone."""
-        theta, first = begin(problem, theta, passing=True)
+        theta, first = begin(problem, theta, self.dynamics, passing=True)
         why = "acts in the inner loss without starting phi (a meta-network): it holds g constant; use MultiStep"
         carried, tell = Carried(problem, first, theta), partial(refuse, "FirstOrder", why)
         state, trail = constant_gradients(carried, self.dynamics, self.steps, tell)

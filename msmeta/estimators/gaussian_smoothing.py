@@ -19,7 +19,7 @@ class GaussianSmoothing(Sampled):
     are linear in φ the mean is exact; the variance of a product grows with the number of parameters a task and falls
     with 1 / samples. Products of steps draw independent directions, so the meta-gradient has no bias there either.
 
-    Costs (1 + 2 samples) T gradient evaluations and no Hessian-vector product; holds T states. Up to another T
+    Costs (1 + 2 samples) T + 1 gradient evaluations and no Hessian-vector product; holds T states. Up to another T
     gradients as for `FiniteDifference`, which holds as many states.
     """
 

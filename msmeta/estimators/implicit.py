@@ -20,10 +20,10 @@ from msmeta.bilevel import (
     detach,
     plus,
     reached,
-    refuse,
     task_dot,
     task_scale,
 )
+from msmeta.checks import refuse
 from msmeta.dynamics import SGD, Steps, adapt_and_judge, dynamics_at, has_methods_of, whole
 from msmeta.errors import ConfigError
 from msmeta.losses import evaluate, value_of
@@ -98,7 +98,7 @@ class Implicit(Proximal):
         `info` has `cg_iterations`, `residual` (relative, of the worst task) and `indefinite_tasks`, whose conjugate
         gradients stopped at a direction of negative curvature: λ + δ is too small for them.
         """
-        theta, first = begin(problem, theta)
+        theta, first = begin(problem, theta, self.dynamics)
         if not reached(first.phi.values(), theta):
             inside = "a theta that acts only inside the inner loss (a meta-network) would not learn"
             raise ConfigError(f"Implicit needs a theta that initialises phi: {TIED}, so {inside}; use MultiStep")

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from msmeta.bilevel import Bilevel, MetaGradient, Params, begin, conclude, gradients, leaves, reached, refuse
+from msmeta.bilevel import Bilevel, MetaGradient, Params, begin, conclude, gradients, leaves, reached
+from msmeta.checks import refuse
 from msmeta.dynamics import Windowed, advance, dynamics_at, inner_gradient, partition
 from msmeta.losses import evaluate
 from msmeta.outer_terms import outer_term
@@ -36,7 +37,7 @@ class LazyHessian(Windowed):
     @torch.enable_grad()
     def __call__(self, problem: Bilevel, theta: Params) -> MetaGradient:
         """As `MultiStep.__call__`; raises ConfigError besides for entries of θ in other steps' losses alone."""
-        theta, state = begin(problem, theta, passing=True)
+        theta, state = begin(problem, theta, self.dynamics, passing=True)
         trail, terms = [], []
         for n in partition(self.steps, self.window):
             start = len(trail)

@@ -48,7 +48,7 @@ class MultiStep(Windowed):
         windows = partition(self.steps, self.window)
         if self.backward == "adjoint":
             return adjoint(problem, theta, self.dynamics, windows)
-        theta, state = begin(problem, theta, passing=True)
+        theta, state = begin(problem, theta, self.dynamics, passing=True)
         state, trail, terms = unroll(problem, state, theta, self.dynamics, windows)
         outer = sum(terms, evaluate(problem.outer, state.phi, theta))
         return conclude(theta, state, trail, outer, *gradients([(outer, None)], theta))

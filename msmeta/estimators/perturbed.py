@@ -18,9 +18,9 @@ from msmeta.bilevel import (
     gradients,
     leaves,
     reached,
-    refuse,
     task_dot,
 )
+from msmeta.checks import refuse
 from msmeta.dynamics import adapt_and_judge, walk
 from msmeta.estimators.implicit import Proximal
 from msmeta.losses import evaluate, value_of
@@ -56,7 +56,7 @@ class Perturbed(Proximal):
     def __call__(self, problem: Bilevel, theta: Params) -> MetaGradient:
         """As `MultiStep.__call__`; raises ConfigError besides for entries of θ that do not act in the last inner loss
         nor start φ, but in the inner steps."""
-        theta, first = begin(problem, theta)
+        theta, first = begin(problem, theta, self.dynamics)
         lost = reached(first.buffer_tensors(), theta)
         pulled, windows = self.regularised(problem, detach(first.phi)), (1,) * self.steps
         state, trail, outer, by_phi, direct = adapt_and_judge(

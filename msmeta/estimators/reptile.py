@@ -25,7 +25,7 @@ class Reptile(Steps):
     @torch.no_grad()
     def __call__(self, problem: Bilevel, theta: Params) -> MetaGradient:
         """As `MultiStep.__call__`; raises ConfigError besides where φ₁ is not θ, with the task dimension if any."""
-        theta, first = begin(problem, theta)
+        theta, first = begin(problem, theta, self.dynamics)
         lead = () if problem.tasks is None else (problem.tasks,)
         for name in [*theta, *first.phi]:
             start = first.phi.get(name)

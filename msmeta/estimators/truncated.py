@@ -6,19 +6,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from msmeta.bilevel import (
-    Bilevel,
-    MetaGradient,
-    Params,
-    State,
-    begin,
-    conclude,
-    gradients,
-    leaves,
-    plus,
-    reached,
-    refuse,
-)
+from msmeta.bilevel import Bilevel, MetaGradient, Params, State, begin, conclude, gradients, leaves, plus, reached
+from msmeta.checks import refuse
 from msmeta.dynamics import Steps, whole
 from msmeta.errors import ConfigError
 from msmeta.estimators.first_order import constant_gradients
@@ -67,7 +56,7 @@ class Truncated(Shortened):
     @torch.enable_grad()
     def __call__(self, problem: Bilevel, theta: Params) -> MetaGradient:
         """As `MultiStep.__call__`; raises ConfigError besides for entries of θ in the earlier steps' losses alone."""
-        theta, first = begin(problem, theta, passing=True)
+        theta, first = begin(problem, theta, self.dynamics, passing=True)
         lost, early, carried = set(), self.steps - self.depth, Carried(problem, first, theta)
         middle, trail = constant_gradients(carried, self.dynamics, early, lost.update)
         if self.depth:

@@ -4,7 +4,17 @@ import pytest
 import torch
 from problems import DYNAMICS, F64, maml, meta_network, relative_error
 
-from msmeta import SGD, Bilevel, ConfigError, EvolutionStrategies, FiniteDifference, GaussianSmoothing, MultiStep
+from msmeta import (
+    SGD,
+    Bilevel,
+    ConfigError,
+    EvolutionStrategies,
+    FiniteDifference,
+    GaussianSmoothing,
+    Implicit,
+    MultiStep,
+    Perturbed,
+)
 
 # Two-sided: a standard normal number is beyond it with probability 7e-6, so one of a dozen coordinates with 8e-5.
 # The generators are seeded: a test that passes goes on passing.
@@ -118,6 +128,12 @@ def test_directions_come_from_the_generator_and_are_drawn_anew(estimator):
         (GaussianSmoothing, {"samples": 0}),
         (GaussianSmoothing, {"deviation": -1.0}),
         (FiniteDifference, {"radius": 0.0}),
+        (FiniteDifference, {"radius": torch.tensor(0.1, requires_grad=True)}),  # whose graph the result would have
+        (GaussianSmoothing, {"deviation": torch.tensor(0.1)}),
+        (Perturbed, {"strength": torch.tensor(0.1)}),
+        (Implicit, {"proximal": torch.tensor(1.0, requires_grad=True)}),
+        (Implicit, {"damping": torch.tensor(0.1)}),
+        (Implicit, {"tolerance": torch.tensor(0.1)}),
     ],
 )
 def test_impossible_settings_are_refused(estimator, settings):
