@@ -159,7 +159,7 @@ def begin(problem: Bilevel, theta: Params, dynamics: Any = None, passing: bool =
     def is_frozen(value: Tensor | None) -> bool:
         return isinstance(value, torch.nn.Parameter) and not value.requires_grad
 
-    require_params(theta, "theta", values=True)
+    require_params(theta, "theta")
     if all(map(is_frozen, theta.values())):
         raise ConfigError("theta has nothing to learn: it is empty, or all of it is frozen by requires_grad=False")
     copies = torch._foreach_mul([value.detach() for value in theta.values()], 1)  # one operation on a GPU
@@ -249,7 +249,7 @@ def require_sound(trail: Trail, outer: Tensor, phi: Params, grad: Params | None 
     where they differ. All is read at once, after the work is done, so that a GPU is waited for once. While a CUDA graph
     is captured nothing can be read: there the caller looks at the loss after each replay.
     """
-    if outer.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+    if outer.device.type != "cpu" and torch.cuda.is_current_stream_capturing():
         return
     grad = grad or {}
     pairs = [loss for _, *both in again for loss in both]

@@ -16,11 +16,8 @@ Tensors = Mapping[str, Tensor]
 ALONE = "this estimator needs a function of phi, theta and t alone, without dropout or other random numbers"
 
 
-def require_params(params: Any, what: str, tasks: int | None = None, values: bool = False) -> None:
-    """Raises ConfigError for what is not a dict of tensors that have derivatives, and lead with a task dimension.
-
-    values: refuses tensors of the meta device, too, which have none.
-    """
+def require_params(params: Any, what: str, tasks: int | None = None) -> None:
+    """Raises ConfigError for what is not a dict of tensors that have derivatives, and lead with a task dimension."""
     if not isinstance(params, Mapping):
         raise ConfigError(f"{what} is a {type(params).__name__}: it must be a dict of tensors")
     for name, value in params.items():
@@ -28,10 +25,6 @@ def require_params(params: Any, what: str, tasks: int | None = None, values: boo
             raise ConfigError(f"{what} has a {type(value).__name__} under {name!r}: it must be a tensor")
         if not (value.is_floating_point() or value.is_complex()):
             raise ConfigError(f"{what} has {value.dtype} under {name!r}: leave counters and masks out of it")
-        if values and value.is_meta:
-            raise ConfigError(
-                f"{what} has a tensor on the meta device under {name!r}, without values: move it to another"
-            )
         if tasks is not None and value.shape[:1] != (tasks,):
             has = f"shape {tuple(value.shape)} under {name!r}"
             raise ConfigError(f"{what} has {has}: with tasks={tasks} that must be its first size")

@@ -5,14 +5,18 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from msmeta import SGD, Adam, Bilevel
-from msmeta.bilevel import Params
+from msmeta import SGD, Adam, Bilevel, MultiStep, State
+from msmeta.bilevel import DynamicsLike, Params
 
 F64 = torch.float64
 
 
 def tensors(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
+
+
+def double(params: Params) -> Params:
+    return {name: value.double() for name, value in params.items()}
 
 
 def _data(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -63,6 +67,20 @@ def meta_network() -> tuple[Bilevel, Params]:
         ),
         theta,
     )
+
+
+def both(dynamics: DynamicsLike, steps: int, window: int | Sequence[int] = 1) -> list[MultiStep]:
+    return [MultiStep(dynamics, steps, window, backward) for backward in ("autograd", "adjoint")]
+
+
+KEPT: dict[str, Tensor] = {}
+
+
+class Keeping:
+    """An optimiser that reads a rate which `init` made of θ and left lying about in `KEPT`."""
+
+    def window(self, state: State, grad: Params, n: int) -> State:
+        return State({k: v - n * KEPT["rate"] * grad[k] for k, v in state.phi.items()}, state.buffers, state.step + n)
 
 
 def unrolled(problem: Bilevel, theta: Params, rule: Callable, windows: Sequence[int]) -> tuple[Tensor, Params]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from problems import DYNAMICS, F64, finite_differences, maml, meta_network, relative_error, tensors
+from problems import DYNAMICS, F64, KEPT, Keeping, finite_differences, maml, meta_network, relative_error, tensors
 from saved_bytes import SavedBytes
 
 from msmeta import (
@@ -154,16 +154,6 @@ def test_random_numbers_that_the_losses_value_does_not_show_are_refused(estimato
         estimator(problem, theta)
 
 
-KEPT = {}
-
-
-class _Keeping:
-    """An optimiser that reads a rate which `init` made of θ and left lying about."""
-
-    def window(self, state, grad, n):
-        return State({k: v - n * KEPT["rate"] * grad[k] for k, v in state.phi.items()}, state.buffers, state.step + n)
-
-
 class _Clipped(SGD):
     """A subclass whose map is not SGD's."""
 
@@ -228,13 +218,13 @@ def _with_rates(make):
 @pytest.mark.parametrize("make", [maml, meta_network])
 @pytest.mark.parametrize(
     "dynamics",
-    [_Keeping(), _Clipped(0.1, 0.9), _Slowing(0.1, 0.9, 0.1), _Leap(), _Module(), _scheduled, _learned],
+    [Keeping(), _Clipped(0.1, 0.9), _Slowing(0.1, 0.9, 0.1), _Leap(), _Module(), _scheduled, _learned],
     ids=lambda value: getattr(value, "__name__", type(value).__name__),
 )
 def test_whatever_the_dynamics_are_they_are_differentiated_through_their_own_window(dynamics, make, windows):
     problem, theta = _with_rates(make)
     out = _compare(dynamics, sum(windows), windows, problem, theta)
-    learns = {_Keeping: ["rate"], _Slowing: ["rate"]}.get(type(dynamics), ["rate", "momentum"] * (dynamics is _learned))
+    learns = {Keeping: ["rate"], _Slowing: ["rate"]}.get(type(dynamics), ["rate", "momentum"] * (dynamics is _learned))
     assert [name for name in RATES if out.grad[name] != 0] == learns
     if len(windows) == 3:
         loss = MultiStep(dynamics, 5, windows)

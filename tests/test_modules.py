@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import torchvision
-from problems import F64, finite_differences, relative_error
+from problems import F64, both, finite_differences, relative_error
 from torch import nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy, mse_loss
@@ -14,10 +14,6 @@ from torch.utils.checkpoint import checkpoint
 from msmeta import SGD, Bilevel, ConfigError, FiniteDifference, FirstOrder, MultiStep, adapt, from_module, to_module
 
 HEAVY = SGD(0.1, 0.9)
-
-
-def _both(steps, window=1, dynamics=HEAVY):
-    return [MultiStep(dynamics, steps, window, backward) for backward in ("autograd", "adjoint")]
 
 
 class Language(nn.Module):
@@ -60,7 +56,7 @@ def test_the_meta_gradient_of_a_module_is_that_of_a_plain_loop_and_of_difference
         inner=lambda phi, theta, t: mse_loss(call(phi, x[0]), y[0]),
         outer=lambda phi, theta: mse_loss(call(phi, x[1]), y[1]),
     )
-    graph, recursion = (estimator(problem, theta) for estimator in _both(3))
+    graph, recursion = (estimator(problem, theta) for estimator in both(HEAVY, 3))
     assert relative_error(recursion.grad, graph.grad) < 1e-10
 
     def plain(start):
@@ -96,7 +92,7 @@ def test_resnet_18_has_the_derivative_of_differences_and_keeps_its_running_stati
         inner=lambda phi, theta, t: cross_entropy(call(phi, x), y),
         outer=lambda phi, theta: cross_entropy(call(phi, x.flip(-1)), (y + 1) % 3),
     )
-    graph, recursion = (estimator(problem, theta) for estimator in _both(2, dynamics=SGD(0.01)))
+    graph, recursion = (estimator(problem, theta) for estimator in both(SGD(0.01), 2))
     assert relative_error(recursion.grad, graph.grad) < 1e-10
     generator = torch.Generator().manual_seed(0)
     way = {name: torch.randn(value.shape, dtype=F64, generator=generator) for name, value in theta.items()}
@@ -158,7 +154,7 @@ def test_only_the_head_adapts_where_init_gives_it_alone():
         inner=lambda phi, theta, t: mse_loss(call({**theta, **phi}, x[0]), y[0]),
         outer=lambda phi, theta: mse_loss(call({**theta, **phi}, x[1]), y[1]),
     )
-    graph, recursion = (estimator(problem, theta) for estimator in _both(3))
+    graph, recursion = (estimator(problem, theta) for estimator in both(HEAVY, 3))
     differences = finite_differences(
         lambda moved: MultiStep(HEAVY, 3)(problem, moved).loss, {k: v.detach() for k, v in theta.items()}
     )
@@ -180,7 +176,7 @@ def test_dropout_has_a_seed_for_each_step_or_is_refused(monkeypatch):
     outer = lambda phi, theta: call(phi, x, seed=9).square().mean()  # noqa: E731
     problem = Bilevel(lambda th: th, lambda phi, th, t: (call(phi, x, seed=t) - 1).square().mean(), outer)
     state = torch.get_rng_state()
-    graph, recursion = (estimator(problem, theta) for estimator in _both(4))
+    graph, recursion = (estimator(problem, theta) for estimator in both(HEAVY, 4))
     assert relative_error(recursion.grad, graph.grad) < 1e-10
     near = FiniteDifference(HEAVY, 4, 1e-5)(problem, theta).grad
     assert relative_error(near, graph.grad) < 1e-6 and torch.equal(torch.get_rng_state(), state)
@@ -190,7 +186,7 @@ def test_dropout_has_a_seed_for_each_step_or_is_refused(monkeypatch):
         changed.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("all GPUs are seeded"))
         call(theta, x, seed=1)
     unseeded = Bilevel(problem.init, lambda phi, theta, t: call(phi, x).square().mean(), outer)
-    for estimator in [*_both(4), FirstOrder(HEAVY, 4)]:
+    for estimator in [*both(HEAVY, 4), FirstOrder(HEAVY, 4)]:
         with pytest.raises(ConfigError, match="the Sequential draws random numbers, .* call it with seed=t"):
             estimator(unseeded, theta)
 

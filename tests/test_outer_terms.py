@@ -8,6 +8,7 @@ from problems import (
     DYNAMICS,
     F64,
     MEMORIES,
+    both,
     finite_differences,
     jacobians,
     maml,
@@ -54,17 +55,13 @@ def _weighed(make):
     return replace(problem, outer_at=outer_at), theta
 
 
-def _both(dynamics, steps, window=1):
-    return [MultiStep(dynamics, steps, window, backward) for backward in ("autograd", "adjoint")]
-
-
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
 @pytest.mark.parametrize("make", [maml, meta_network])
 @pytest.mark.parametrize("name", DYNAMICS)
 def test_both_modes_equal_a_plain_loop_and_differences(name, make, window):
     problem, theta = _weighed(make)
     dynamics, rule = DYNAMICS[name]
-    graph, recursion = (estimator(problem, theta) for estimator in _both(dynamics, 6, window))
+    graph, recursion = (estimator(problem, theta) for estimator in both(dynamics, 6, window))
     windows = window if isinstance(window, tuple) else (window,) * (6 // window)
     loss, grad = unrolled(problem, theta, rule, windows)
     for out in (graph, recursion):
@@ -82,7 +79,7 @@ def test_many_windows_are_recomputed_with_the_velocity_that_the_terms_need():
     outer_at = lambda phi, theta, t: 0.01 * t * phi["w2"].square().sum()  # noqa: E731
     problem = replace(problem, outer_at=outer_at)
     for dynamics in (SGD(0.05, 0.9, 1e-2), Adam(0.02, eps=1e-2), lambda theta, t: SGD(0.1 / (1 + t), 0.5)):
-        graph, recursion = (estimator(problem, theta) for estimator in _both(dynamics, 40, 2))
+        graph, recursion = (estimator(problem, theta) for estimator in both(dynamics, 40, 2))
         assert relative_error(recursion.grad, graph.grad) < 1e-10
 
 
@@ -98,11 +95,11 @@ def test_learned_rates_starts_of_buffers_and_entries_that_some_losses_leave_alon
     )
     learned = lambda th, t: SGD(th["lr"], 0.9, 0.1)  # noqa: E731
     for window in (1, 2, (1, 3)):
-        graph, recursion = (estimator(problem, theta) for estimator in _both(learned, 4, window))
+        graph, recursion = (estimator(problem, theta) for estimator in both(learned, 4, window))
         loss_at = lambda moved, window=window: MultiStep(learned, 4, window)(problem, moved).loss  # noqa: E731
         assert relative_error(graph.grad, finite_differences(loss_at, theta)) < 1e-6
         assert relative_error(recursion.grad, graph.grad) < 1e-10
-    constant = _both(SGD(0.05, 0.9, 0.1), 4, 2)
+    constant = both(SGD(0.05, 0.9, 0.1), 4, 2)
     graph, recursion = (estimator(problem, theta) for estimator in constant)
     assert relative_error(recursion.grad, graph.grad) < 1e-10
 
@@ -118,7 +115,7 @@ def test_a_batch_of_tasks_is_each_of_them():
 
     theta = {"w": torch.tensor([0.3, -0.2], dtype=F64)}
     alone = sum(MultiStep(SGD(0.1, 0.9), 4, 2)(problem(each), theta).grad["w"] for each in targets)
-    for estimator in _both(SGD(0.1, 0.9), 4, 2):
+    for estimator in both(SGD(0.1, 0.9), 4, 2):
         torch.testing.assert_close(estimator(problem(targets, 3), theta).grad["w"], alone, rtol=1e-10, atol=1e-12)
 
 
@@ -276,7 +273,7 @@ def test_the_others_refuse_it_in_one_line(estimator):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("estimator", _both(SGD(0.1), 4, 2), ids=["autograd", "adjoint"])
+@pytest.mark.parametrize("estimator", both(SGD(0.1), 4, 2), ids=["autograd", "adjoint"])
 def test_mistakes_end_in_one_clear_line(estimator):
     problem, theta = maml()
     for term, error, message in [

@@ -2,7 +2,18 @@
 
 import pytest
 import torch
-from problems import DYNAMICS, F64, finite_differences, maml, meta_network, relative_error, start, unrolled
+from problems import (
+    DYNAMICS,
+    F64,
+    KEPT,
+    Keeping,
+    finite_differences,
+    maml,
+    meta_network,
+    relative_error,
+    start,
+    unrolled,
+)
 from saved_bytes import SavedBytes
 
 from msmeta import SGD, Adam, Bilevel, ConfigError, FirstOrder, Implicit, MultiStep, Reptile, State, transformed
@@ -56,19 +67,11 @@ class _Rates:
         return State({k: v - n * rate[k] * grad[k] for k, v in state.phi.items()}, state.buffers, state.step + n)
 
 
-class _Keeping:
-    """A rate that `init` made of θ and left lying about."""
-
-    def window(self, state, grad, n):
-        return State({k: v - n * KEPT["rate"] * grad[k] for k, v in state.phi.items()}, state.buffers, state.step + n)
-
-
-KEPT = {}
 WAYS = {
     "in the state": (_Rates(), lambda th: State({"w": th["w"]}, {"rate": {"w": th["rate"]}}), 0),
     "in a function": (lambda th, t: SGD(th["rate"][0]), lambda th: {"w": th["w"]}, 0),
     "from step 2 on": (lambda th, t: SGD(th["rate"][0] if t > 1 else 0.1), lambda th: {"w": th["w"]}, 0),
-    "kept": (_Keeping(), lambda th: KEPT.update(rate=th["rate"]) or {"w": th["w"]}, 0),
+    "kept": (Keeping(), lambda th: KEPT.update(rate=th["rate"]) or {"w": th["w"]}, 0),
     "regulariser": (SGD(0.1), lambda th: {"w": th["w"]}, 1),
 }
 

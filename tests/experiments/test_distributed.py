@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
-from problems import relative_error
+from problems import double, relative_error
 
 from msmeta import data
 from msmeta.data import EpisodeSampler
@@ -50,10 +50,6 @@ def few_shot_gradient(world: World) -> dict[str, torch.Tensor]:
     steps = MetaStepper(FEW_SHOT, model, theta, torch.optim.SGD(theta.values(), lr=0.0), sampler, 1, world)
     ((loss, accuracy),) = steps.run(0, 1, 0.0)
     return {**{name: value.grad for name, value in theta.items()}, "loss": torch.tensor([loss, accuracy])}
-
-
-def double(params: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: value.double() for name, value in params.items()}
 
 
 def transfer_iterations(config: transfer.TransferConfig, world: World) -> dict[str, dict[str, torch.Tensor]]:

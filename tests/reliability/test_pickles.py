@@ -14,31 +14,22 @@ import made
 import numpy as np
 import small
 from attempts import Case, prepared
+from made import Hostile
 
 MARK = "executed"
 """A file that a hostile pickle would make beside the raw files."""
 
 
-class Calls:
-    """Calls a function when it is unpickled."""
-
-    def __init__(self, call: Callable[..., object], *arguments: object) -> None:
-        self.call, self.arguments = call, arguments
-
-    def __reduce__(self):
-        return self.call, self.arguments
-
-
-CALLS: dict[str, Calls] = {
-    "os.system": Calls(os.system, f"touch {MARK}"),
-    "eval": Calls(eval, f"open('{MARK}', 'w')"),
-    "exec": Calls(exec, f"open('{MARK}', 'w')"),
-    "subprocess": Calls(subprocess.Popen, ["touch", MARK]),
-    "open": Calls(open, MARK, "w"),
-    "numpy.load": Calls(np.load, MARK),
-    "numpy.memmap": Calls(np.memmap, MARK, "uint8", "w+", 0, (10,)),
-    "a module": Calls(__import__, "antigravity"),
-    "globals": Calls(globals),
+CALLS: dict[str, Hostile] = {
+    "os.system": Hostile(os.system, f"touch {MARK}"),
+    "eval": Hostile(eval, f"open('{MARK}', 'w')"),
+    "exec": Hostile(exec, f"open('{MARK}', 'w')"),
+    "subprocess": Hostile(subprocess.Popen, ["touch", MARK]),
+    "open": Hostile(open, MARK, "w"),
+    "numpy.load": Hostile(np.load, MARK),
+    "numpy.memmap": Hostile(np.memmap, MARK, "uint8", "w+", 0, (10,)),
+    "a module": Hostile(__import__, "antigravity"),
+    "globals": Hostile(globals),
 }
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from problems import F64, relative_error
+from problems import F64, double, relative_error
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorDeviceMismatchError, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -28,10 +28,6 @@ from msmeta.models.vgg9 import VGG9
 
 SGD_, ADAM = SGD(0.05, 0.9, 1e-2), Adam(1e-2, weight_decay=1e-2)
 NETWORK = VGG9(way=3, width=1 / 64)
-
-
-def double(params):
-    return {name: value.double() for name, value in params.items()}
 
 
 @pytest.fixture
