@@ -179,34 +179,25 @@ def train(
         with machine.memory_errors(own.out_of_memory):
             training, resumed = _begin_or_resume(own, where, world, resume)
             deadline = started + (math.inf if time_budget is None else time_budget)
-            done = _loop(own, training, where, config.log_every, chosen, world, deadline, on_step)
-            if not (done and world.first):
+            loop = _Loop(own, training, where, config.log_every, chosen, world, deadline, on_step)
+            if not (loop.run() and world.first):
                 return None
             tested = own.tested(training)
             # Squares, since what is told of parameters, such as how far they moved, is to be a number as well.
             if not all(value.square().sum().isfinite() for value in tested.values()):
                 raise DivergedError("training diverged at its last iterations: lower --meta-lr or --lr")
             metrics = own.metrics(training)
-        images, source = own.images, own.source
-        result = {
-            "metrics": metrics,
-            "log": training.log,
-            "curve": training.curve,
-            **({"selection": training.selection} if training.selection else {}),
-            "data": {"name": images.name, "title": images.title, "hash": images.hash, **images.notes},
-            "source": source and {"name": source.name, "hash": source.hash},
-            "provenance": {
-                **runs.provenance(chosen),
-                "processes": world.size,
-                **own.how,
-                "train_seconds": round(training.seconds, 3),
-                "wall_seconds": round(time.perf_counter() - started, 3),
-                "peak_memory_bytes": machine.peak_memory(chosen),
-                "resumed": resumed,
-                **({"earlier_commits": earlier} if (earlier := training.commits[:-1]) else {}),
-            },
+        how = {
+            **runs.provenance(chosen),
+            "processes": world.size,
+            **own.how,
+            "train_seconds": round(training.seconds, 3),
+            "wall_seconds": round(time.perf_counter() - started, 3),
+            "peak_memory_bytes": machine.peak_memory(chosen),
+            "resumed": resumed,
+            **({"earlier_commits": earlier} if (earlier := training.commits[:-1]) else {}),
         }
-        _store(where, result, tested)
+        _store(where, _result(own, training, metrics, how), tested)
     return where.result()
 
 
@@ -246,6 +237,19 @@ def _begin_or_resume(own: Experiment, where: runs.Run, world: World, resume: boo
     return training, saved is not None
 
 
+def _result(own: Experiment, training: Training, metrics: dict[str, Any], provenance: dict[str, Any]) -> dict[str, Any]:
+    images, source = own.images, own.source
+    return {
+        "metrics": metrics,
+        "log": training.log,
+        "curve": training.curve,
+        **({"selection": training.selection} if training.selection else {}),
+        "data": {"name": images.name, "title": images.title, "hash": images.hash, **images.notes},
+        "source": source and {"name": source.name, "hash": source.hash},
+        "provenance": provenance,
+    }
+
+
 def _store(where: runs.Run, result: dict[str, Any], parameters: dict[str, Tensor]) -> None:
     """Stores a result; where that fails it is kept beside the checkpoint. Raises WriteError that says what to do."""
     try:
@@ -260,67 +264,78 @@ def _store(where: runs.Run, result: dict[str, Any], parameters: dict[str, Tensor
         raise WriteError(f"{error}; {kept}") from error
 
 
-def _loop(
-    own: Experiment,
-    training: Training,
-    where: runs.Run,
-    log_every: int,
-    device: torch.device,
-    world: World,
-    deadline: float,
-    on_step: Callable[[Progress], None],
-) -> bool:
-    """Trains to the end, the deadline or a signal, and saves; whether the end was reached.
+@dataclass
+class _Loop:
+    own: Experiment
+    training: Training
+    where: runs.Run
+    log_every: int
+    device: torch.device
+    world: World
+    deadline: float
+    on_step: Callable[[Progress], None]
 
-    Raises KeyboardInterrupt where a signal came.
-    """
+    def run(self) -> bool:
+        """Trains to the end, the deadline or a signal, and saves; whether the end was reached.
 
-    def save() -> None:
-        if world.first:
+        Raises KeyboardInterrupt where a signal came.
+        """
+        whole, saved = True, time.perf_counter()
+        with Signals() as signals:
             try:
-                where.save_checkpoint({**vars(training), "state": own.state()})
+                while True:
+                    done = self.own.fraction(self.training) >= 1
+                    # A mean over the processes, so that all of them stop together.
+                    stops = [time.perf_counter() > self.deadline, signals.asked]
+                    late, asked = self.world.mean(stops, self.device)
+                    if done or late or asked:
+                        break
+                    whole = False
+                    last = self._block()
+                    whole = True
+                    if time.perf_counter() - saved > CHECKPOINT_SECONDS:
+                        self._save()
+                        saved = time.perf_counter()
+                    self._tell(last)
+            except WriteError:
+                raise
+            except BaseException:
+                if whole and not signals.asked:  # an interrupt that another handler raised, at a boundary by chance
+                    self._save()
+                raise
+            self._save()
+        if asked or signals.asked:
+            raise KeyboardInterrupt
+        return done
+
+    def _block(self) -> Row:
+        """From one boundary to the next; returns what the last iteration gave."""
+        training, began = self.training, time.perf_counter()
+        rows = self.own.block(training)
+        (elapsed,) = self.world.mean([time.perf_counter() - began], self.device)
+        training.iteration += len(rows)
+        training.seconds += elapsed
+        training.recent += rows
+        if training.iteration % self.log_every == 0:
+            means = map(_mean, zip(*training.recent, strict=True))
+            add_point(training.log, (training.iteration, training.seconds, *means), digits=5)
+            training.recent = []
+        if self.world.first:
+            self.own.look(training)
+        return rows[-1]
+
+    def _tell(self, last: Row) -> None:
+        training = self.training
+        fraction, speed = min(1.0, self.own.fraction(training)), training.iteration / training.seconds
+        self.on_step(Progress(training.iteration, fraction, speed, last[0], self.own.accuracy(training, last)))
+
+    def _save(self) -> None:
+        if self.world.first:
+            try:
+                self.where.save_checkpoint({**vars(self.training), "state": self.own.state()})
             except WriteError as error:
                 way_on = "make room, and --resume goes on from the last checkpoint"
-                raise WriteError(f"{error}; stopped at iteration {training.iteration}: {way_on}") from error
-
-    whole, saved = True, time.perf_counter()
-    with Signals() as signals:
-        try:
-            while True:
-                began, done = time.perf_counter(), own.fraction(training) >= 1
-                # A mean over the processes, so that all of them stop together.
-                late, asked = world.mean([began > deadline, signals.asked], device)
-                if done or late or asked:
-                    break
-                whole = False
-                rows = own.block(training)
-                (elapsed,) = world.mean([time.perf_counter() - began], device)
-                training.iteration += len(rows)
-                training.seconds += elapsed
-                training.recent += rows
-                if training.iteration % log_every == 0:
-                    means = map(_mean, zip(*training.recent, strict=True))
-                    add_point(training.log, (training.iteration, training.seconds, *means), digits=5)
-                    training.recent = []
-                if world.first:
-                    own.look(training)
-                whole = True
-                if time.perf_counter() - saved > CHECKPOINT_SECONDS:
-                    save()
-                    saved = time.perf_counter()
-                fraction, speed = min(1.0, own.fraction(training)), training.iteration / training.seconds
-                accuracy = own.accuracy(training, rows[-1])
-                on_step(Progress(training.iteration, fraction, speed, rows[-1][0], accuracy))
-        except WriteError:
-            raise
-        except BaseException:
-            if whole and not signals.asked:  # an interrupt that another handler raised, at a boundary by chance
-                save()
-            raise
-        save()
-    if asked or signals.asked:
-        raise KeyboardInterrupt
-    return done
+                raise WriteError(f"{error}; stopped at iteration {self.training.iteration}: {way_on}") from error
 
 
 def _mean(values: tuple[float | None, ...]) -> float | None:
