@@ -33,7 +33,7 @@ from msmeta import data, files, machine, runs
 from msmeta.bilevel import Params, State, detach
 from msmeta.data import Episodes, EpisodeSampler
 from msmeta.errors import ConfigError, UserError, script
-from msmeta.experiments import few_shot, sweep
+from msmeta.experiments import few_shot, registry, sweep
 from msmeta.experiments.config import Config
 from msmeta.experiments.distributed import World
 from msmeta.experiments.few_shot.config import META_OPTIMIZERS
@@ -249,14 +249,14 @@ def train(log: Log, device: torch.device, parts: dict[str, list[Config]]) -> Non
         for config in campaign.by_worth([config for config in configs if not finished(config, log.results)]):
 
             def step(config=config) -> object:
-                _, module = sweep.experiment_of(config)
+                _, module = registry.experiment_of(config)
                 result = module.train(config, str(device), resume=True, time_budget=log.left, results_root=log.results)
                 if result is None:
                     raise TimeoutError
                 return {"accuracy": result["metrics"]["accuracy"], "seconds": result["provenance"]["train_seconds"]}
 
             try:
-                name = sweep.place(config, log.results).name
+                name = registry.place(config, log.results).name
             except UserError as error:  # no data here
                 name = f"{config.dataset} ({error})"
             log.run(f"train {name}", step, part=part, hours_of_a_core=campaign.known_hours(config))
@@ -267,7 +267,7 @@ def train(log: Log, device: torch.device, parts: dict[str, list[Config]]) -> Non
 def finished(config: Config, results: Path) -> bool:
     """Whether a run has its result."""
     try:
-        return sweep.place(config, results).result() is not None
+        return registry.place(config, results).result() is not None
     except UserError:
         return False
 

@@ -22,7 +22,7 @@ import torch
 from msmeta import data, machine, runs
 from msmeta.data import Images
 from msmeta.errors import ConfigError, script
-from msmeta.experiments import sweep
+from msmeta.experiments import registry, sweep
 from msmeta.experiments.config import Config
 from msmeta.experiments.distributed import World
 from msmeta.experiments.few_shot.config import FewShotConfig
@@ -103,7 +103,7 @@ def main() -> None:
         print(f"round {number} of {given.rounds}: {time.perf_counter() - start:.0f} s", flush=True)
     rows = []
     for i, config in enumerate(configs):
-        experiment, module = sweep.experiment_of(config)
+        experiment, module = registry.experiment_of(config)
         for j, count in enumerate(threads):
             times = [found[i][j] for found in rounds]
             own = {"seconds": statistics.median(times), "seconds_all": times}

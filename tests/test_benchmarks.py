@@ -20,7 +20,7 @@ from problems import F64, relative_error
 
 from msmeta import SGD, State, UserError, machine, report, runs
 from msmeta.errors import script
-from msmeta.experiments import few_shot, sweep
+from msmeta.experiments import few_shot, registry, sweep
 from msmeta.experiments.few_shot import preset_config
 from msmeta.experiments.transfer import TransferProblem, transfer_iteration
 from msmeta.models.l2t import L2T
@@ -198,7 +198,7 @@ def test_a_campaign_is_finished_in_several_calls_by_what_its_runs_are_worth(gpu_
     assert len(names) == 6 and not [name for name in gpu_script.files if "checkpoints" in name]
     gpu.unpack(tmp_path / "out", tmp_path / "unpacked")
     for config in sweep.read_spec(gpu_script.sweep):
-        found = sweep.place(config, tmp_path / "unpacked" / "results").result()
+        found = registry.place(config, tmp_path / "unpacked" / "results").result()
         again = few_shot.train(config, "cpu", results_root=tmp_path / "whole")
         assert found["metrics"]["right_answers"] == again["metrics"]["right_answers"]
 

@@ -13,7 +13,7 @@ import pytest
 from msmeta import checkpoints, data, machine
 from msmeta.cli import train
 from msmeta.experiments.config import schema
-from msmeta.experiments.sweep import EXPERIMENTS
+from msmeta.experiments.registry import EXPERIMENTS
 
 PREPARED = data.data_root()
 """Where a developer's own data lie."""

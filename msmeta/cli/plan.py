@@ -14,7 +14,7 @@ from msmeta.cli import options
 from msmeta.errors import ConfigError
 from msmeta.experiments.config import resolve, schema
 from msmeta.experiments.few_shot.plan import Plan, in_words, plan
-from msmeta.experiments.sweep import EXPERIMENTS
+from msmeta.experiments.registry import EXPERIMENTS
 
 PLANNED = (
     "preset", "dataset", "way", "shot", "query", "steps", "optimizer", "momentum", "precision", "filters", "image_size",

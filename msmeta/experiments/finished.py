@@ -15,7 +15,7 @@ from torch import Tensor
 from msmeta import data, runs
 from msmeta.errors import ConfigError, UserError
 from msmeta.experiments.config import Config
-from msmeta.experiments.sweep import EXPERIMENTS
+from msmeta.experiments.registry import EXPERIMENTS
 
 T = TypeVar("T")
 LeaveOut = Callable[[UserError], None]
@@ -98,7 +98,7 @@ def config_of(path: Path, kind: type[T], values: dict[str, Any]) -> T:
 def disagreements(found: Finished) -> Iterator[str]:
     """What in a result does not belong to the rest of it, each in words: its name, config, data and numbers."""
     result, config = found.result, found.config
-    place = found.module.run(config, of=result)
+    place = found.module.place(config, of=result)
     if found.name != place.name:
         yield f"its config and data are those of {place.name}"
     if result["kind"] != place.kind:

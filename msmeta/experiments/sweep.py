@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -25,16 +24,9 @@ import yaml
 from msmeta import machine, paths, runs
 from msmeta.data import known_as
 from msmeta.errors import ConfigError, UserError, brief, one_line
-from msmeta.experiments import few_shot, transfer
 from msmeta.experiments.config import Config, resolve
-from msmeta.experiments.few_shot import FewShotConfig
-from msmeta.experiments.transfer import TransferConfig
+from msmeta.experiments.registry import EXPERIMENTS, experiment_of, place
 
-EXPERIMENTS: dict[str, tuple[type[Config], ModuleType]] = {
-    "few-shot": (FewShotConfig, few_shot),
-    "transfer": (TransferConfig, transfer),
-}
-"""The config of each experiment, and the module with what is done with it, by the same names in both."""
 EXECUTORS = ("local", "slurm")
 POLL_SECONDS = 0.5
 DEFAULT_MINUTES = 24 * 60
@@ -113,17 +105,6 @@ def _load_yaml(path: Path) -> Any:
         raise ConfigError(f"{path} is nested too deeply") from error
     except (yaml.YAMLError, ValueError) as error:  # the latter for endless numbers
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
-
-
-def place(config: Config, root: Path | None = None) -> runs.Run:
-    """The place of this config's result and checkpoint."""
-    _, module = experiment_of(config)
-    return module.run(config, root)
-
-
-def experiment_of(config: Config) -> tuple[str, ModuleType]:
-    """Name and module of the experiment that a config belongs to."""
-    return next((name, module) for name, (kind, module) in EXPERIMENTS.items() if isinstance(config, kind))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from msmeta.errors import UserError
 from msmeta.experiments import stored
 from msmeta.experiments.config import Config, resolve
-from msmeta.experiments.sweep import experiment_of
+from msmeta.experiments.registry import experiment_of
 
 SMALL = {
     "few-shot": {

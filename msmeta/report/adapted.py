@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from msmeta import machine
-from msmeta.experiments import finished, sweep
+from msmeta.experiments import finished, registry
 from msmeta.experiments.few_shot.adapted import Adapted
 from msmeta.experiments.finished import Finished
 from msmeta.report import few_shot, stored
@@ -45,7 +45,7 @@ def learner(run: str | None, preset: str, device: str = "auto") -> tuple[Finishe
         return found, f"The network is that of the committed run `{found.name}`, {_scores(found)}."
     own = {name: [value] for name, value in USUAL.items() if name in ("way", "shot")}
     trained, why = few_shot.train(preset, USUAL["dataset"], [few_shot.multi_step(4)], device, False, **own)
-    found = finished.read(sweep.place(trained["config"].iloc[0]).result_path)
+    found = finished.read(registry.place(trained["config"].iloc[0]).result_path)
     return found, f"No committed θ is here, so a network was trained now, for a short time, {_scores(found)}. {why}"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from msmeta import data
-from msmeta.experiments import sweep
+from msmeta.experiments import registry
 from msmeta.experiments.config import Config
 from msmeta.experiments.few_shot import FewShotConfig, network, task_chunk
 from msmeta.experiments.few_shot.plan import PRECISION, measured_rates
@@ -51,7 +51,7 @@ def plan(parts: dict[str, list[Config]], root: Path | None = None) -> list[Membe
             own = predicted_hours(cell) if measured is None else measured
             found[part, cell] = Member(part, _name(cell), cell, own, measured is None and own is not None)
         member = found[part, cell]
-        (member.missing if sweep.place(config, root).result() is None else member.done).append(config.seed)
+        (member.missing if registry.place(config, root).result() is None else member.done).append(config.seed)
     for name in {member.name for member in found.values()}:
         _tell_apart([member for member in found.values() if member.name == name])
     return list(found.values())
@@ -80,7 +80,7 @@ def known_hours(config: Config) -> float | None:
 
 
 def _name(config: Config) -> str:
-    _, module = sweep.experiment_of(config)
+    _, module = registry.experiment_of(config)
     return f"{data.find(config.dataset).title}, {module.setting(config)}, {module.label(config)}"
 
 

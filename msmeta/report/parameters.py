@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from msmeta import machine
 from msmeta.errors import ConfigError, UserError, brief
 from msmeta.experiments.config import field_value, schema
-from msmeta.experiments.sweep import EXPERIMENTS
+from msmeta.experiments.registry import EXPERIMENTS
 
 _INJECTED = "# Parameters\n"
 """How papermill's own cell begins."""

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from msmeta import runs
-from msmeta.experiments import sweep
+from msmeta.experiments import registry, sweep
 from msmeta.report.frame import commit_in_words, device_in_words, on_cpu
 from msmeta.report.style import Result, disturbance
 from msmeta.report.tables import listed
@@ -92,7 +92,7 @@ def command_of(found: pd.DataFrame) -> str:
     if sweeps:
         return "; ".join(f"msmeta sweep results/sweeps/{name}.yaml" for name in sweeps)
     config = found["config"].iloc[0]
-    kind, _ = sweep.experiment_of(config)
+    kind, _ = registry.experiment_of(config)
     options = {name: getattr(config, name) for name in ("dataset", "estimator", "preset", "seed")}
     return " ".join([f"msmeta train {kind}", *(f"--{name} {value}" for name, value in options.items()), "..."])
 

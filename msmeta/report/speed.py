@@ -11,7 +11,7 @@ from msmeta import data, runs
 from msmeta.experiments import few_shot
 from msmeta.experiments.config import Config
 from msmeta.experiments.few_shot import method
-from msmeta.experiments.sweep import experiment_of
+from msmeta.experiments.registry import experiment_of
 from msmeta.experiments.transfer import TransferConfig
 from msmeta.report import stored
 from msmeta.report.frame import FEW_SHOT, TRANSFER, commit_in_words

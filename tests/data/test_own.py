@@ -12,7 +12,7 @@ from PIL import Image
 
 from msmeta.data import load
 from msmeta.errors import ConfigError
-from msmeta.experiments import few_shot, sweep, transfer
+from msmeta.experiments import few_shot, registry, sweep, transfer
 from msmeta.experiments.few_shot.adapted import adapt_to
 from msmeta.report import live
 from msmeta.report.frame import FEW_SHOT, TRANSFER, frame
@@ -83,7 +83,7 @@ def test_a_sweep_of_two_folders_of_one_name(birds, tmp_path, monkeypatch):
     spec.write_text(yaml.safe_dump({"runs": [run | {"dataset": [f"folder:{birds}", f"folder:{other}@28+grey"]}]}))
     one, two = sweep.read_spec(spec)
     assert one.dataset != two.dataset and (one.tasks, two.tasks) == (2, 4)  # as miniImageNet, as Omniglot
-    assert sweep.place(one, tmp_path).name != sweep.place(two, tmp_path).name
+    assert registry.place(one, tmp_path).name != registry.place(two, tmp_path).name
 
 
 def test_a_notebook(birds, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from msmeta import ConfigError, checkpoints, cli, machine
-from msmeta.experiments import few_shot, stored, sweep, transfer
+from msmeta.experiments import few_shot, registry, stored, sweep, transfer
 
 RUNS = Path(__file__).resolve().parents[2] / "results" / "sweeps"
 SPEC = """
@@ -199,7 +199,7 @@ def test_transfer_runs_are_members_too(spec, tmp_path):
     )
     (config,) = sweep.read_spec(spec)
     assert sweep.Member(config, None, tmp_path)() is None
-    assert transfer.run(config, tmp_path).result()["config"]["estimator"] == "multistep"
+    assert transfer.place(config, tmp_path).result()["config"]["estimator"] == "multistep"
 
 
 HELD = """
@@ -261,7 +261,7 @@ def test_an_interrupted_sweep_leaves_checkpoints_and_goes_on(spec, tmp_path, mon
     configs = sweep.read_spec(spec)[:2]
     assert sweep.sweep(configs, parallel=2, root=tmp_path, say=said.append) == {}
     assert [line for line in said if "its process died" in line and "starting it again (1 of 2)" in line] == said[1:2]
-    resumed = [sweep.place(config, tmp_path).result()["provenance"]["resumed"] for config in configs]
+    resumed = [registry.place(config, tmp_path).result()["provenance"]["resumed"] for config in configs]
     assert resumed == [True, False]
 
 

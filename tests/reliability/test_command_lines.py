@@ -6,7 +6,7 @@ import pytest
 import strange
 
 from msmeta.experiments.config import schema
-from msmeta.experiments.sweep import EXPERIMENTS
+from msmeta.experiments.registry import EXPERIMENTS
 
 TINY = {
     "few-shot": ["--dataset", "glyphs", "--filters", "2", "--tasks", "1", "--iterations", "1", "--test-episodes", "1",

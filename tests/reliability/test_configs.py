@@ -8,7 +8,7 @@ import strange
 from msmeta import runs
 from msmeta.errors import UserError
 from msmeta.experiments.config import schema
-from msmeta.experiments.sweep import EXPERIMENTS
+from msmeta.experiments.registry import EXPERIMENTS
 
 SOUND = {
     "few-shot": {"preset": "smoke", "dataset": "glyphs", "way": 5, "shot": 1, "estimator": "multistep"},

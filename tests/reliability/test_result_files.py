@@ -7,7 +7,7 @@ import pytest
 import strange
 
 from msmeta.experiments import evaluations, few_shot, finished, stored, transfer
-from msmeta.experiments.sweep import EXPERIMENTS
+from msmeta.experiments.registry import EXPERIMENTS
 from msmeta.report import few_shot as few_shot_report
 from msmeta.report import rerun, status
 from msmeta.report import transfer as transfer_report

@@ -8,7 +8,7 @@ import yaml
 from msmeta.errors import UserError
 from msmeta.experiments import sweep
 from msmeta.experiments.config import schema
-from msmeta.experiments.sweep import EXPERIMENTS
+from msmeta.experiments.registry import EXPERIMENTS
 
 SPEC = {
     "preset": "smoke", "experiment": "few-shot", "seed": [0, 1],

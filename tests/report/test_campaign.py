@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from msmeta import data, runs
-from msmeta.experiments import sweep
+from msmeta.experiments import registry, sweep
 from msmeta.experiments.few_shot import network
 from msmeta.experiments.few_shot.plan import Rates
 from msmeta.experiments.few_shot.tally import of_meta_batch
@@ -35,7 +35,7 @@ def one_second(monkeypatch):
 
 def test_the_plan_tells_what_is_done_and_the_hours_of_what_is_not(spec, tmp_path, one_second, monkeypatch):
     parts = sweep.read_parts(spec)
-    finished = sweep.place(parts["a"][3], tmp_path)
+    finished = registry.place(parts["a"][3], tmp_path)
     finished.result_path.parent.mkdir(parents=True)
     finished.result_path.write_text("")
     monkeypatch.setattr(runs.Run, "result", lambda place: {} if place.result_path.exists() else None)
