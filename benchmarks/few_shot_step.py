@@ -175,6 +175,7 @@ def check_agreement(names: list[str]) -> None:
 
 def measure(name: str, filters: int, tasks: int, chunk: int | None) -> dict[str, float]:
     """Fastest of three meta-iterations after a warm-up (s), and memory (bytes) beyond that before the first."""
+    machine.keep_freed_memory()  # for all codes alike
     code, window = METHODS[name]
     if code == "msmeta":
         return measure_training(window, filters, tasks, chunk)
@@ -184,7 +185,6 @@ def measure(name: str, filters: int, tasks: int, chunk: int | None) -> dict[str,
 
 def measure_training(window: int | None, filters: int, tasks: int, chunk: int | None) -> dict[str, float]:
     """The same of msmeta as it trains: with sampling, the step of θ, and a worker a core, whose memory counts."""
-    machine.keep_freed_memory()
     changes = {"lr": LR, "momentum": 0.0, "weight_decay": 0.0, "task_chunk": chunk}
     config, cpu = replace(cell(window, filters, tasks).config(), **changes), torch.device("cpu")
     images, workers = data.noise(config.dataset, WAY, 1 + config.query), torch.get_num_threads()

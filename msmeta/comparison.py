@@ -85,13 +85,12 @@ class Comparison:
 
     def to_markdown(self) -> str:
         """The table, with a line on what its intervals are over and one for each estimator that failed."""
-        lines = [HEAD, " | ".join(["---"] * 7), *(row._line() for row in self.rows)]
         over = f"{self.cases} cases; ± is the half-width of a 95 % interval" if self.cases > 1 else "one case"
         notes = [f"Cosine and norm ratio to {self.reference}. {over[0].upper() + over[1:]}."]
         for row in self.rows:
             if row.failure:
                 notes.append(f"{row.estimator} failed in {self.cases - len(row.cosine)} of them: {row.failure}.")
-        return "\n".join([*(f"| {line} |" for line in lines), "", *(f"{note}\n" for note in notes)])
+        return table(HEAD, [row._line() for row in self.rows], notes)
 
     __str__ = _repr_markdown_ = to_markdown
 
@@ -197,6 +196,12 @@ def interval(values: Sequence[float], scale: float = 1, digits: int | None = Non
     if digits is None:
         digits = max(0, 2 - math.floor(math.log10(abs(scale * mean)))) if mean else 0
     return f"{scale * mean:.{digits}f} ±{scale * half:.{digits}f}"
+
+
+def table(head: str, rows: Iterable[str], notes: Iterable[str]) -> str:
+    """In Markdown, of a head and rows as they stand there, with a sentence a paragraph below it."""
+    lines = [head, " | ".join(["---"] * len(head.split(" | "))), *rows]
+    return "\n".join([*(f"| {line} |" for line in lines), "", *(f"{note}\n" for note in notes)])
 
 
 def cases(problem: Problem, thetas: Params | Iterable[Params]) -> Iterator[tuple[Bilevel, Params]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from msmeta.bilevel import Bilevel, DynamicsLike, Params
-from msmeta.comparison import Problem, cases, cosine, device_of, flat, interval, mean_ci
+from msmeta.comparison import Problem, cases, cosine, device_of, flat, interval, mean_ci, table
 from msmeta.dynamics import whole
 from msmeta.errors import ConfigError, UserError
 from msmeta.estimators import MultiStep
@@ -48,11 +48,11 @@ class Partitions:
     def to_markdown(self) -> str:
         """The best of them and the even one, with 95 % intervals over the cases, and how they were searched."""
         places = {entry.windows: place for place, entry in enumerate(self.ranked, 1)}
-        lines = ["Place | Windows | Cosine | Norm ratio", " | ".join(["---"] * 4)]
+        rows = []
         for entry in [*self.ranked[:SHOWN], *(entry for entry in self.ranked[SHOWN:] if entry.windows == self.even)]:
             name = f"{entry.windows}{' (even)' if entry.windows == self.even else ''}"
             cells = interval(entry.cosine, digits=3), interval(entry.norm_ratio)
-            lines.append(" | ".join([str(places[entry.windows]), name, *cells]))
+            rows.append(" | ".join([str(places[entry.windows]), name, *cells]))
         some = f"{self.tried:,} of {self.total:,}, by a greedy search from the even one"
         tried = f"all {self.total:,}" if self.tried == self.total else some
         notes = [f"Partitions tried: {tried}. Cases: {len(self.ranked[0].cosine)}."]
@@ -62,7 +62,7 @@ class Partitions:
             own = self.ranked[places[self.even] - 1].cosine
             gain = [a - b for a, b in zip(self.ranked[0].cosine, own, strict=True)]
             notes.append(f"Cosine of the best less that of the even one, case by case: {interval(gain, digits=3)}.")
-        return "\n".join([*(f"| {line} |" for line in lines), "", *(f"{note}\n" for note in notes)])
+        return table("Place | Windows | Cosine | Norm ratio", rows, notes)
 
     __str__ = _repr_markdown_ = to_markdown
 
