@@ -21,6 +21,7 @@ from msmeta.errors import script
 from msmeta.experiments import few_shot
 from msmeta.experiments.few_shot import FewShotConfig
 from msmeta.experiments.few_shot.again import fitting
+from msmeta.workers import Team
 
 MINUTES = 20
 EPISODES = 200
@@ -35,6 +36,7 @@ class BothTypes:
         self.sampler = EpisodeSampler(self.images, "tune", config.way, config.shot, config.query, config.seed)
         self.estimator = config.build_estimator(None)
         self.chunk = few_shot.task_chunk(config, torch.device("cpu"))
+        self.team = Team(few_shot.Work(config, self.model, self.images, self.chunk))
 
     def gradient(self, theta: Params, batch: int) -> Params:
         """The meta-gradient on a batch of training tasks, in θ's type."""
@@ -54,7 +56,7 @@ class BothTypes:
 
     def accuracy(self, theta: Params) -> float:
         """On held-out classes, in %."""
-        right = few_shot.evaluate(self.config, self.model, theta, self.images, EPISODES, self.chunk)
+        right = few_shot.evaluate(self.team, theta, EPISODES)
         return 100 * statistics.fmean(right) / (self.config.way * self.config.query)
 
     def error(self, theta: Params, batch: int) -> float:

@@ -31,8 +31,8 @@ def reevaluate(
     Without any of these the right answers are the run's own, to the last one on the same kind of machine. Raises
     UserError in one line for data that are not here and for tasks that there cannot be.
     """
-    config, steps = replace(trained, **changes), changes.get("test_steps")
-    windows_at_test(config, window, steps)
+    config = replace(trained, **changes)
+    windows = windows_at_test(config, window, changes.get("test_steps"))
     chosen = machine.choose_device(device)
     images = fitting(trained, data.load(config.dataset, chosen))
     model, chunk = network(replace(trained, way=config.way)), task_chunk(config, chosen)
@@ -40,7 +40,7 @@ def reevaluate(
     no_memory = machine.memory_errors(f"out of memory with {chunk} tasks at a time: lower --query or --shot")
     with machine.settings(config.precision), no_memory:
         team = team_of(Work(config, model, images, chunk), workers)
-        right = evaluate(config, model, theta, images, config.test_episodes, chunk, window, team=team, steps=steps)
+        right = evaluate(team, theta, config.test_episodes, windows)
     accuracy, answers = mean_accuracy(config, right), config.way * config.query
     return images, {"accuracy": accuracy, "right_answers": right, "answers_per_episode": answers}
 

@@ -23,6 +23,7 @@ from msmeta.errors import ConfigError, DivergedError
 from msmeta.experiments import resume, training
 from msmeta.experiments.distributed import World
 from msmeta.experiments.few_shot.agreement import mean_accuracy
+from msmeta.experiments.few_shot.at_test import windows_at_test
 from msmeta.experiments.few_shot.config import ESTIMATORS, META_OPTIMIZERS, META_SCHEDULES, FewShotConfig
 from msmeta.experiments.few_shot.step import network, stepper, task_chunk
 from msmeta.experiments.few_shot.work import Work, evaluate, team_of
@@ -129,10 +130,10 @@ class FewShot:
     def look(self, done: Training) -> None:
         config = self.config
         if next_point(config, done.iteration - 1) == done.iteration:
-            right = self._evaluate(self.theta, config.curve_episodes)
+            right = evaluate(self.team, self.theta, config.curve_episodes)
             training.add_point(done.curve, (done.iteration, done.seconds, mean_accuracy(config, right), right))
         if config.select_every and (done.iteration % config.select_every == 0 or self.fraction(done) >= 1):
-            right = self._evaluate(self.theta, config.curve_episodes, split="validation")
+            right = evaluate(self.team, self.theta, config.curve_episodes, split="validation")
             accuracy = mean_accuracy(config, right)
             if accuracy > max(done.selection["accuracy"], default=-1.0):
                 done.best = {name: value.detach().cpu().clone() for name, value in self.theta.items()}
@@ -151,7 +152,7 @@ class FewShot:
             looks = done.selection
             at = looks["accuracy"].index(max(looks["accuracy"]))
             selected = {"selected_iteration": looks["iteration"][at], "validation_accuracy": looks["accuracy"][at]}
-        right = self._evaluate(theta, config.test_episodes)
+        right = evaluate(self.team, theta, config.test_episodes)
         metrics = {
             "iterations": done.iteration,
             "meta_iterations_per_second": round(done.iteration / done.seconds, 4),
@@ -161,7 +162,7 @@ class FewShot:
             **selected,
         }
         if config.estimator == "multistep" and config.window != 1:
-            windowed = self._evaluate(theta, config.test_episodes, window=config.window)
+            windowed = evaluate(self.team, theta, config.test_episodes, windows_at_test(config, config.window))
             metrics["windowed_accuracy"] = mean_accuracy(config, windowed)
             if len(windowed) > 1:
                 deviation = 100 * statistics.stdev(windowed) / metrics["answers_per_episode"]
@@ -172,10 +173,6 @@ class FewShot:
         if done.best is None:
             return self.theta
         return {name: value.to(self.device) for name, value in done.best.items()}
-
-    def _evaluate(self, theta: Params, episodes: int, **options: Any) -> list[int]:
-        given = self.config, self.model, theta, self.images, episodes, self.chunk
-        return evaluate(*given, **options, team=self.team)
 
 
 train = partial(training.train, FewShot)

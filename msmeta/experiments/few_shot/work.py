@@ -150,29 +150,20 @@ def running_statistics(team: Team, theta: Params, windows: tuple[int, ...]) -> P
 
 
 def evaluate(
-    config: FewShotConfig,
-    model: Conv4,
-    theta: Params,
-    images: Images,
-    episodes: int,
-    chunk: int,
-    window: int | tuple[int, ...] | None = None,
-    split: str | None = None,
-    team: Team | None = None,
-    steps: int | None = None,
+    team: Team, theta: Params, episodes: int, windows: tuple[int, ...] | None = None, split: str | None = None
 ) -> list[int]:
     """Right answers in each of the first `episodes` test episodes, after the inner steps of test time.
 
-    window, steps: as `windows_at_test` has them. split: None for `evaluate_on`. team: the workers of a Work with the
-    same config, model, images and chunk; None for this process alone.
+    team: of a Work. windows: of the inner steps; None as `windows_at_test` has them. split: None for `evaluate_on`.
     """
-    team, windows, found = team or Team(Work(config, model, images, chunk)), windows_at_test(config, window, steps), []
+    found: list[int] = []
     with team.ready() as work:
+        windows, split = windows or windows_at_test(work.config), split or work.config.evaluate_on
         work.set_theta(theta)
-        if config.test_norm == "running":
+        if work.config.test_norm == "running":
             team.call("gather", windows)
         while len(found) < episodes:
             last = min(episodes, len(found) + EVALUATION_BLOCK * team.size)
-            parts = team.call("right_answers", len(found), last, split or config.evaluate_on, windows)
+            parts = team.call("right_answers", len(found), last, split, windows)
             found += [right for part in parts for right in part]
     return found

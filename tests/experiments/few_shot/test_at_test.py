@@ -112,7 +112,7 @@ def test_running_statistics_are_torch_s_cumulative_mean_over_training_tasks(monk
     config = config_of(test_norm="running")
     model, theta = Conv4(3, filters=4), Conv4(3, filters=4).init(0)
     done = few_shot.Work(config, model, glyphs(), 4)
-    few_shot.evaluate(config, model, theta, glyphs(), 5, 4, team=Team(done))
+    few_shot.evaluate(Team(done), theta, 5)
     norms = {}
     for block in (0, 1):
         episodes = EpisodeSampler(glyphs(), "train", 3, 2, config.query, work.TEST_SEED).sample(block, 20 - 15 * block)
@@ -139,11 +139,11 @@ def test_any_number_of_workers_and_any_chunk_gives_the_same_answers(norm):
     config = config_of(test_norm=norm, tasks=4)
     model = Conv4(3, filters=4)
     theta = model.init(0)
-    alone = few_shot.evaluate(config, model, theta, glyphs(), 25, 2)
-    assert few_shot.evaluate(config, model, theta, glyphs(), 25, 5) == alone
+    alone = few_shot.evaluate(Team(few_shot.Work(config, model, glyphs(), 2)), theta, 25)
+    assert few_shot.evaluate(Team(few_shot.Work(config, model, glyphs(), 5)), theta, 25) == alone
     team = Team(few_shot.Work(config, model, glyphs(), 2), 2)
     team.wait()
-    assert few_shot.evaluate(config, model, theta, glyphs(), 25, 2, team=team) == alone and team.most == 2
+    assert few_shot.evaluate(team, theta, 25) == alone and team.most == 2
 
 
 def test_a_run_can_be_evaluated_so_in_training_and_others_keep_their_names(tmp_path):

@@ -13,6 +13,7 @@ from msmeta.data import EpisodeSampler
 from msmeta.estimators import MultiStep
 from msmeta.experiments import few_shot, finished
 from msmeta.models import Conv4
+from msmeta.workers import Team
 
 
 def smoke(**changes):
@@ -52,7 +53,7 @@ def test_result_holds_what_a_reader_needs(train, tmp_path):
     assert not list((tmp_path / "checkpoints").glob("*"))
     theta, images = finished.read(few_shot.place(config, tmp_path).result_path).parameters(), data.load("glyphs")
     model = few_shot.network(config)
-    assert few_shot.evaluate(config, model, theta, images, 10, 2) == right
+    assert few_shot.evaluate(Team(few_shot.Work(config, model, images, 2)), theta, 10) == right
 
 
 def test_the_spread_over_episodes_is_stored_where_there_are_several(train):
@@ -120,9 +121,9 @@ def test_evaluation_does_not_depend_on_the_chunk_and_takes_the_same_tasks():
     images, config = data.load("glyphs"), smoke()
     model = Conv4(5, filters=8)
     theta = model.init(0)
-    thirty = few_shot.evaluate(config, model, theta, images, 30, chunk=4)
-    assert few_shot.evaluate(config, model, theta, images, 30, chunk=7) == thirty
-    assert few_shot.evaluate(config, model, theta, images, 12, chunk=5) == thirty[:12]
+    four, five, seven = (Team(few_shot.Work(config, model, images, chunk)) for chunk in (4, 5, 7))
+    thirty = few_shot.evaluate(four, theta, 30)
+    assert few_shot.evaluate(seven, theta, 30) == thirty and few_shot.evaluate(five, theta, 12) == thirty[:12]
 
 
 def test_a_finished_run_is_found_and_force_repeats_it(train):
