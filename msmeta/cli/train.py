@@ -79,7 +79,7 @@ def _train(experiment: str, values: Values, time_budget: str | None, force: bool
     kind, module = EXPERIMENTS[experiment]
     budget = parse_seconds(time_budget)
     config = resolve(kind, module.presets.RULES, options.known_as(values, experiment))
-    place, first = module.place(config), distributed.is_first()
+    place, first = module.run(config), distributed.is_first()
     if data.is_folder(config.dataset) and first:
         least = config.shot + config.query if isinstance(config, few_shot.FewShotConfig) else data.LEAST
         options.show_folder(config.dataset, least)

@@ -98,7 +98,7 @@ def config_of(path: Path, kind: type[T], values: dict[str, Any]) -> T:
 def disagreements(found: Finished) -> Iterator[str]:
     """What in a result does not belong to the rest of it, each in words: its name, config, data and numbers."""
     result, config = found.result, found.config
-    place = found.module.place(config, of=result)
+    place = found.module.run(config, of=result)
     if found.name != place.name:
         yield f"its config and data are those of {place.name}"
     if result["kind"] != place.kind:

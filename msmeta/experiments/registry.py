@@ -21,7 +21,7 @@ EXPERIMENTS: dict[str, tuple[type[Config], ModuleType]] = {
 def place(config: Config, root: Path | None = None) -> runs.Run:
     """The place of this config's result and checkpoint."""
     _, module = experiment_of(config)
-    return module.place(config, root)
+    return module.run(config, root)
 
 
 def experiment_of(config: Config) -> tuple[str, ModuleType]:

@@ -238,7 +238,7 @@ def test_a_run_trains_on_the_lists_and_says_so(root, tmp_path, monkeypatch):
     assert result["config"]["split"] == "l2t-ww"
     assert result["metrics"]["images"] == {"train": len(TRAIN), "validation": len(VALIDATION), "test": COUNTS["test"]}
     assert result["data"]["hash"] == stored_hash("cifar-100", root, "l2t-ww") != stored_hash("cifar-100", root)
-    assert transfer.place(config, tmp_path / "results").result() == result
+    assert transfer.run(config, tmp_path / "results").result() == result
 
 
 def test_a_run_is_tested_again_on_the_images_of_its_own_split(root, tmp_path, monkeypatch):
@@ -246,7 +246,7 @@ def test_a_run_is_tested_again_on_the_images_of_its_own_split(root, tmp_path, mo
     monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
     config = transfer.preset_config("smoke", "cifar-100", "scratch", split="l2t-ww", batch=3, evaluate_on="validation")
     result = transfer.train(config, "cpu")
-    (run,) = finished.find([transfer.place(config).name])
+    (run,) = finished.find([transfer.run(config).name])
     found = evaluations.evaluate(run, {}, "cpu", save=True)
     assert found["metrics"]["accuracy"] == result["metrics"]["accuracy"]
     assert found["data"]["hash"] == result["data"]["hash"]

@@ -148,7 +148,7 @@ def test_what_ends_one_process_ends_both_and_they_go_on(folder, tmp_path):
 
 def test_a_mistake_is_said_once_and_ends_both(tmp_path):
     """The first process meets it alone; the second waits for it in a collective call, and has no traceback."""
-    place = few_shot.place(few_shot.preset_config("smoke", "glyphs", 5, 1, "multistep", tasks=3), tmp_path)
+    place = few_shot.run(few_shot.preset_config("smoke", "glyphs", 5, 1, "multistep", tasks=3), tmp_path)
     place.checkpoint_path.parent.mkdir()
     place.checkpoint_path.write_bytes(b"no checkpoint")
     done = torchrun("-m", "msmeta", *SMOKE, MSMETA_RESULTS=str(tmp_path))

@@ -24,7 +24,7 @@ def trained(tmp_path_factory):
     configs["transfer"] = transfer.preset_config("smoke", "glyphs-rgb", "scratch", batch=8, train_images=32)
     for name, config in configs.items():
         (transfer if name == "transfer" else few_shot).train(config, "cpu", results_root=root)
-    return root, {name: (transfer if name == "transfer" else few_shot).place(c, root) for name, c in configs.items()}
+    return root, {name: (transfer if name == "transfer" else few_shot).run(c, root) for name, c in configs.items()}
 
 
 @pytest.fixture

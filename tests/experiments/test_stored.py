@@ -141,7 +141,7 @@ def test_two_hashes_of_one_data_set_are_two_data_sets(store):
     result = json.loads(path.read_text())
     result["data"]["hash"] = "1" * 64
     del result["parameters"]
-    place = few_shot.place(few_shot.FewShotConfig(**result["config"]), store, of=result)
+    place = few_shot.run(few_shot.FewShotConfig(**result["config"]), store, of=result)
     path.with_suffix(".pt").unlink()
     path.unlink()
     place.result_path.parent.mkdir(parents=True, exist_ok=True)

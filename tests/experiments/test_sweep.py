@@ -199,7 +199,7 @@ def test_transfer_runs_are_members_too(spec, tmp_path):
     )
     (config,) = sweep.read_spec(spec)
     assert sweep.Member(config, None, tmp_path)() is None
-    assert transfer.place(config, tmp_path).result()["config"]["estimator"] == "multistep"
+    assert transfer.run(config, tmp_path).result()["config"]["estimator"] == "multistep"
 
 
 HELD = """

@@ -388,7 +388,7 @@ def test_a_second_process_of_a_run_is_refused_until_the_first_has_ended(tmp_path
         assert few_shot.train(other, "cpu", results_root=tmp_path)
         first.kill()
     (lock,) = folder.iterdir()
-    place = few_shot.place(config, tmp_path)
+    place = few_shot.run(config, tmp_path)
     halves = [path.with_name(f".{path.name}.{first.pid}") for path in (place.checkpoint_path, place.result_path)]
     for half in halves:
         half.write_bytes(b"half a file")
@@ -428,7 +428,7 @@ def fail():
 
 
 def test_a_damaged_checkpoint_or_result_is_named_and_force_repeats_the_run(tmp_path):
-    place, train = few_shot.place(SMALL["few_shot"], tmp_path), partial(few_shot.train, SMALL["few_shot"], "cpu")
+    place, train = few_shot.run(SMALL["few_shot"], tmp_path), partial(few_shot.train, SMALL["few_shot"], "cpu")
     place.checkpoint_path.parent.mkdir()
     for damage in (
         lambda: place.checkpoint_path.write_bytes(b"no checkpoint"),

@@ -55,7 +55,7 @@ def test_the_page_takes_a_committed_theta_where_there_is_one(tmp_path, monkeypat
         config = few_shot.preset_config("cpu", "glyphs", 5, 1, "multistep", 4, seed=seed)
         result = {name: found.result[name] for name in ("log", "curve", "data", "provenance")}
         metrics = {**found.result["metrics"], "accuracy": accuracy}
-        few_shot.place(config, tmp_path).save_result({**result, "metrics": metrics}, found.parameters())
+        few_shot.run(config, tmp_path).save_result({**result, "metrics": metrics}, found.parameters())
     best, why = report.learner(None, "smoke", "cpu")
     assert best.config.seed == 1 and "committed run" in why and "70.0 % on its test classes" in why
     best.theta_path.unlink()

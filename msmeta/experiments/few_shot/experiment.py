@@ -30,7 +30,7 @@ from msmeta.experiments.few_shot.work import Work, evaluate, team_of
 from msmeta.experiments.training import Row, Training
 
 
-def place(config: FewShotConfig, root: Path | None = None, of: dict[str, Any] | None = None) -> runs.Run:
+def run(config: FewShotConfig, root: Path | None = None, of: dict[str, Any] | None = None) -> runs.Run:
     """The place of this config's result and checkpoint; of: a result, whose data is meant, not what is here.
 
     Raises DataError where its data set is not here.
@@ -51,7 +51,7 @@ class FewShot:
     set's, for a timing.
     """
 
-    place = staticmethod(place)
+    place = staticmethod(run)
     curve = ("iteration", "seconds", "accuracy", "right_answers")
     source = None
 

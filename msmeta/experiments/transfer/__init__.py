@@ -2,6 +2,6 @@
 
 from msmeta.experiments.transfer.agreement import disagreements
 from msmeta.experiments.transfer.config import ESTIMATORS, TARGETS, TransferConfig, label, setting
-from msmeta.experiments.transfer.experiment import evaluate, place, reevaluate, train
+from msmeta.experiments.transfer.experiment import evaluate, reevaluate, run, train
 from msmeta.experiments.transfer.presets import preset_config
 from msmeta.experiments.transfer.step import TransferProblem, transfer_iteration

@@ -38,7 +38,7 @@ LOADERS = 4
 """Threads that read and augment images of 224x224."""
 
 
-def place(config: TransferConfig, root: Path | None = None, of: dict[str, Any] | None = None) -> runs.Run:
+def run(config: TransferConfig, root: Path | None = None, of: dict[str, Any] | None = None) -> runs.Run:
     """The place of this config's result and checkpoint; of: a result, whose data and weights are meant, not those here.
 
     Raises DataError where its data or weights are not here.
@@ -66,7 +66,7 @@ class Transfer:
     timing.
     """
 
-    place = staticmethod(place)
+    place = staticmethod(run)
     logged = ("total_loss", "outer_loss", "gradient_change")
     curve = ("epoch", "seconds", "accuracy", "pair_weight")
     selection = ()

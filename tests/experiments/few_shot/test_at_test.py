@@ -149,7 +149,7 @@ def test_any_number_of_workers_and_any_chunk_gives_the_same_answers(norm):
 def test_a_run_can_be_evaluated_so_in_training_and_others_keep_their_names(tmp_path):
     usual, other = config_of(), config_of(test_norm="support")
     results = {config: few_shot.train(config, "cpu", results_root=tmp_path) for config in (usual, other)}
-    places = [few_shot.place(config, tmp_path) for config in results]
+    places = [few_shot.run(config, tmp_path) for config in results]
     assert places[0].name != places[1].name and "test_norm" not in {
         name for name, value in places[0].config.items() if places[0].defaults.get(name, ...) != value
     }

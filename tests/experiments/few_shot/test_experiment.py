@@ -39,7 +39,7 @@ def test_learns_characters_it_has_never_seen(train):
 def test_result_holds_what_a_reader_needs(train, tmp_path):
     config = smoke()
     result = train(config)
-    assert json.loads(few_shot.place(config, tmp_path).result_path.read_text()) == result
+    assert json.loads(few_shot.run(config, tmp_path).result_path.read_text()) == result
     assert result["config"] == runs.plain(config)
     assert (few_shot.label(config), few_shot.setting(config)) == ("Multi-step (4)", "5-way 1-shot")
     assert result["data"]["hash"] == data.load("glyphs").hash
@@ -51,7 +51,7 @@ def test_result_holds_what_a_reader_needs(train, tmp_path):
     assert origin["torch"] == torch.__version__ and origin["commit"] and origin["device"] and origin["finished"]
     assert 0 < origin["train_seconds"] < origin["wall_seconds"] and origin["peak_memory_bytes"] > 10**7
     assert not list((tmp_path / "checkpoints").glob("*"))
-    theta, images = finished.read(few_shot.place(config, tmp_path).result_path).parameters(), data.load("glyphs")
+    theta, images = finished.read(few_shot.run(config, tmp_path).result_path).parameters(), data.load("glyphs")
     model = few_shot.network(config)
     assert few_shot.evaluate(Team(few_shot.Work(config, model, images, 2)), theta, 10) == right
 
@@ -78,7 +78,7 @@ def test_the_later_estimators_are_trained_with_what_their_labels_say(train, tmp_
     config = smoke(**{"window": 1, "estimator": estimator, "steps": 4, "iterations": 2, **own})
     others = [smoke(window=1, steps=4, iterations=2), *(dataclasses.replace(config, **{name: 1}) for name in own)]
     found, *rest = [
-        (train(each), finished.read(few_shot.place(each, tmp_path).result_path).parameters())
+        (train(each), finished.read(few_shot.run(each, tmp_path).result_path).parameters())
         for each in (config, *others)
     ]
     assert few_shot.label(config) == label and "windowed_accuracy" not in found[0]["metrics"]

@@ -37,7 +37,7 @@ def train(tmp_path):
 def test_result_holds_what_a_reader_needs(train, tmp_path):
     config = smoke(window=2)
     result = train(config)
-    assert json.loads(transfer.place(config, tmp_path).result_path.read_text()) == result
+    assert json.loads(transfer.run(config, tmp_path).result_path.read_text()) == result
     assert result["config"] == runs.plain(config)
     assert (transfer.label(config), transfer.setting(config)) == ("Multi-step", "SGD")
     metrics, images = result["metrics"], data.load("glyphs-rgb")
@@ -50,7 +50,7 @@ def test_result_holds_what_a_reader_needs(train, tmp_path):
     assert result["data"]["hash"] == images.hash and result["source"] == {"name": "random-resnet32", "hash": None}
     assert 0 < result["provenance"]["train_seconds"] < result["provenance"]["wall_seconds"]
     assert not list((tmp_path / "checkpoints").glob("*"))
-    kept = finished.read(transfer.place(config, tmp_path).result_path).parameters()
+    kept = finished.read(transfer.run(config, tmp_path).result_path).parameters()
     phi, statistics = (
         {name.removeprefix(kind): value for name, value in kept.items() if name.startswith(kind)}
         for kind in ("phi.", "statistics.")
