@@ -8,7 +8,7 @@ import pytest
 import torch
 from problems import F64, relative_error
 
-from msmeta import ConfigError, DivergedError, data, runs
+from msmeta import ConfigError, DivergedError, checkout, data, runs
 from msmeta.data import EpisodeSampler
 from msmeta.estimators import MultiStep
 from msmeta.experiments import few_shot, finished
@@ -48,7 +48,8 @@ def test_result_holds_what_a_reader_needs(train, tmp_path):
     percent = [100 * count / 75 for count in right]
     assert result["metrics"]["accuracy"] == pytest.approx(statistics.mean(percent), abs=1e-4)
     origin = result["provenance"]
-    assert origin["torch"] == torch.__version__ and origin["commit"] and origin["device"] and origin["finished"]
+    assert (origin["torch"], origin["commit"]) == (torch.__version__, checkout.commit())
+    assert origin["device"] and origin["finished"]
     assert 0 < origin["train_seconds"] < origin["wall_seconds"] and origin["peak_memory_bytes"] > 10**7
     assert not list((tmp_path / "checkpoints").glob("*"))
     theta, images = finished.read(few_shot.run(config, tmp_path).result_path).parameters(), data.load("glyphs")
