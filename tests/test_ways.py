@@ -120,7 +120,8 @@ def test_python(place):
 
 def test_torchrun(place):
     out = run(f"OMP_NUM_THREADS=1 {WAYS['torchrun']}")
-    assert out.count("MAML") == 1 and stored("few-shot") == {("multistep", 1, 0)}
+    assert out.count("MAML, Glyphs (procedural) 5-way 1-shot") == 1 and stored("few-shot") == {("multistep", 1, 0)}
+    assert [result["provenance"]["processes"] for result in results("few-shot", live=True)] == [2]
 
 
 def test_slurm(place, monkeypatch):

@@ -121,20 +121,6 @@ def test_transfer_meta_gradient_of_two_processes_is_that_of_one(gradients, name)
         assert relative_error(gradients[name][part], values) < 1e-8, part
 
 
-def test_one_run_with_one_result(tmp_path):
-    done = torchrun("-m", "msmeta", *SMOKE, MSMETA_RESULTS=str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("MAML, Glyphs (procedural) 5-way 1-shot") == 1
-    (path,) = tmp_path.rglob("*.json")
-    result = json.loads(path.read_text())
-    alone = few_shot.train(
-        few_shot.preset_config("smoke", "glyphs", 5, 1, "multistep", tasks=3), "cpu", results_root=tmp_path / "alone"
-    )
-    assert result["provenance"]["processes"] == 2 and result["config"] == alone["config"]
-    assert result["log"]["loss"] == pytest.approx(alone["log"]["loss"], abs=2e-4)
-    assert result["metrics"]["accuracy"] == pytest.approx(alone["metrics"]["accuracy"], abs=1)
-
-
 def test_what_ends_one_process_ends_both_and_they_go_on(folder, tmp_path):
     """A time budget that is over, then a signal to the second process alone; the same as never having stopped."""
     for name, train in RUNS.items():
@@ -144,6 +130,9 @@ def test_what_ends_one_process_ends_both_and_they_go_on(folder, tmp_path):
         assert result["log"]["iteration"] == alone["log"]["iteration"]
         loss = "loss" if name == "few-shot" else "total_loss"
         assert result["log"][loss] == pytest.approx(alone["log"][loss], rel=1e-3)
+        assert result["config"] == alone["config"]
+        if name == "few-shot":  # of 300 answers
+            assert result["metrics"]["accuracy"] == pytest.approx(alone["metrics"]["accuracy"], abs=1)
 
 
 def test_a_mistake_is_said_once_and_ends_both(tmp_path):
