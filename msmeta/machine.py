@@ -253,17 +253,18 @@ def in_fresh_process(function: Callable[..., Any], *args: Any) -> Any:
 def in_turns(
     measure: Callable[..., dict[str, float]], rows: Sequence[Any], rounds: int, *args: Any
 ) -> list[dict[str, Any]]:
-    """For each row the medians of what `measure(row, *args)` returns, each time in a fresh process.
-
-    The rows take turns in rounds, so that a drift of the machine's speed falls on all of them. `seconds_all` holds the
-    seconds of every round.
-    """
+    """Of each row the `medians` of `measure(row, *args)` in fresh processes: rows take turns, so all have a drift."""
     found: list[list[dict[str, float]]] = [[] for _ in rows]
     for _ in range(rounds):
         for row, own in zip(rows, found, strict=True):
             own.append(in_fresh_process(measure, row, *args))
-    medians = [{name: statistics.median(each[name] for each in own) for name in own[0]} for own in found]
-    return [{**row, "seconds_all": [each["seconds"] for each in own]} for row, own in zip(medians, found, strict=True)]
+    return [medians(own) for own in found]
+
+
+def medians(rounds: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Of what was measured in several rounds; `seconds_all` and `bytes_all` hold those of every round."""
+    every = {f"{name}_all": [own[name] for own in rounds] for name in ("seconds", "bytes") if name in rounds[0]}
+    return {name: statistics.median(own[name] for own in rounds) for name in rounds[0]} | every
 
 
 IDLE = 0.1

@@ -52,8 +52,8 @@ def test_rows_take_turns_and_their_medians_are_kept(monkeypatch):
     monkeypatch.setattr(machine, "in_fresh_process", lambda function, *args: function(*args))
     found = machine.in_turns(measure, ["a", "b"], 3, 2)
     assert calls == ["a", "b"] * 3
-    assert found[0] == {"seconds": 4.0, "bytes": 7, "seconds_all": [2.0, 10.0, 4.0]}
-    assert found[1] == {"seconds": 40.0, "bytes": 7, "seconds_all": [20.0, 60.0, 40.0]}
+    assert found[0] == {"seconds": 4.0, "bytes": 7, "seconds_all": [2.0, 10.0, 4.0], "bytes_all": [7, 7, 7]}
+    assert found[1] == {"seconds": 40.0, "bytes": 7, "seconds_all": [20.0, 60.0, 40.0], "bytes_all": [7, 7, 7]}
 
 
 class Proc:

@@ -45,6 +45,23 @@ def test_the_answer_on_speed_is_made_of_the_benchmarks_numbers(store, tmp_path):
     assert verdicts.few_shot_time().measured == "50 ±0 %" and verdicts.few_shot_time().verdict is Verdict.UNDECIDED
 
 
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_memory_and_time_of_windows_are_judged_over_rounds(store, tmp_path, rounds):
+    """Windows take 40, 41, 42 % of the memory and of the time; of a single round, as early results have, no verdict."""
+    store()
+    rows = []
+    for window, values in ((1, [100.0] * 3), (4, [40.0, 41.0, 42.0])):
+        row = {"estimator": "multistep", "window": window, "way": 5, "shot": 1, "steps": 8}
+        every = {"seconds_all": values, "bytes_all": values} if rounds > 1 else {}
+        rows.append({**row, "seconds": values[1], "bytes": values[1], **every})
+    (tmp_path / "benchmarks").mkdir()
+    result = {"config": {}, "metrics": rows, "provenance": {}}
+    (tmp_path / "benchmarks" / "few_shot_costs.json").write_text(json.dumps(result))
+    for line in (verdicts.few_shot_memory(), verdicts.few_shot_seconds()):
+        assert line.verdict is (Verdict.HELD if rounds > 1 else Verdict.UNDECIDED)
+        assert line.measured == ("59 ±2 %" if rounds > 1 else "59 %")
+
+
 def test_a_claim_that_holds_with_one_optimiser_alone_says_so(store):
     """The change of the gradient falls with SGD by 78 % and less, with Adam here by 99 %."""
     adam = committed(optimizer="adam")

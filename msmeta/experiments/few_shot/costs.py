@@ -254,9 +254,10 @@ def live(
     device: str,
     filters: int,
     tasks: int,
+    rounds: int = 1,
 ) -> dict[str, Any]:
     """Measures every method at every number of inner steps in each setting, one after another: the preset's where none
-    are given. Returns a result as the store holds it. Raises ConfigError."""
+    are given. rounds: how often, each time all of them. Returns a result as the store holds it. Raises ConfigError."""
     if preset not in LIVE:
         raise ConfigError(f"preset {preset!r} is unknown: choose from {', '.join(LIVE)}")
     settings, steps, methods = (
@@ -264,13 +265,14 @@ def live(
     )
     if unknown := [name for name in methods if name not in METHODS]:
         raise ConfigError(f"method {unknown[0]!r} is unknown: choose from {'; '.join(METHODS)}")
-    rows = []
-    for (way, shot), count, name in itertools.product(settings, steps, methods):
-        cell = Cell(*METHODS[name], way, shot, count, filters, tasks)
-        row = measure(cell, device)
-        print(
-            f"{way}-way {shot}-shot, T = {count}, {name}: {1000 * row['seconds']:.0f} ms, {row['bytes'] / 1e6:.0f} MB"
-        )
-        rows.append({**asdict(cell), **row})
+    found: dict[Cell, list[dict[str, float]]] = {}
+    for _ in range(rounds):
+        for (way, shot), count, name in itertools.product(settings, steps, methods):
+            cell = Cell(*METHODS[name], way, shot, count, filters, tasks)
+            row = measure(cell, device)
+            took = f"{1000 * row['seconds']:.0f} ms, {row['bytes'] / 1e6:.0f} MB"
+            print(f"{way}-way {shot}-shot, T = {count}, {name}: {took}")
+            found.setdefault(cell, []).append(row)
+    rows = [{**asdict(cell), **machine.medians(own)} for cell, own in found.items()]
     config = {"settings": settings, "steps": steps, "methods": methods, "filters": filters, "tasks": tasks}
     return {"config": config, "metrics": rows, "provenance": runs.provenance(machine.choose_device(device))}

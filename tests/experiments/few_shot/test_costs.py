@@ -121,3 +121,19 @@ def test_bytes_are_those_of_the_saved_tensors():
         del z
         assert saved.now == 8_000
     assert saved.peak == 16_000
+
+
+def test_rounds_measure_every_cell_in_turn(monkeypatch):
+    taken = []
+
+    def measure(cell, device):
+        taken.append(cell.steps)
+        return {"seconds": float(len(taken)), "bytes": 7, "tasks_at_once": 2}
+
+    monkeypatch.setattr(costs, "measure", measure)
+    result = costs.live("paper", [(5, 1)], [1, 8], ["MAML"], "cpu", 8, 2, rounds=3)
+    assert taken == [1, 8] * 3
+    assert [(row["steps"], row["seconds"], row["seconds_all"]) for row in result["metrics"]] == [
+        (1, 3.0, [1.0, 3.0, 5.0]),
+        (8, 4.0, [2.0, 4.0, 6.0]),
+    ]
