@@ -69,7 +69,7 @@ def _competitive(number: int) -> str:
 
 
 def _without_steps() -> str:
-    """What T = 0, which learns no θ, has over the Baseline, with Adam; empty where the two were not run."""
+    """T = 0, which learns no θ, against the Baseline, with Adam; empty where the two were not run."""
     place = {"dataset": "cifar-100", "optimizer": "adam"}
     claim = Claim("not in the paper", transfer.METHODS["0-step"], transfer.BASELINE, place, Bounds(0), printed=False)
     title = data.find("cifar-100").title
@@ -77,7 +77,7 @@ def _without_steps() -> str:
     if found.difference is None:
         return ""
     number = interval(found.difference.mean, found.difference.half, "+.2f")
-    return f" T = 0, which learns no θ, has {number} points over the Baseline ({title}; {found.over})."
+    return f" T = 0, which learns no θ, less the Baseline: {number} points ({title}; {found.over})."
 
 
 def _saved_with_adam() -> str:
@@ -155,7 +155,11 @@ def scaling() -> str:
         return answer("Not run: `msmeta bench scaling`.")
     powers = []
     for line in (line for line in growth.lines(result, "steps") if len(line.values) > 1):
-        time, memory = (round(growth.slope(line.values, line.measured[name])[0], 1) + 0.0 for name in growth.TARGETS)
-        grown = [f"{name} as T^{power}" for name, power in (("time", time), ("memory", memory)) if power]
+        powers_of = {name: growth.slope(line.values, line.measured[name]) for name in growth.TARGETS}
+        grown = [
+            f"{word} as T^{power:.1f}"
+            for word, (power, half) in zip(("time", "memory"), powers_of.values(), strict=True)
+            if abs(power) > (half or 0.0) and round(power, 1)  # 0 lies outside of its interval
+        ]
         powers.append(f"{line.label}: {' and '.join(grown) or 'neither'}")
     return answer(f"What grows with the number T of steps, fitted over all measured T: {'; '.join(powers)}.")

@@ -130,7 +130,8 @@ def _gap(grid: Grid) -> str:
     """The best run beside MAML's best, on the classes held out, and the gap that the paper prints."""
     best, config = grid.best(), grid.configs[0]
     label, setting = few_shot.label(config), few_shot.setting(config)
-    said = f"The best of {len(grid.found)} runs of {label} in {setting} has {_accuracy(grid.points[best][grid.at])} % "
+    compared = sum(grid.at in own for own in grid.points)
+    said = f"The best of {compared} runs of {label} in {setting} has {_accuracy(grid.points[best][grid.at])} % "
     said += f"after {grid.at:,} meta-iterations ({grid.values(best)})."
     exact = _grids(dataset=config.dataset, way=config.way, shot=config.shot, **MAML)
     exact = [own for own in exact if own.configs[0].steps == usual_steps(own.configs[0])]

@@ -98,11 +98,10 @@ def causes_words(optimizer: str) -> str:
 
     def told(fields: dict[str, float], keeps_up: bool) -> str:
         way = where(shown, **fields)["way"].mean()
-        stands = "stands" if (way > 50) == keeps_up else "is not the main one"
-        return "was not run" if np.isnan(way) else f"{stands} ({way:.0f})"
+        return "not run" if np.isnan(way) else f"{'for it' if (way > 50) == keeps_up else 'against it'} ({way:.0f})"
 
     reasons = ", ".join(f"*{reason}* {told(*how)}" for reason, how in REASONS.items())
-    return f"Of the reasons, with half of the way as what decides, {reasons}."
+    return f"Each reason has a run of one seed that speaks for or against it, by half of the way: {reasons}."
 
 
 def _causes(optimizer: str) -> pd.DataFrame:

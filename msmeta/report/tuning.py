@@ -192,7 +192,7 @@ def table(experiment: Experiment, found: list[Grid], unit: str, note: Callable[[
 
 def _accuracy(experiment: Experiment, grid: Grid, i: int, note: Callable[[Any], str]) -> str:
     if grid.at not in grid.points[i]:
-        return "not so long"
+        return f"no point there, but at {max(grid.points[i]):,}"
     config, run = grid.configs[i], grid.found.iloc[i]
     given = (*experiment.required, *experiment.optional, "seed")
     own = experiment.preset(config, tuple(name for name in given if name not in grid.turned))

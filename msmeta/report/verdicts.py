@@ -9,7 +9,7 @@ from functools import partial
 
 import pandas as pd
 
-from msmeta.report import few_shot, transfer, transfer_figures, transfer_time
+from msmeta.report import few_shot, transfer, transfer_figures, transfer_time, transfer_words
 from msmeta.report.claims import Finding, Summary, counted
 from msmeta.report.frame import many
 from msmeta.report.html import Cell, Rows, interval, link, quiet, verdict
@@ -41,16 +41,16 @@ class Line:
 
 def lines() -> list[Line]:
     """All claims that are tested by measurements, in the paper's order: Section 3, then 5.1, then 5.2."""
-    of_transfer = itertools.chain.from_iterable(
-        transfer.findings(number, transfer.committed(optimizer=name)) for number, name in transfer.OPTIMIZERS.items()
-    )
+    runs = {number: transfer.committed(optimizer=name) for number, name in transfer.OPTIMIZERS.items()}
+    of_transfer = itertools.chain.from_iterable(transfer.findings(number, own) for number, own in runs.items())
+    still = [number for number, own in runs.items() if "Multi-step" in transfer_words.still(own)]
     tables = {number: few_shot_findings(number) for number in few_shot.PAPER_DATA}
     return [
         change(),
         transfer_saving(),
         few_shot_time(),
         few_shot_memory(),
-        *map(of_findings, _by_words(each for each in of_transfer if each.claim.printed)),
+        *(_with_still(own, still) for own in _by_words(each for each in of_transfer if each.claim.printed)),
         *(of_findings(own) for found in tables.values() for own in _by_words(found)),
     ]
 
@@ -85,6 +85,15 @@ def of_findings(found: Sequence[Finding]) -> Line:
     measured = interval(worst.difference.mean, worst.difference.half, "+.2f")
     seeds = f"points, {many(worst.seeds, 'seed')}"
     return Line(words, page, reported, measured, f"{over}; {worst.over}", bounds, summary.verdict, said, seeds)
+
+
+def _with_still(found: Sequence[Finding], still: Sequence[int]) -> Line:
+    """As `of_findings`, which says of which tables' windows θ has hardly moved."""
+    line = of_findings(found)
+    if line.words != transfer.COMPETITIVE or not still:
+        return line
+    said = f"θ of Multi-step has hardly moved in {' and '.join(f'Table {number}' for number in still)}"
+    return replace(line, said=f"{line.said}; {said}" if line.said else said)
 
 
 def _share(
@@ -172,7 +181,7 @@ def changes() -> list[Line]:
     found = {name: _fallen(own) for name, own in runs.groupby("setting", sort=False)}
     known = {name: each for name, each in found.items() if each}
     claim = partial(_share, "the difference diminishes to zero quickly", "figure_1", "", what="less change")
-    over, bounds = "fall of the gradient's change", Bounds(90)
+    over, bounds = "fall of the gradient's change while the rate is annealed", Bounds(90)
     if not known:
         return [claim(over, None, bounds, "seed")]
     corrected = dict(zip(known, holm([each.p(bounds) for each in known.values()]), strict=True))

@@ -68,10 +68,10 @@ def test_shorter_and_fewer_steps_stand_between_the_methods_with_the_same_rates(s
     assert line(table, "Multi-step, 0.5·lr")[3:] == ["0.375", "33.00", "25"]
     assert line(table, "1-step")[3:] == ["0.325", "32.00", "-25"]
     words = transfer_strength.causes_words("sgd")
-    assert "*the longer way* is not the main one (25), *no answer* stands (-25), *too strong* was not run." in words
+    assert "*the longer way* against it (25), *no answer* for it (-25), *too strong* not run." in words
     store(run("Multi-step", 33, weight=0.85, inner_beta=0.5, **own), run("1-step", 32, seed=1, weight=0.99, **own))
     words = transfer_strength.causes_words("sgd")
-    assert "*no answer* is not the main one (60), *too strong* stands (75)." in words
+    assert "*no answer* against it (60), *too strong* for it (75)." in words
 
 
 def test_without_runs_it_says_so(store):
@@ -79,4 +79,4 @@ def test_without_runs_it_says_so(store):
     assert transfer_strength.figure("sgd").startswith("No figure")
     assert transfer_strength.table("sgd").startswith("No table")
     assert transfer_strength.causes_table("sgd").startswith("Not run")
-    assert transfer_strength.causes_words("sgd").count("was not run") == 3
+    assert transfer_strength.causes_words("sgd").count("not run") == 3

@@ -94,7 +94,7 @@ def test_a_claim_on_several_comparisons_holds_where_all_do(store):
     assert "did not hold, read as > -1 points: measured -20.00 ±0.00" in answers.table(3)
     assert "T = 0" not in answers.figure(4)
     store(*({"kind": "transfer", **result("0-step", 21.5 + seed, seed, optimizer="adam")} for seed in range(3)))
-    assert "no θ, has -18.50 ±0.00 points over the Baseline (CIFAR-100; 3 seeds)" in answers.figure(4)
+    assert "no θ, less the Baseline: -18.50 ±0.00 points (CIFAR-100; 3 seeds)" in answers.figure(4)
 
 
 def finding(mean, spread=0.01, most=False, reported=None):
