@@ -158,7 +158,7 @@ def test_validation_never_touches_the_test_split(train, tmp_path):
     images = data.load("glyphs")
     without_test = dataclasses.replace(images, images={k: v for k, v in images.images.items() if k != "test"})
     theta, model = Conv4(5, filters=8).init(0), Conv4(5, filters=8)
-    assert len(few_shot.evaluate(config, model, theta, without_test, 4, 2)) == 4
+    assert len(few_shot.evaluate(Team(few_shot.Work(config, model, without_test, 2)), theta, 4)) == 4
     train(config)
     assert (tmp_path / "live" / "few-shot-tuning").is_dir() and not (tmp_path / "live" / "few-shot").exists()
 

@@ -1,6 +1,6 @@
 """A run's work among workers: the same bits with any number of them."""
 
-from functools import cache, partial
+from functools import cache
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ from msmeta import data
 from msmeta.bilevel import detach
 from msmeta.experiments import few_shot
 from msmeta.experiments.distributed import World
+from msmeta.experiments.few_shot.at_test import windows_at_test
 from msmeta.experiments.few_shot.config import META_OPTIMIZERS
 from msmeta.experiments.few_shot.step import MetaStepper
 from msmeta.workers import Team, Worker
@@ -37,8 +38,8 @@ def trained(config, team):
     shared = team if team.size > 1 else None
     steps = MetaStepper(config, work.model, theta, optimizer, work.sampler, work.chunk, World(), shared)
     found = steps.run(0, 3, config.meta_lr)
-    evaluate = partial(few_shot.evaluate, config, work.model, theta, glyphs(), chunk=work.chunk, team=team)
-    return found, detach(theta), evaluate(21) + evaluate(7, window=config.window)
+    usual, windowed = few_shot.evaluate(team, theta, 21), windows_at_test(config, config.window)
+    return found, detach(theta), usual + few_shot.evaluate(team, theta, 7, windowed)
 
 
 @pytest.mark.parametrize(
