@@ -12,7 +12,7 @@ from msmeta import machine, runs
 from msmeta.errors import script
 from msmeta.experiments.few_shot import costs
 
-MINUTES = 15
+MINUTES = 30
 
 
 def main() -> None:
