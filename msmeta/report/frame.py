@@ -59,10 +59,12 @@ def where(found: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
     return found
 
 
-def commit_in_words(provenance: Mapping[str, Any]) -> str:
-    """The commits that a result was measured at; where the package had changes that no commit holds, it says so."""
-    earlier = provenance.get("earlier_commits")
-    commits = [*(earlier if isinstance(earlier, list) else []), provenance["commit"]]
+def commit_in_words(*provenances: Mapping[str, Any]) -> str:
+    """The commits that results were measured at; where the package had changes that no commit holds, it says so."""
+    commits = []
+    for provenance in provenances:
+        earlier = provenance.get("earlier_commits")
+        commits += [*(earlier if isinstance(earlier, list) else []), provenance["commit"]]
     return ", ".join(dict.fromkeys(map(_in_words, commits)))
 
 

@@ -116,7 +116,7 @@ def _end(result: Result) -> str:
 
 def _where(records: list[dict[str, Any]]) -> str:
     """Device, version, commits and days in words."""
-    device, commit = listed(map(device_in_words, records)), listed(map(commit_in_words, records))
+    device, commit = listed(map(device_in_words, records)), commit_in_words(*records)
     torch = listed(run["torch"] for run in records)
     days = sorted({run["finished"][:10] for run in records if isinstance(run.get("finished"), str)})
     when = days[0] + (f" to {days[-1]}" if len(days) > 1 else "") if days else ""

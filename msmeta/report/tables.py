@@ -192,7 +192,7 @@ def conditions(found: pd.DataFrame, settings: Columns, outcomes: Columns) -> str
     made = {
         "device": lambda seeds: listed(map(device_in_words, seeds.to_dict("records"))),
         "torch": lambda seeds: listed(seeds["torch"]),
-        "commit": lambda seeds: listed(map(commit_in_words, seeds.to_dict("records"))),
+        "commit": lambda seeds: commit_in_words(*seeds.to_dict("records")),
     }
     rows, shared, differing = cells(found), [], {}
     for head, column in (settings | made).items():

@@ -54,6 +54,8 @@ def test_a_config_of_another_version_is_refused_in_one_line():
 
 def test_a_commit_is_said_with_what_it_lacks():
     assert commit_in_words({"commit": "0123456789"}) == "0123456" and commit_in_words({"commit": None}) == "no commit"
+    resumed = {"commit": "abcdefghi", "earlier_commits": ["0123456789"]}
+    assert commit_in_words({"commit": "0123456789"}, resumed) == "0123456, abcdefg"
     assert commit_in_words({"commit": "0123456789-dirty"}) == (
         "0123456 with changes that no commit holds: to be measured again"
     )
