@@ -106,7 +106,7 @@ def main() -> None:
         experiment, module = registry.experiment_of(config)
         for j, count in enumerate(threads):
             times = [found[i][j] for found in rounds]
-            own = {"seconds": statistics.median(times), "seconds_all": times}
+            own = machine.medians([{"seconds": each} for each in times])
             rows.append({"experiment": experiment, "work": config.work(), "threads": count, **own})
         shown = ", ".join(f"{row['seconds']:.3f}" for row in rows[-len(threads) :])
         print(f"{config.dataset:13} {module.setting(config):14} {module.label(config):18} {shown} s")

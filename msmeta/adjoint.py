@@ -82,14 +82,16 @@ def adjoint(
         # SGD is linear: its buffer is not needed on the way back, unless other states are calculated from it.
         held[k] = State(state.phi) if linear and not problem.outer_at and (every == 1 or k % every) else state
 
-    def keep(k: int, state: State) -> tuple[Tensor, Params]:
+    def keep(k: int, state: State) -> tuple[Tensor, Params] | None:
         if k % every == 0:
             hold(k, state)
-        t = sum(windows[:k])
-        if k < len(windows) - 1 or not exact:
+        t, is_last = sum(windows[:k]), k == len(windows) - 1
+        if exact and is_last:
+            last.append(curvature(problem, state.phi, theta, t))
+            return repeats.first(last[0].loss, last[0].grad)
+        if exact or is_last:
             return repeats.first(*inner_gradient(problem, state.phi, detach(theta), t, create_graph=False))
-        last.append(curvature(problem, state.phi, theta, t))
-        return repeats.first(last[0].loss, last[0].grad)
+        return None
 
     adapted, trail, outer, by_phi, total = adapt_and_judge(problem, first, theta, dynamics, windows, keep=keep)
     # Λ_T; with a depth one for each number of factors ∂g, up to it, from which the windows ahead can still reach it.

@@ -47,8 +47,7 @@ def require_buffers(phi: Tensors, buffers: Any, step: Any) -> None:
 
 def require_used(buffers: Mapping[str, Tensors], dynamics: Any) -> None:
     """Raises ConfigError for a buffer with gradients of a name that would do nothing in dynamics which say theirs."""
-    while hasattr(dynamics, "dynamics"):  # as `clipped` has what it wraps
-        dynamics = dynamics.dynamics
+    *_, dynamics = layers_of(dynamics)
     defines = [name for base in type(dynamics).__mro__ for name in ("buffer_names", "window") if name in vars(base)]
     if defines[:1] != ["buffer_names"]:  # a `window` of a subclass's own may have others
         return
@@ -58,6 +57,14 @@ def require_used(buffers: Mapping[str, Tensors], dynamics: Any) -> None:
             has = f"they use {', '.join(names)}" if names else "they use none"
             what = f"buffers as init returned them have {name!r}, learned"
             raise ConfigError(f"{what}, which has no part in {type(dynamics).__name__}'s steps as set: {has}")
+
+
+def layers_of(dynamics: Any) -> Iterator[Any]:
+    """Dynamics and, from the outermost on, what they wrap, as `clipped` does."""
+    yield dynamics
+    while hasattr(dynamics, "dynamics"):
+        dynamics = dynamics.dynamics
+        yield dynamics
 
 
 def refuse(estimator: str, why: str, names: Iterable[str]) -> None:

@@ -13,7 +13,7 @@ from msmeta.errors import ConfigError, brief
 
 
 class Repeats:
-    """Notes the inner losses and gradients g of the windows on the way forwards, and on the way back.
+    """Notes the inner losses and gradients g of windows on the way forwards, and of the same ones on the way back.
 
     The loss alone may not show what is random: a network's last layer that starts at zero hides all before it. So the
     squares of g are compared besides, summed over windows, where the rounding of a small g has no weight.
@@ -47,5 +47,5 @@ class Repeats:
 
     def pairs(self) -> list[tuple[str, Tensor, Tensor]]:
         """What is to be equal: what it is, its value, and the one at the same place again."""
-        squares = self._squares[-len(self._squares_again) :]
-        return [*self._pairs, ("the sum of squared inner gradients", sum(squares), sum(self._squares_again))]
+        squares = sum(self._squares), sum(self._squares_again)
+        return [*self._pairs, ("the sum of squared inner gradients", *squares)]

@@ -23,7 +23,7 @@ from msmeta.bilevel import (
     task_dot,
     task_scale,
 )
-from msmeta.checks import refuse
+from msmeta.checks import layers_of, refuse
 from msmeta.dynamics import SGD, Steps, adapt_and_judge, dynamics_at, has_methods_of, whole
 from msmeta.errors import ConfigError
 from msmeta.losses import evaluate, value_of
@@ -45,9 +45,7 @@ class Proximal(Steps):
 
     def weight_decay(self, theta: Params, phi: Params) -> dict[str, float | torch.Tensor]:
         """Of each of these entries of φ. Raises ConfigError where it is of another kind than SGD's."""
-        layers = [dynamics_at(self.dynamics, theta, self.steps - 1)]
-        while hasattr(layers[-1], "dynamics"):  # as `clipped` has what it wraps
-            layers.append(layers[-1].dynamics)
+        layers = list(layers_of(dynamics_at(self.dynamics, theta, self.steps - 1)))
         decays = [getattr(layer, "weight_decay", 0.0) for layer in layers]
         own = (SGD, "coefficients"), (Adam, "step")
         known = any(has_methods_of(kind, layers[0], "window", name) for kind, name in own)

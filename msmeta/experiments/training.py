@@ -266,6 +266,8 @@ def _store(where: runs.Run, result: dict[str, Any], parameters: dict[str, Tensor
 
 @dataclass
 class _Loop:
+    """From boundary to boundary, with all that a block of iterations needs."""
+
     own: Experiment
     training: Training
     where: runs.Run
