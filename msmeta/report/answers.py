@@ -155,10 +155,10 @@ def scaling() -> str:
         return answer("Not run: `msmeta bench scaling`.")
     powers = []
     for line in (line for line in growth.lines(result, "steps") if len(line.values) > 1):
-        powers_of = {name: growth.slope(line.values, line.measured[name]) for name in growth.TARGETS}
+        slopes = [growth.slope(line.values, line.measured[name]) for name in growth.TARGETS]
         grown = [
             f"{word} as T^{power:.1f}"
-            for word, (power, half) in zip(("time", "memory"), powers_of.values(), strict=True)
+            for word, (power, half) in zip(("time", "memory"), slopes, strict=True)
             if abs(power) > (half or 0.0) and round(power, 1)  # 0 lies outside of its interval
         ]
         powers.append(f"{line.label}: {' and '.join(grown) or 'neither'}")
