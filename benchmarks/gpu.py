@@ -3,7 +3,8 @@
     msmeta bench gpu --out FOLDER [--minutes 9] [--sweep results/sweeps/table_3.yaml --preset paper] [--resume FOLDER]
 
 In this order: graphed meta-iterations and an iteration of meta-transfer, in float64 and float32, against float64 on the
-processor, and nothing else where one of them is off; the benchmarks few_shot_graph, convolutions and transfer_step, but
+processor, and nothing else where one of them is off; whether a short training gives the same parameters once more, and
+where it was stopped and went on; the benchmarks few_shot_graph, convolutions and transfer_step, but
 those that an earlier call measured; the runs that the sweep's file asks for, one after another by what they are worth
 (`report.campaign.by_worth`), which go on from the checkpoints of an earlier call.
 What each step came to is in FOLDER/gpu.json and all results and checkpoints are in FOLDER/results.tar.gz, in volumes
@@ -22,7 +23,9 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -38,7 +41,8 @@ from msmeta.experiments.config import Config
 from msmeta.experiments.distributed import World
 from msmeta.experiments.few_shot.config import META_OPTIMIZERS
 from msmeta.experiments.few_shot.step import GraphedStepper, MetaStepper
-from msmeta.experiments.transfer import TransferProblem, sources, transfer_iteration
+from msmeta.experiments.training import Progress
+from msmeta.experiments.transfer import TransferProblem, preset_config, sources, transfer_iteration
 from msmeta.experiments.transfer.config import TARGETS
 from msmeta.models.l2t import L2T
 from msmeta.report import campaign
@@ -226,6 +230,44 @@ def check(log: Log, device: torch.device, small: bool) -> None:
         raise UserError(f"numbers are not right on {device}, or could not be had: see {log.out / 'gpu.json'}")
 
 
+def repeated(config: Config, device: torch.device, stops: tuple[int, ...]) -> dict[str, str]:
+    """The hash of a run's parameters. stops: iterations. Raises UserError where they are others the next time, or where
+    training was stopped there and went on from its checkpoint."""
+
+    def parameters(stops: tuple[int, ...] = ()) -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            train = partial(registry.experiment_of(config)[1].train, config, str(device), resume=True)
+            for stop in stops:
+                with suppress(KeyboardInterrupt):
+                    train(results_root=Path(folder), on_step=partial(interrupt, stop))
+            return train(results_root=Path(folder))["parameters"]["hash"]
+
+    first, again, resumed = parameters(), parameters(), parameters(stops)
+    differing = [name for name, found in (("again", again), ("stopped", resumed)) if found != first]
+    if differing:
+        raise UserError(f"other parameters: {', '.join(differing)}")
+    return {"parameters": first}
+
+
+def interrupt(stop: int, progress: Progress) -> None:
+    if progress.iteration >= stop:
+        raise KeyboardInterrupt
+
+
+def repeat(log: Log, device: torch.device, small: bool) -> None:
+    iterations, filters = (8, 4) if small else (150, 32)
+    looks = {"test_episodes": 10, "curve_episodes": 5, "curve_every": iterations // 2}
+    for estimator, window in METHODS:
+        config = few_shot.preset_config(
+            "cpu", "glyphs", 5, 1, estimator, window, filters=filters, iterations=iterations, **looks
+        )
+        stops = iterations // 3, iterations // 2
+        log.run(f"repeat {estimator} {window}", lambda c=config, stops=stops: repeated(c, device, stops))
+    for optimizer in ("sgd",) if small else ("sgd", "adam"):
+        config = preset_config("smoke", "glyphs-rgb", "multistep", optimizer, window=2, epochs=2)
+        log.run(f"repeat transfer {optimizer}", lambda c=config: repeated(c, device, (2, 4)))
+
+
 def speed(log: Log, device: torch.device, small: bool) -> None:
     for name, options in SPEED.items():
         command = [sys.executable, Path(__file__).with_name(f"{name}.py"), "--device", device.type, "--anyway"]
@@ -292,6 +334,7 @@ def main() -> None:
         results.mkdir(exist_ok=True)
         log = Log(args.out, results, time.monotonic() + 60 * args.minutes)
         check(log, device, args.small)
+        repeat(log, device, args.small)
         speed(log, device, args.small)
         train(log, device, parts)
     print(f"results: {args.out}")

@@ -88,19 +88,24 @@ def set_precision(name: str) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
 
 
+_CUDNN = ("allow_tf32", "deterministic")
+
+
 @contextmanager
 def settings(precision: str) -> Iterator[None]:
-    """Torch's settings as a run needs them, and afterwards as they were: `set_precision`, and float32 by default."""
-    products, dtype = (torch.backends.cuda.matmul, torch.backends.cudnn), torch.get_default_dtype()
-    before = [own.allow_tf32 for own in products]
+    """Torch's settings as a run needs them, and afterwards as they were: `set_precision`, float32 by default, and of
+    cuDNN's algorithms only those that add in the same order each time, so that a run can be repeated."""
+    flags = [(torch.backends.cuda.matmul, "allow_tf32"), *((torch.backends.cudnn, name) for name in _CUDNN)]
+    before, dtype = [getattr(*flag) for flag in flags], torch.get_default_dtype()
     set_precision(precision)
+    torch.backends.cudnn.deterministic = True
     torch.set_default_dtype(torch.float32)
     try:
         yield
     finally:
         torch.set_default_dtype(dtype)
-        for own, allowed in zip(products, before, strict=True):
-            own.allow_tf32 = allowed
+        for flag, value in zip(flags, before, strict=True):
+            setattr(*flag, value)
 
 
 @contextmanager

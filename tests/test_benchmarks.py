@@ -22,6 +22,7 @@ from msmeta import SGD, State, UserError, machine, report, runs
 from msmeta.errors import script
 from msmeta.experiments import few_shot, registry, sweep
 from msmeta.experiments.few_shot import preset_config
+from msmeta.experiments.few_shot.experiment import FewShot
 from msmeta.experiments.transfer import TransferProblem, transfer_iteration
 from msmeta.models.l2t import L2T
 from msmeta.models.vgg9 import VGG9
@@ -114,9 +115,9 @@ def gpu_script(tmp_path, monkeypatch):
 
 def test_the_gpu_script_checks_times_trains_and_packs_and_goes_on_from_what_it_packed(gpu_script, tmp_path):
     gpu_script()
-    assert [step["outcome"] for step in gpu_script.steps.values()] == ["well"] * 6
+    assert [step["outcome"] for step in gpu_script.steps.values()] == ["well"] * 8
     names = list(gpu_script.steps)
-    assert [name.split()[0] for name in names] == ["check"] * 4 + ["speed", "train"]
+    assert [name.split()[0] for name in names] == ["check"] * 4 + ["repeat"] * 2 + ["speed", "train"]
     assert gpu_script.steps[names[0]]["found"]["relative_difference"] < 1e-8
     assert {Path(name).suffix for name in gpu_script.files} >= {".json"}
     assert "results/benchmarks/convolutions-float32.json" in gpu_script.files
@@ -124,7 +125,9 @@ def test_the_gpu_script_checks_times_trains_and_packs_and_goes_on_from_what_it_p
     (tmp_path / "out" / "results.tar.gz").rename(tmp_path / "earlier.tar.gz")
     gpu_script("--resume", str(tmp_path / "earlier.tar.gz"))
     assert [name for name in gpu_script.files if "few-shot" in name] == done
-    assert all(name.startswith("check") for name in gpu_script.steps)  # what was measured or trained is not repeated
+    assert all(
+        name.startswith(("check", "repeat")) for name in gpu_script.steps
+    )  # what was measured or trained is not repeated
     (tmp_path / "earlier.tar.gz").write_bytes(b"no archive")
     with pytest.raises(UserError, match="has no archive of results"):
         gpu_script("--resume", str(tmp_path / "earlier.tar.gz"))
@@ -136,6 +139,25 @@ def test_the_gpu_script_does_nothing_more_where_a_number_is_wrong(gpu_script, mo
         gpu_script()
     assert {step["outcome"] for step in gpu_script.steps.values()} == {"failed"}
     assert all("1e-12 is allowed" in step["says"] for step in gpu_script.steps.values())
+
+
+@pytest.mark.parametrize(("once", "said"), [(1, "again"), (2, "stopped")])
+def test_the_gpu_script_says_where_a_training_is_not_the_same_again(once, said, monkeypatch):
+    """The second training, or the third, which is stopped, begins with another θ."""
+    trainings, begin = [], FewShot.begin
+
+    def changed(self, iteration, state):
+        begin(self, iteration, state)
+        trainings.append(iteration)
+        if len(trainings) == once + 1:
+            with torch.no_grad():
+                next(iter(self.theta.values())).add_(1e-6)
+
+    monkeypatch.setattr(FewShot, "begin", changed)
+    config = few_shot.preset_config("smoke", "glyphs", 5, 1, "first-order", iterations=6)
+    with pytest.raises(UserError, match=f"^other parameters: {said}$"):
+        gpu.repeated(config, torch.device("cpu"), (2, 4))
+    assert trainings == [0, 0, 0, 2, 4]
 
 
 def test_what_the_gpu_script_has_no_room_for_is_the_least_that_is_lost(tmp_path, monkeypatch):
@@ -162,7 +184,7 @@ def test_a_run_that_cannot_be_gone_on_with_is_an_error(gpu_script, monkeypatch):
 def test_what_the_gpu_script_has_no_time_for_is_said(gpu_script, monkeypatch):
     monkeypatch.setattr(gpu, "check", lambda *_: None)
     gpu_script("--minutes", "0")
-    assert [step["outcome"] for step in gpu_script.steps.values()] == ["out of time"] * 2
+    assert [step["outcome"] for step in gpu_script.steps.values()] == ["out of time"] * 4
 
 
 CAMPAIGN = """

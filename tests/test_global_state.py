@@ -22,7 +22,8 @@ FEW_SHOT = {"filters": 4, "tasks": 2, "iterations": 2, "test_episodes": 3, "curv
 
 def state():
     """Of this process."""
-    flags = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+    cudnn = torch.backends.cudnn
+    flags = torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
     modes = torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled(), torch.is_anomaly_enabled()
     numbers = torch.get_rng_state().tolist(), repr(np.random.get_state()), random.getstate()
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)]
@@ -182,7 +183,8 @@ def test_directions_without_a_generator_are_drawn_anew_at_each_call():
 def test_settings_end_with_their_block_however_it_ends(chosen):
     before = state()
     with pytest.raises(KeyError), machine.settings("float32"):
-        assert torch.get_default_dtype() == torch.float32 and not torch.backends.cudnn.allow_tf32
+        assert torch.get_default_dtype() == torch.float32
+        assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.allow_tf32
         raise KeyError
     with machine.settings("tf32"):
         assert torch.backends.cuda.matmul.allow_tf32

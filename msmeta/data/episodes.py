@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msmeta.data.images import Images, stream
+from msmeta.data.images import Images, in_unit_range, stream
 from msmeta.errors import ConfigError
 
 
@@ -105,7 +105,7 @@ class EpisodeSampler:
     def gather(self, places: Tensor) -> Episodes:
         """The tasks at these places, which lie on the device of the data; nothing here waits for the host."""
         tasks = len(places)
-        x = self._images(places.flatten()).to(torch.float32).div_(255).unflatten(0, places.shape)
+        x = in_unit_range(self._images(places.flatten())).unflatten(0, places.shape)
 
         def batch(part: Tensor) -> tuple[Tensor, Tensor]:
             labels = torch.arange(self.way, device=part.device).repeat_interleave(part.shape[2]).repeat(tasks, 1)

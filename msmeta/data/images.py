@@ -131,6 +131,12 @@ def require_shrinkable(name: str, height: int, width: int, side: int) -> None:
         raise ConfigError(f"image_size={side} is impossible: {name} has {height}x{width} images")
 
 
+def in_unit_range(images: Tensor) -> Tensor:
+    """uint8 to float32 from 0 to 1: the same on every device."""
+    # A GPU multiplies by the inverse of a plain number instead, which half of the pixels are an ulp off by.
+    return images.to(torch.float32).div_(torch.full((), 255.0, device=images.device))
+
+
 def stream(seed: int, split: str, number: int, purpose: int = 0) -> np.random.Philox:
     """Random bits of a step or epoch, a pure function of these: there is no stream to restore after a resume."""
     domain = int.from_bytes(hashlib.sha256(split.encode()).digest()[:8], "big")

@@ -8,7 +8,9 @@ numbers that the function gives. `msmeta bench gpu` looks at these numbers befor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import gc
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -59,9 +61,22 @@ def capture(
                 put_back()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):  # records, and runs nothing
+        with _no_garbage(), torch.cuda.graph(graph):  # records, and runs nothing
             function()
     return graph.replay
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Keeps Python from deleting what is left of an earlier run, such as its graph: that would end a recording."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _tensors(state: dict[Tensor, dict[str, Any]], keys: Iterable[Tensor]) -> list[Tensor]:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from msmeta.data import EpisodeSampler, Images
+from msmeta.data.images import in_unit_range
 from msmeta.errors import ConfigError
 
 CLASSES, SAMPLES = 30, 12
@@ -101,8 +102,13 @@ def test_chunks(coded):
 def test_images_are_turned_as_they_are_where_all_are_turned_at_once(coded):
     """As on a GPU."""
     sampler = EpisodeSampler(coded, "train", 5, 1, 2)
-    places = torch.from_numpy(sampler.places(0, 20)).flatten()
+    places = torch.from_numpy(sampler.places(0, 20)).flatten().to(coded.labels["train"].device)
     assert torch.equal(sampler._images(places), sampler._pool.index_select(0, places))
+
+
+def test_pixels_are_the_nearest_to_their_quotients_on_every_device(coded):
+    found = in_unit_range(torch.arange(256, dtype=torch.uint8, device=coded.labels["train"].device))
+    assert found.tolist() == (np.arange(256, dtype=np.float32) / np.float32(255)).tolist()
 
 
 def test_no_rotation_where_classes_do_not_turn(coded):

@@ -1,5 +1,6 @@
 """Captures: what they leave behind, and in which order they run."""
 
+import gc
 from contextlib import contextmanager
 
 import pytest
@@ -49,8 +50,13 @@ def test_a_capture_leaves_no_trace_and_replays_go_on_in_the_same_tensors(optimiz
     assert [value.data_ptr() for value in found.values()] == places
 
 
-def test_on_a_gpu_warm_ups_run_on_a_side_stream_before_the_one_run_that_is_recorded(monkeypatch):
-    """The calls, without a GPU: the recorded run is the only one that nothing is put back after."""
+class Cuda:
+    type = "cuda"
+
+
+@pytest.fixture
+def done(monkeypatch):
+    """The calls, without a GPU."""
     done = []
 
     class Stream:
@@ -72,15 +78,36 @@ def test_on_a_gpu_warm_ups_run_on_a_side_stream_before_the_one_run_that_is_recor
         ("device", within),
     ):  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, value)
+    return done
+
+
+def test_on_a_gpu_warm_ups_run_on_a_side_stream_before_the_one_run_that_is_recorded(done):
+    """The recorded run is the only one that nothing is put back after."""
     x = torch.zeros(1)
 
     def function():
         x.add_(1)
         done.append(f"run from {x.item() - 1:g}")
 
-    class Cuda:
-        type = "cuda"
-
     graphs.capture(function, [x], Cuda())()
     warm_up = ["wait", "Stream begins", *["run from 0"] * graphs.WARM_UPS, "Stream ends", "wait"]
     assert done == ["Cuda begins", *warm_up, "Graph begins", "run from 0", "Graph ends", "Cuda ends", "replay"]
+
+
+def test_what_an_earlier_run_left_is_deleted_before_a_run_is_recorded_and_not_meanwhile(done):
+    class Earlier:
+        def __init__(self):
+            self.itself = self  # which only Python's collector deletes
+
+        def __del__(self):
+            done.append("deleted")
+
+    def function():
+        done.append(f"run, collecting {gc.isenabled()}")
+        Earlier()
+
+    graphs.capture(function, [torch.zeros(1)], Cuda())
+    begins = done.index("Graph begins")
+    assert done[:begins].count("deleted") == graphs.WARM_UPS
+    assert done[begins:] == ["Graph begins", "run, collecting False", "Graph ends", "Cuda ends"]
+    assert gc.isenabled()

@@ -15,6 +15,7 @@ from msmeta import data, machine, paths
 from msmeta.adaptation import adapt
 from msmeta.bilevel import Params
 from msmeta.data import Episodes
+from msmeta.data.images import in_unit_range
 from msmeta.data.pictures import Pictures, read_pictures
 from msmeta.errors import ConfigError, DataError
 from msmeta.experiments.few_shot.again import fitting
@@ -119,11 +120,11 @@ def answer(
     x, y, query = (value.to(chosen) for value in (support_x[order], support_y[order], query_x))
     no_memory = machine.memory_errors("out of memory: give fewer query pictures, or --norm support")
     with machine.settings(config.precision), no_memory:
-        task = Episodes(x[None] / 255, y[None], query[None], y[None])
+        task = Episodes(in_unit_range(x)[None], y[None], query[None], y[None])
         phi = adapt(inner_problem(config, model, theta, task), theta, config.dynamics(), sum(windows), windows).phi
         running = _running(config, theta, windows, chosen) if norm == "running" else None
         parts = [query] if norm == "transductive" else query.split(AT_ONCE)
-        tasks = (replace(task, query_x=part[None] / 255) for part in parts)
+        tasks = (replace(task, query_x=in_unit_range(part)[None]) for part in parts)
         logits = torch.cat([query_logits(model, phi, each, norm, running)[0] for each in tasks])
     return F.softmax(logits, 1).cpu()
 
