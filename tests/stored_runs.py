@@ -8,7 +8,10 @@ from msmeta.report.frame import TRANSFER, frame
 PROVENANCE = {"device": "a processor", "threads": 2, "torch": "2", "commit": "abc"}
 
 
-def result(method="Baseline", accuracy=40.0, seed=0, preset="cpu", dataset="cifar-100", optimizer="sgd", **changes):
+def result(
+    method="Baseline", accuracy=40.0, seed=0, preset="cpu", dataset="cifar-100", optimizer="sgd",
+    device=PROVENANCE["device"], **changes
+):  # fmt: skip
     """A stored run as training would write it; its numbers are this test's."""
     config = transfer.preset_config(
         preset, dataset, optimizer=optimizer, seed=seed, **report.METHODS[method], **changes
@@ -42,7 +45,7 @@ def result(method="Baseline", accuracy=40.0, seed=0, preset="cpu", dataset="cifa
         },
         "data": {"name": dataset, "title": data.DATASETS[dataset].title, "hash": "0"},
         "source": None if scratch else {"name": config.source, "hash": "0"},
-        "provenance": PROVENANCE | {"train_seconds": 80.0},
+        "provenance": PROVENANCE | {"device": device, "train_seconds": 80.0},
     }
 
 

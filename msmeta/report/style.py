@@ -52,16 +52,26 @@ def show(*parts: Any) -> None:
         display(Markdown(part) if isinstance(part, str) else part)
 
 
-def find_benchmark(name: str) -> Result | None:
-    """A stored result of a benchmark, such as `benchmarks/few_shot_step`: a GPU's where there is one, None for none."""
+def find_benchmarks(name: str) -> list[Result]:
+    """Stored results of a benchmark, such as `benchmarks/few_shot_step`: a GPU's and a processor's, as far as there."""
     places = (runs.results_root() / f"{name}{end}.json" for end in (runs.ON_GPU, ""))
-    return next(filter(None, map(stored.find, places)), None)
+    return [*filter(None, map(stored.find, places))]
+
+
+def find_benchmark(name: str) -> Result | None:
+    """The first of these, None for none."""
+    return next(iter(find_benchmarks(name)), None)
 
 
 def stored_benchmark(name: str, command: str | None = None) -> Result:
-    """The same. command: what makes it. Raises UserError where it was not run."""
-    if found := find_benchmark(name):
-        return found
+    """The first of these. command: what makes it. Raises UserError where it was not run."""
+    return next(iter(stored_benchmarks(name, command).values()))
+
+
+def stored_benchmarks(name: str, command: str | None = None) -> dict[str, Result]:
+    """All of these by their device. command: what makes them. Raises UserError where it was not run."""
+    if found := find_benchmarks(name):
+        return {result["provenance"]["device"]: result for result in found}
     raise UserError(f"results/{name}.json is not there: run python {command or f'{name}.py'}")
 
 

@@ -205,11 +205,17 @@ def conditions(found: pd.DataFrame, settings: Columns, outcomes: Columns) -> str
         "Run": "{setting}, {row}",
         **differing,
         **outcomes,
-        "training (s)": lambda seeds: mean_text(seeds["train_seconds"], 0),
+        "training (s)": lambda seeds: by_device(seeds, lambda own: mean_text(own["train_seconds"], 0)),
         "accuracy (%)": accuracy_text,
     }
     sentence = f"In all rows: {'; '.join(shared)}.\n\n" if shared else ""
     return sentence + table(rows, columns)
+
+
+def by_device(seeds: pd.DataFrame, say: Callable[[pd.DataFrame], str]) -> str:
+    """What is said of runs: of each device's by themselves where there are several, since times do not compare."""
+    said = {device: say(own) for device, own in seeds.groupby("device", sort=False)}
+    return "; ".join(f"{text} ({device})" if len(said) > 1 else text for device, text in said.items())
 
 
 def live_table(found: pd.DataFrame, reported: Callable[[Any], Any], own: Columns) -> str:

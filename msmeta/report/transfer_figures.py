@@ -18,7 +18,16 @@ from msmeta.report.frame import TRANSFER, many, where
 from msmeta.report.picture import Picture, panels, styled
 from msmeta.report.speed import seconds_per_epoch
 from msmeta.report.style import COLOURS, drawn, markdown, table_of
-from msmeta.report.tables import accuracy_text, cells, difference, difference_text, mean_text, of_config, table
+from msmeta.report.tables import (
+    accuracy_text,
+    by_device,
+    cells,
+    difference,
+    difference_text,
+    mean_text,
+    of_config,
+    table,
+)
 from msmeta.report.transfer import BASELINE, MULTI_STEP, pairs_off, steps_text
 from msmeta.statistics import mean_ci
 
@@ -305,6 +314,10 @@ def accuracy_by_steps_table(found: pd.DataFrame) -> str:
         "test accuracy (%)": accuracy_text,
         "less the Baseline's (points)": lambda seeds: _less(seeds, baseline),
         "less that of what it stands for (points)": stands_for,
-        "ms an iteration of these runs": lambda seeds: f"{1000 * seeds['seconds_per_iteration'].median():.0f}",
+        "ms an iteration of these runs": lambda seeds: by_device(seeds, _milliseconds),
     }
     return table(cells(found), columns)
+
+
+def _milliseconds(seeds: pd.DataFrame) -> str:
+    return f"{1000 * seeds['seconds_per_iteration'].median():.0f}"

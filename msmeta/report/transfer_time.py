@@ -246,15 +246,17 @@ def steps_cost(result: Result) -> str:
 
 
 def run_times_table(found: pd.DataFrame) -> str:
-    """Time of whole runs of each data set, optimiser and preset, beside exact ones with as many steps, in Markdown.
+    """Time of whole runs of each data set, optimiser, preset and device, beside exact ones with as many steps, in
+    Markdown.
 
     Of seeds the median. The time of reading images is in it, that of evaluation is not. Without steps it stands beside
     the most.
     """
     found, rows = usual(found), []
-    for seeds in cells(found):
+    by_device = (own for cell in cells(found) for _, own in cell.groupby("device", sort=False))
+    for seeds in by_device:
         one = seeds.iloc[0]
-        same = where(found, dataset=one["dataset"], optimizer=one["optimizer"], preset=one["preset"])
+        same = where(found, **{name: one[name] for name in ("dataset", "optimizer", "preset", "device")})
         steps = one["steps"] or same["steps"].max()
         exact = where(same, estimator="multistep", window=1, steps=steps)["seconds_per_epoch"]
         epoch, iteration = seeds["seconds_per_epoch"].median(), seeds["seconds_per_iteration"].median()

@@ -15,7 +15,7 @@ from msmeta.report.few_shot import PAPER_DATA
 from msmeta.report.frame import FEW_SHOT
 from msmeta.report.interactive import Interactive
 from msmeta.report.speed import seconds_per_iteration
-from msmeta.report.style import find_benchmark
+from msmeta.report.style import Result, find_benchmark, find_benchmarks
 from msmeta.report.tables import cells
 from msmeta.statistics import mean_ci
 
@@ -35,7 +35,7 @@ def points() -> list[Point]:
     paper: {value, spread}. What was not measured is None.
     """
     found = _trained()
-    for row in (find_benchmark("benchmarks/few_shot_costs") or {"metrics": []})["metrics"]:
+    for row in (_costs() or {"metrics": []})["metrics"]:
         own = Cell.of(row)
         if own.window <= own.steps:
             setting = f"{data.find('omniglot').title}, {own.way}-way {own.shot}-shot"
@@ -55,9 +55,15 @@ def points() -> list[Point]:
 
 def view() -> Interactive:
     """The page's part."""
-    found = find_benchmark("benchmarks/few_shot_costs")
-    size = "" if found is None else f"{found['config']['filters']} filters, {found['config']['tasks']} tasks"
-    return Interactive("turn", points=points(), size=size, windows=[4, 4])
+    found = _costs()
+    config = found and found["config"]
+    size = found and f"{config['filters']} filters, {config['tasks']} tasks, {found['provenance']['device']}"
+    return Interactive("turn", points=points(), size=size or "", windows=[4, 4])
+
+
+def _costs() -> Result | None:
+    """A processor's where there is one, as the seconds of an iteration are."""
+    return next(reversed(find_benchmarks("benchmarks/few_shot_costs")), None)
 
 
 def _trained() -> dict[Key, Point]:

@@ -49,6 +49,7 @@ def lines() -> list[Line]:
         change(),
         transfer_saving(),
         few_shot_time(),
+        few_shot_seconds(),
         few_shot_memory(),
         *(_with_still(own, still) for own in _by_words(each for each in of_transfer if each.claim.printed)),
         *(of_findings(own) for found in tables.values() for own in _by_words(found)),
@@ -135,16 +136,14 @@ def transfer_saving(side: int = 224, optimizer: str = "sgd") -> Line:
     return _share(words, "table_1", "35 %", f"time of an epoch, {side}x{side}", found, rounded, "round")
 
 
-_WINDOWS = "Multi-step (4) against MAML"
 _TIME = "for few-shot learning by up to 50%"
 
 
 def few_shot_time() -> Line:
-    """The claim on time of few-shot learning."""
+    """The claim on time of few-shot learning, as it is trained on a processor."""
     result = find_benchmark("benchmarks/few_shot_step")
     found = result and saved(*(result["metrics"][f"msmeta {window}"]["seconds_all"] for window in (1, 4)))
-    over = f"{_WINDOWS}, 5-way 1-shot"
-    return _share(_TIME, "speed", "50 %", over, found, Bounds(50), "round")
+    return _share(_TIME, "speed", "50 %", _compared(result, 5, 1), found, Bounds(50), "round")
 
 
 def few_shot_memory(way: int = 5, shot: int = 1) -> Line:
@@ -155,16 +154,22 @@ def few_shot_memory(way: int = 5, shot: int = 1) -> Line:
 
 
 def few_shot_seconds() -> Line:
-    """The claim on time, by the same measurement as memory."""
+    """The same by the measurement of memory, on a GPU where there is one."""
     over, found = _of_costs("seconds", 5, 1)
     return _share(_TIME, "figure_2", "50 %", over, found, Bounds(50), "round")
+
+
+def _compared(result: Result | None, way: int, shot: int) -> str:
+    """What a measurement compares, and on which device."""
+    on = f", {result['provenance']['device']}" if result else ""
+    return f"Multi-step (4) against MAML, {way}-way {shot}-shot{on}"
 
 
 def _of_costs(what: str, way: int, shot: int) -> tuple[str, Difference | None]:
     """Over what, and the share that a window saves there."""
     result = find_benchmark("benchmarks/few_shot_costs")
     found = result and saved(*(_rounds(result, what, window, way, shot) for window in (1, 4)))
-    return f"{_WINDOWS}, {way}-way {shot}-shot", found
+    return _compared(result, way, shot), found
 
 
 def _rounds(result: Result, what: str, window: int, way: int, shot: int) -> list[float]:

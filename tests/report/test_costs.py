@@ -46,10 +46,9 @@ def test_figure_and_table_show_the_stored_numbers(tmp_path, monkeypatch):
     assert f"Multi-step (4) is **{faster:.2f} times as fast** as MAML" in report.costs.saving(result, 5, 1)
     stored["provenance"]["device"] = "a GPU"
     (tmp_path / "benchmarks" / "few_shot_costs-cuda.json").write_text(json.dumps(stored))
-    assert (
-        report.costs.figure(report.stored_benchmark("benchmarks/few_shot_costs")).axes[0].get_ylabel()
-        == "peak memory (MB)"
-    )
+    of_gpu, of_processor = report.stored_benchmarks("benchmarks/few_shot_costs").items()
+    assert of_processor == ("a processor, 2 cores", result)
+    assert of_gpu[0] == "a GPU" and report.costs.figure(of_gpu[1]).axes[0].get_ylabel() == "peak memory (MB)"
 
 
 def test_one_number_of_steps_makes_no_curve_and_few_cells_no_fit():

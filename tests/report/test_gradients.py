@@ -91,7 +91,7 @@ def test_memory_over_steps_shows_both_backward_passes(tmp_path, monkeypatch):
         for steps in (4, 8)
     ]
     (tmp_path / "benchmarks").mkdir()
-    stored = {"config": {}, "metrics": rows, "provenance": {}}
+    stored = {"config": {}, "metrics": rows, "provenance": {"device": "a processor, 2 cores"}}
     (tmp_path / "benchmarks" / "steps_memory.json").write_text(json.dumps(stored))
     memory, _ = report.gradients.memory_over_steps(report.stored_benchmark("benchmarks/steps_memory")).axes
     lines = {line.get_label(): list(line.get_ydata()) for line in memory.lines}

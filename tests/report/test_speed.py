@@ -61,7 +61,11 @@ def test_tables_of_the_convolutions_and_of_a_graph_show_the_stored_times(tmp_pat
     assert report.speed.graph_table().startswith(
         "Measured with: a GPU, 2 threads, torch 2, commit abcdefg with changes"
     )
-    assert "| MAML | tf32 | 4.00 | 4.0 | 500 | 0.999999 | 1.5e-03 |" in report.speed.graph_table()
+    assert report.speed.graph_table().endswith("| MAML | tf32 | 4.00 | 4.0 | 500 | 0.999999 | 1.5e-03 |")
+    stored["metrics"] += [row | {"window": n, "precision": "float32", "seconds": n / 1000} for n in (1, 4, 8)]
+    (folder / "few_shot_graph-cuda.json").write_text(json.dumps(stored))
+    said = "in float32: MAML 5 ms at the most, measured 1.0; Multi-step (8) 2 ms at the most, measured 8.0."
+    assert report.speed.graph_table().endswith(said)
 
 
 def test_seconds_of_an_iteration_are_found_by_all_that_they_depend_on(tmp_path, monkeypatch):

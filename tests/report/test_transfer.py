@@ -172,6 +172,8 @@ def test_conditions_name_all_that_moves_accuracy():
     assert "validation / test 5,000 / 5,000 / 10,000; split seeded; source tinyimagenet-resnet32; target vgg9" in said
     assert f"channels x 0.25; T / N 2 / 1; meta lr {own['meta_lr']:g}; minibatch" in said  # Scratch has none of these
     assert "device a processor, 2 threads; torch 2; commit abc." in said and "seeds" not in said
+    _, _, table = report.conditions(of(result(), result(seed=3, device="a GPU"))).partition("\n\n")
+    assert "| 80 (a processor); 80 (a GPU) |" in table
     assert report.conditions(of()) == "No run yet."
 
 

@@ -93,6 +93,14 @@ def test_time_by_steps_says_what_each_step_adds():
     fast["metrics"]["seconds_per_epoch"] = 4.0
     table = transfer_time.run_times_table(of(*committed(), fast))
     assert [line(table, method)[6] for method in ("0-step", "Baseline", "Multi-step")] == ["0.40", "1.00", "1.00"]
+    on_gpu = [result(method, seed=seed, device="a GPU") for method in ("Baseline", "Multi-step") for seed in (3, 4)]
+    for run, seconds in zip(on_gpu, (1.0, 1.0, 0.6, 0.6), strict=True):
+        run["metrics"]["seconds_per_epoch"] = seconds
+    table = transfer_time.run_times_table(of(*committed(), *on_gpu))
+    found = [row for row in table.splitlines() if "| Multi-step |" in row]
+    assert [row.split(" | ")[-4:] for row in found] == [
+        ["500", "10.0", "1.00", "a processor, 2 threads |"], ["500", "0.6", "0.60", "a GPU, 2 threads |"],
+    ]  # fmt: skip
     assert "epochs" not in transfer_time.run_times_table(of(*committed(), result("Scratch", epochs=24)))
     live = of(*(result(method, preset="quick", epochs=1) for method in ("Scratch", "Baseline", "Multi-step")))
     assert len(transfer_time.run_times_table(live).splitlines()) == 2 + 3  # fewer epochs than the preset's: still shown

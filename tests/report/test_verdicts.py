@@ -22,7 +22,7 @@ def test_without_results_every_claim_is_not_run(store):
     sentences = [answers.table(number) for number in range(1, 6)] + [answers.figure(number) for number in range(1, 6)]
     assert all(sentence.startswith("**Answer.** ") for sentence in sentences)
     assert "Nothing was run for the claim" in sentences[1] and "23 not run" in sentences[3]
-    assert answers.summary() == "**Answer.** Of 13 claims that measurements can test: 13 not run."
+    assert answers.summary() == "**Answer.** Of 14 claims that measurements can test: 14 not run."
     assert all("Not run: `msmeta bench " in of() for of in (answers.estimators, answers.speed, answers.scaling))
 
 
@@ -37,7 +37,7 @@ def test_the_answer_on_speed_is_made_of_the_benchmarks_numbers(store, tmp_path):
         "msmeta first-order": 0.8,
     }
     metrics = {name: {"seconds": value, "seconds_all": [value, value]} for name, value in seconds.items()}
-    result = {"config": {}, "metrics": metrics, "provenance": {}}
+    result = {"config": {}, "metrics": metrics, "provenance": {"device": "a processor, 2 cores"}}
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks" / "few_shot_step.json").write_text(json.dumps(result))
     assert "takes 2.00 s here, 0.50 of the plain loop's time" in answers.speed()
@@ -55,9 +55,10 @@ def test_memory_and_time_of_windows_are_judged_over_rounds(store, tmp_path, roun
         every = {"seconds_all": values, "bytes_all": values} if rounds > 1 else {}
         rows.append({**row, "seconds": values[1], "bytes": values[1], **every})
     (tmp_path / "benchmarks").mkdir()
-    result = {"config": {}, "metrics": rows, "provenance": {}}
+    result = {"config": {}, "metrics": rows, "provenance": {"device": "a processor, 2 cores"}}
     (tmp_path / "benchmarks" / "few_shot_costs.json").write_text(json.dumps(result))
     for line in (verdicts.few_shot_memory(), verdicts.few_shot_seconds()):
+        assert line.over.startswith("Multi-step (4) against MAML, 5-way 1-shot, a processor, 2 cores; ")
         assert line.verdict is (Verdict.HELD if rounds > 1 else Verdict.UNDECIDED)
         assert line.measured == ("59 ±2 %" if rounds > 1 else "59 %")
 
