@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from msmeta import checkout, checkpoints, files, machine
+from msmeta import checkout, checkpoints, files, idle, machine
 from msmeta.errors import UserError
 
 LOOK_SECONDS = 2.0
@@ -253,7 +253,7 @@ class Measurement:
 
     options: argparse.Namespace
     anyway: bool
-    watch: machine.Watch
+    watch: idle.Watch
 
     @classmethod
     def begin(cls, parser: argparse.ArgumentParser) -> Measurement:
@@ -266,7 +266,7 @@ class Measurement:
         )
         options = parser.parse_args()
         checkout.commit()
-        measurement = cls(options, vars(options).pop("anyway"), machine.Watch())
+        measurement = cls(options, vars(options).pop("anyway"), idle.Watch())
         if measurement.watch.sees and not measurement.anyway:
             time.sleep(LOOK_SECONDS)
             measurement.watch.look()
@@ -284,7 +284,7 @@ class Measurement:
 
     def _check(self, when: str) -> None:
         cores = self.watch.cores
-        if cores is not None and cores > machine.IDLE and not self.anyway:
+        if cores is not None and cores > idle.IDLE and not self.anyway:
             raise UserError(
                 f"other processes took {cores:.2f} of {os.cpu_count()} cores {when} (load {self.watch.load:.2f}): "
                 "measure on an idle machine, or with --anyway, which the result will say"

@@ -18,7 +18,7 @@ import pytest
 import torch
 from problems import F64, relative_error
 
-from msmeta import SGD, State, UserError, machine, report, runs
+from msmeta import SGD, State, UserError, idle, machine, report, runs
 from msmeta.errors import script
 from msmeta.experiments import few_shot, registry, sweep
 from msmeta.experiments.few_shot import preset_config
@@ -64,7 +64,7 @@ def run(tmp_path, monkeypatch):
 
     def result(benchmark, *options):
         monkeypatch.setattr(sys, "argv", [benchmark.__name__, *map(str, options)])
-        monkeypatch.setattr(machine, "Watch", Idle)
+        monkeypatch.setattr(idle, "Watch", Idle)
         benchmark.main()
         (path,) = tmp_path.glob("*/*.json")
         return json.loads(path.read_text())
@@ -373,7 +373,7 @@ def test_float32_is_held_against_float64_on_the_same_tasks(run, monkeypatch):
 
 
 def test_a_mistake_ends_in_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(machine, "Watch", Idle)
+    monkeypatch.setattr(idle, "Watch", Idle)
     monkeypatch.setattr(sys, "argv", ["few_shot_costs.py", "--tasks", "0"])
     with pytest.raises(SystemExit, match="2"):
         script(few_shot_costs.main)

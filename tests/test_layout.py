@@ -41,6 +41,7 @@ ROOMS = (
     "paths",
     "files",
     "machine",
+    "idle",
     "checkout",
     "counting",
     "comparison",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from msmeta import UserError, checkout, files, machine, runs
+from msmeta import UserError, checkout, files, idle, machine, runs
 from msmeta.experiments import stored
 
 
@@ -179,7 +179,7 @@ def begin(tmp_path, monkeypatch):
 
     def measurement(first, last, *options):
         monkeypatch.setattr(sys, "argv", ["benchmark", "--rounds", "3", *options])
-        monkeypatch.setattr(machine, "Watch", lambda: Watch(first, last))
+        monkeypatch.setattr(idle, "Watch", lambda: Watch(first, last))
         parser = argparse.ArgumentParser()
         parser.add_argument("--rounds", type=int)
         return runs.Measurement.begin(parser)

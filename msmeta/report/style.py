@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axis import Axis
 
-from msmeta import machine, runs
+from msmeta import idle, runs
 from msmeta.errors import UserError
 from msmeta.report import stored
 from msmeta.report.frame import commit_in_words, device_in_words
@@ -86,9 +86,9 @@ def disturbance(*provenances: Mapping[str, Any] | pd.Series) -> str:
     """What to add where one of some measurements was not known to be alone on its machine; nothing where all were."""
     seen = [own.get("others", 0.0) for own in provenances]  # a training watches nobody
     others = max((own for own in seen if own is not None), default=0.0)
-    if None in seen and others <= machine.IDLE:
+    if None in seen and others <= idle.IDLE:
         return ", where others' work cannot be seen"
-    return f", while others took up to {others:.2f} cores: to be measured again" if others > machine.IDLE else ""
+    return f", while others took up to {others:.2f} cores: to be measured again" if others > idle.IDLE else ""
 
 
 def measured_with(result: Result | None) -> str:
