@@ -79,7 +79,7 @@ def test_the_transfer_sweep_holds_each_run_once():
     for preset in ("cpu", "paper"):
         configs = sweep.read_spec(RUNS / "transfer.yaml", preset)
         cells = {(transfer.setting(c), transfer.label(c), c.seed) for c in configs}
-        assert len(configs) == len(cells) == 39
+        assert len(configs) == len(cells) == 65
         assert {transfer.label(c) for c in configs if transfer.setting(c) == "SGD"} == {
             "Scratch",
             "0-step",
