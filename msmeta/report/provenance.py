@@ -67,7 +67,8 @@ def of_runs(found: pd.DataFrame, page: str) -> Line | str:
 def of_benchmark(result: Result | None, name: str, page: str) -> Line | str:
     """Of what `msmeta bench NAME` measured; nothing where it did not."""
     own = {f"benchmarks/{name}": result} if result else {}
-    return of_measurements(own, f"msmeta bench {name}", page, "Random images")
+    device = "" if result is None or on_cpu(result["provenance"]) else " --device cuda"
+    return of_measurements(own, f"msmeta bench {name}{device}", page, "Random images")
 
 
 def of_measurements(results: Mapping[str, Result], command: str, page: str, of: str = "") -> Line | str:

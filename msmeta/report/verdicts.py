@@ -11,7 +11,7 @@ import pandas as pd
 
 from msmeta.report import few_shot, transfer, transfer_figures, transfer_time, transfer_words
 from msmeta.report.claims import Finding, Summary, counted
-from msmeta.report.frame import many
+from msmeta.report.frame import many, on_cpu
 from msmeta.report.html import Cell, Rows, interval, link, quiet, verdict
 from msmeta.report.html import lines as stacked
 from msmeta.report.style import Result, find_benchmark
@@ -143,20 +143,20 @@ def few_shot_time() -> Line:
     """The claim on time of few-shot learning, as it is trained on a processor."""
     result = find_benchmark("benchmarks/few_shot_step")
     found = result and saved(*(result["metrics"][f"msmeta {window}"]["seconds_all"] for window in (1, 4)))
-    return _share(_TIME, "speed", "50 %", _compared(result, 5, 1), found, Bounds(50), "round")
+    return _share(
+        _TIME, "speed", "50 %", _compared(result, 5, 1), found, Bounds(50), "round", f"less time{_on(result)}"
+    )
 
 
 def few_shot_memory(way: int = 5, shot: int = 1) -> Line:
     """The claim on memory, of which the paper prints no number."""
-    over, found = _of_costs("bytes", way, shot)
     words = "significantly reducing memory footprints"
-    return _share(words, "figure_2", "", over, found, Bounds(0), "round", "less memory")
+    return _of_costs("bytes", "less memory", words, "", Bounds(0), way, shot)
 
 
 def few_shot_seconds() -> Line:
     """The same by the measurement of memory, on a GPU where there is one."""
-    over, found = _of_costs("seconds", 5, 1)
-    return _share(_TIME, "figure_2", "50 %", over, found, Bounds(50), "round")
+    return _of_costs("seconds", "less time", _TIME, "50 %", Bounds(50), 5, 1)
 
 
 def _compared(result: Result | None, way: int, shot: int) -> str:
@@ -165,11 +165,17 @@ def _compared(result: Result | None, way: int, shot: int) -> str:
     return f"Multi-step (4) against MAML, {way}-way {shot}-shot{on}"
 
 
-def _of_costs(what: str, way: int, shot: int) -> tuple[str, Difference | None]:
-    """Over what, and the share that a window saves there."""
+def _on(result: Result | None) -> str:
+    """The kind of its device, in words that follow on others."""
+    return "" if result is None else " on a processor" if on_cpu(result["provenance"]) else " on a GPU"
+
+
+def _of_costs(name: str, what: str, words: str, reported: str, bounds: Bounds, way: int, shot: int) -> Line:
+    """A claim on the share that a window saves of time or memory, which have this name there."""
     result = find_benchmark("benchmarks/few_shot_costs")
-    found = result and saved(*(_rounds(result, what, window, way, shot) for window in (1, 4)))
-    return _compared(result, way, shot), found
+    found = result and saved(*(_rounds(result, name, window, way, shot) for window in (1, 4)))
+    over = _compared(result, way, shot)
+    return _share(words, "figure_2", reported, over, found, bounds, "round", f"{what}{_on(result)}")
 
 
 def _rounds(result: Result, what: str, window: int, way: int, shot: int) -> list[float]:

@@ -59,6 +59,7 @@ def test_memory_and_time_of_windows_are_judged_over_rounds(store, tmp_path, roun
     (tmp_path / "benchmarks" / "few_shot_costs.json").write_text(json.dumps(result))
     for line in (verdicts.few_shot_memory(), verdicts.few_shot_seconds()):
         assert line.over.startswith("Multi-step (4) against MAML, 5-way 1-shot, a processor, 2 cores; ")
+        assert line.brief.startswith("less ") and f" on a processor, {rounds} round" in line.brief
         assert line.verdict is (Verdict.HELD if rounds > 1 else Verdict.UNDECIDED)
         assert line.measured == ("59 ±2 %" if rounds > 1 else "59 %")
 
