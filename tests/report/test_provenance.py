@@ -63,6 +63,7 @@ def test_the_line_of_a_measurement_offers_its_rows():
     assert 'href="results/benchmarks/scaling.json"' in line._repr_html_() and line.command == "msmeta bench scaling"
     assert csv_of(line).to_dict("records") == [{"measurement": "benchmarks/scaling"} | row for row in rows]
     on_gpu = {"config": {"tasks": 2}, "metrics": {"plain 1": rows[0]}, "provenance": where | {"device": "NVIDIA H100"}}
+    assert provenance.of_benchmark(on_gpu, "a", "speed").command == "msmeta bench a --device cuda"
     line = provenance.of_measurements({"x/a": on_gpu, "x/b": measured}, "bench", "speed")
     assert csv_of(line).iloc[0].to_dict()["name"] == "plain 1" and len(line.rows) == 3
     assert line.files == ["x/a-cuda.json", "x/b.json"] and "2 tasks" in str(line)
