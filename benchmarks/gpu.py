@@ -262,10 +262,10 @@ def repeat(log: Log, device: torch.device, small: bool) -> None:
             "cpu", "glyphs", 5, 1, estimator, window, filters=filters, iterations=iterations, **looks
         )
         stops = iterations // 3, iterations // 2
-        log.run(f"repeat {estimator} {window}", lambda c=config, stops=stops: repeated(c, device, stops))
+        log.run(f"repeat {estimator} {window}", partial(repeated, config, device, stops))
     for optimizer in ("sgd",) if small else ("sgd", "adam"):
         config = preset_config("smoke", "glyphs-rgb", "multistep", optimizer, window=2, epochs=2)
-        log.run(f"repeat transfer {optimizer}", lambda c=config: repeated(c, device, (2, 4)))
+        log.run(f"repeat transfer {optimizer}", partial(repeated, config, device, (2, 4)))
 
 
 def speed(log: Log, device: torch.device, small: bool) -> None:

@@ -83,19 +83,19 @@ def one_thread(device: torch.device) -> Iterator[None]:
 
 
 def set_precision(name: str) -> None:
-    """Lets a GPU round the operands of float32 products to TF32 if `name` is `tf32`, and not otherwise."""
+    """Lets a GPU round the operands of float32 products to TF32 if `name` is `tf32`, and not otherwise; of cuDNN's
+    algorithms it has those that add in the same order each time, so that a run can be repeated."""
+    torch.backends.cudnn.deterministic = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
 
 
 @contextmanager
 def settings(precision: str) -> Iterator[None]:
-    """Torch's settings as a run needs them, and afterwards as they were: `set_precision`, float32 by default, and of
-    cuDNN's algorithms those that add in the same order each time, so that a run can be repeated."""
+    """Torch's settings as a run needs them, and afterwards as they were: `set_precision`, and float32 by default."""
     products, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     flags = (products, "allow_tf32"), (cudnn, "allow_tf32"), (cudnn, "deterministic")
     before, dtype = [getattr(*flag) for flag in flags], torch.get_default_dtype()
     set_precision(precision)
-    cudnn.deterministic = True
     torch.set_default_dtype(torch.float32)
     try:
         yield
