@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch._dynamo  # which torch loads at the first vmap of a process: it adds a filter of warnings
 
 import msmeta
 from msmeta import SGD, Bilevel, machine
