@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from msmeta.experiments import few_shot
 from msmeta.experiments.few_shot import costs
+from msmeta.experiments.few_shot.config import ESTIMATORS
 from msmeta.experiments.few_shot.tally import _count, recomputed, tally
 from msmeta.models import Conv4
 
@@ -50,6 +51,12 @@ def test_operations_are_those_that_torch_counts(estimator):
     with FlopCounterMode(display=False) as counter:
         made.build_estimator(None)(*problem_of(made, model))
     assert tally(made, model, 1).flops == pytest.approx(counter.get_total_flops(), rel=1e-6)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_run_of_every_estimator_is_counted_as_the_presets_define_it(estimator):
+    made = few_shot.preset_config("smoke", "glyphs", 3, 1, estimator, query=4, filters=4)
+    assert tally(made, Conv4(3, filters=4), 2).flops > 0
 
 
 @pytest.mark.parametrize(
