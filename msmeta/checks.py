@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral
@@ -80,13 +81,33 @@ def kind(value: Tensor) -> tuple[torch.Size, torch.dtype]:
 
 def require_problem(problem: Any) -> None:
     """Raises ConfigError for what is no function, and for a number of tasks that is none; NumPy's will do."""
-    for name in ("init", "inner", "outer", *(["outer_at"] if problem.outer_at is not None else [])):
-        if not callable(found := getattr(problem, name)):
-            raise ConfigError(f"{name} of the problem is a {type(found).__name__}: it must be a function")
+    for name, given in _GIVEN.items():
+        if name != "outer_at" or problem.outer_at is not None:
+            require_function(getattr(problem, name), f"{name} of the problem", *given)
     tasks = problem.tasks
     is_number = isinstance(tasks, Integral) and not isinstance(tasks, bool) and tasks >= 1
     if tasks is not None and not is_number:
         raise ConfigError(f"tasks={brief(tasks)}: it must be a whole number, at least one, or None for one problem")
+
+
+_GIVEN = {
+    "init": ("theta",), "inner": ("phi", "theta", "t"), "outer": ("phi", "theta"), "outer_at": ("phi", "theta", "t")
+}  # fmt: skip
+"""What a problem's functions are called with."""
+
+
+def require_function(found: Any, what: str, *given: str) -> None:
+    """Raises ConfigError for what is no function, and for one that cannot be called with as many arguments."""
+    if not callable(found):
+        raise ConfigError(f"{what} is a {type(found).__name__}: it must be a function")
+    try:
+        signature = inspect.signature(found)
+    except ValueError:  # as of some that are built in
+        return
+    try:
+        signature.bind(*given)
+    except TypeError as error:
+        raise ConfigError(f"{what} must take ({', '.join(given)}): {error}") from None
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from msmeta import machine
 from msmeta.bilevel import Bilevel, MetaGradient, Params
+from msmeta.checks import require_function
 from msmeta.counting import Counts, counted
 from msmeta.errors import ConfigError, DivergedError, UserError, brief
 from msmeta.modules import random_numbers
@@ -210,6 +211,8 @@ def cases(problem: Problem, thetas: Params | Iterable[Params]) -> Iterator[tuple
         raise ConfigError(
             f"thetas is a {type(thetas).__name__}: it must be a theta, a dict of tensors, or a list of them"
         )
+    if callable(problem) and not isinstance(problem, Bilevel):
+        require_function(problem, "problem", "number")
     thetas = [thetas] if isinstance(thetas, Mapping) else list(thetas)
     if not thetas:
         raise ConfigError("thetas is empty: there is nothing to compare at")
@@ -260,6 +263,7 @@ def _named(estimators: Mapping[str, Estimator] | Iterable[Estimator]) -> dict[st
         if not callable(estimator) or isinstance(estimator, type):
             what = f"estimator {name} is a {type(estimator).__name__}"
             raise ConfigError(f"{what}: it must be called as (problem, theta), as MultiStep(SGD(0.1), 8) is")
+        require_function(estimator, f"estimator {name}", "problem", "theta")
     return named
 
 

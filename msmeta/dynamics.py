@@ -36,7 +36,7 @@ from msmeta.bilevel import (
     reached,
     require_dependence,
 )
-from msmeta.checks import kind, require_params, unchanged
+from msmeta.checks import kind, require_function, require_params, unchanged
 from msmeta.errors import ConfigError, brief
 from msmeta.losses import evaluate
 from msmeta.rates import Rate, by_name, is_zero, require_rates
@@ -69,7 +69,8 @@ class SGD:
     def window(self, state: State, grad: Params, n: int) -> State:
         """n steps with one gradient as one linear map, s' = Aⁿs + (Σ_{i<n} Aⁱ) b g, which Eq. 13 differentiates.
 
-        A = [[1-ηω, -ημ], [ω, μ]] and b = [-η, 1]; costs a handful of element-wise operations whatever n is.
+        A = [[1-ηω, -ημ], [ω, μ]] and b = [-η, 1]; costs a handful of element-wise operations whatever n is, but for
+        rates that are tensors: their polynomials keep some 3n tensors of a rate's size in the graph.
         """
         power, total = self.coefficients(n)
         matrix, buffers = [(*row, c) for row, c in zip(power, total, strict=True)], dict(state.buffers)
@@ -208,6 +209,8 @@ def require_dynamics(found: Any) -> None:
         raise ConfigError(f"dynamics is {name}, an estimator: give the inner optimiser, as SGD(0.1)")
     if isinstance(found, type) or not callable(found):
         _require_window(found, "dynamics")
+    elif not hasattr(found, "window"):
+        require_function(found, "dynamics", "theta", "t")
 
 
 def _require_window(found: Any, what: str) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from msmeta.bilevel import Dynamics, DynamicsLike, Params, State, task_dot, task_scale
-from msmeta.checks import kind, require_params
+from msmeta.checks import kind, require_function, require_params
 from msmeta.dynamics import require_dynamics
 from msmeta.errors import ConfigError
 from msmeta.rates import Rate, by_name, is_zero, require_numbers, require_rates, require_scalars
@@ -183,6 +183,7 @@ def transformed(dynamics: DynamicsLike, function: Callable[[Params], Params]) ->
     require_dynamics(dynamics)
     if not callable(function):
         raise ConfigError(f"function={function!r}: it must be a function of a gradient, a dict, that returns one")
+    require_function(function, "function", "grad")
     if not hasattr(dynamics, "window"):
         return lambda theta, t: transformed(dynamics(theta, t), function)
     return Transformed(dynamics, function)

@@ -197,6 +197,7 @@ def _returning(result):
         (lambda theta, t: None, r"what dynamics\(theta, 0\) returned is a NoneType: it must be an object with window"),
         (lambda theta, t: SGD, r"what dynamics\(theta, 0\) returned is SGD: it must be"),
         (MultiStep(SGD(0.1), 2), "dynamics is MultiStep, an estimator: give the inner optimiser"),
+        (lambda theta: SGD(0.1), r"dynamics must take \(theta, t\): too many positional arguments"),
     ],
 )
 def test_dynamics_of_another_kind_are_refused_in_one_line(dynamics, match, backward):

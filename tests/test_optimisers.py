@@ -151,6 +151,7 @@ def test_complex_parameters_are_refused(dynamics):
         lambda: clipped(SGD, 1.0),
         lambda: transformed(0.1, _bent),
         lambda: transformed(SGD(0.1), 2.0),
+        lambda: transformed(SGD(0.1), lambda grad, t: grad),
     ],
 )
 def test_impossible_settings_are_refused(make):
