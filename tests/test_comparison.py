@@ -215,7 +215,7 @@ THETA = {"w": W}
         (lambda: compare(_bowl(0), THETA, [MultiStep(PLAIN, 2)]), ConfigError, "the meta-gradient is zero there"),
         (lambda: compare(_bowl(1), THETA, {"mine": lambda p, th: th}), ConfigError, "returned a dict"),
         (lambda: compare(_bowl(1), THETA, {"mine": _bowl}), ConfigError, r"mine must take \(problem, theta\)"),
-        (lambda: compare(lambda: _bowl(1), [THETA], [MultiStep(PLAIN, 2)]), ConfigError, r"problem must take \(number\)"),
+        (lambda: compare(lambda: 0, [THETA], [MultiStep(PLAIN, 2)]), ConfigError, r"problem must take \(number\)"),
         (lambda: compare(_bowl(1e39), THETA, [MultiStep(PLAIN, 2)]), DivergedError, "outer loss is inf"),
     ],
 )
