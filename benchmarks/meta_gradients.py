@@ -83,8 +83,9 @@ def estimators(dynamics: SGD) -> dict[Key, Callable[[Bilevel, Params], MetaGradi
 
 
 def quadratic(seed: int = 0) -> Start:
-    """Bowls in 100 dimensions with their lowest points apart; inner and outer loss share the curvature."""
+    """Bowls in 100 dimensions with their lowest points around 0; inner and outer loss share the curvature."""
     size = 100
+    theta = {"x": torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))}
     rates = torch.logspace(-2, 0, size, dtype=torch.float64)
 
     def problem(batch: int) -> Bilevel:
@@ -104,7 +105,7 @@ def quadratic(seed: int = 0) -> Start:
             tasks=TASKS,
         )
 
-    return {"x": torch.zeros(size, dtype=torch.float64)}, problem
+    return theta, problem
 
 
 def sine(seed: int = 0) -> Start:
@@ -172,7 +173,7 @@ DYNAMICS = {
     "sine": (SGD(0.0003, 0.9), SGD(0.001)),
     "omniglot": (SGD(0.1, 0.9, 1e-4), SGD(0.4)),
 }
-STAGES = {"quadratic": [(1, (0,))], "sine": [(1, (0, 100, 2000))], "omniglot": [(1, (0, 50, 400)), (4, (400,))]}
+STAGES = {"quadratic": [(1, (0, 1000))], "sine": [(1, (0, 100, 2000))], "omniglot": [(1, (0, 50, 400)), (4, (400,))]}
 """Windows that θ is trained with, and the meta-iterations after which it is looked at."""
 
 

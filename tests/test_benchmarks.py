@@ -317,7 +317,8 @@ def test_memory_is_measured_for_each_number_of_steps_and_both_backward_passes(ru
     assert all(row["seconds"] > 0 and row["bytes"] > 0 for row in rows)
 
 
-def test_estimators_are_compared_with_the_exact_meta_gradient(run):
+def test_estimators_are_compared_with_the_exact_meta_gradient(run, monkeypatch):
+    monkeypatch.setitem(meta_gradients.STAGES, "quadratic", [(1, (0,))])
     result = run(meta_gradients, "quadratic", "--batches", "3")
     rows = {(row["estimator"], str(row["window"]), row["momentum"]): row for row in result["metrics"]}
     exact = rows["multistep", "[1, 1, 1, 1, 1, 1, 1, 1]", 0.0]
@@ -329,6 +330,7 @@ def test_estimators_are_compared_with_the_exact_meta_gradient(run):
 
 def test_estimators_are_compared_at_the_products_that_they_take(run, monkeypatch, tmp_path):
     """In two calls, the first of which is cut off in the second panel."""
+    monkeypatch.setitem(products.TRAINED, "quadratic", (0,))
     monkeypatch.setitem(products.DYNAMICS, "quadratic", (SGD(0.1), SGD(0.1, 0.5)))
     panel, measured = products.panel, []
 
