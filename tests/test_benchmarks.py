@@ -38,6 +38,7 @@ import few_shot_step  # noqa: E402
 import gpu  # noqa: E402
 import meta_gradients  # noqa: E402
 import products  # noqa: E402
+import products_seconds  # noqa: E402
 import rounding  # noqa: E402
 import scaling  # noqa: E402
 import seconds  # noqa: E402
@@ -326,6 +327,17 @@ def test_estimators_are_compared_with_the_exact_meta_gradient(run, monkeypatch):
     assert rows["adjoint", "None", 0.9]["cosine"] == pytest.approx(1)
     windows, random = rows["multistep", "[2, 2, 2, 2]", 0.0], rows["evolution-strategies", "None", 0.0]
     assert -1 < random["cosine"] < windows["cosine"] < 1
+
+
+def test_the_same_estimators_are_timed(run, monkeypatch):
+    monkeypatch.setattr(products_seconds, "PROBLEMS", {"quadratic": products.PROBLEMS["quadratic"]})
+    monkeypatch.setattr(products_seconds, "STEPS", (2, 4))
+    rows = run(products_seconds, "--draws", "2")["metrics"]
+    named = [(row["steps"], row["estimator"], row.get("window")) for row in rows]
+    assert (
+        (2, "multistep", [1, 1]) in named and (4, "truncated", None) in named and (4, "multistep", [1, 1, 2]) in named
+    )
+    assert all(len(row["seconds"]) == 2 and min(row["seconds"]) > 0 and min(row["bytes"]) > 0 for row in rows)
 
 
 def test_estimators_are_compared_at_the_products_that_they_take(run, monkeypatch, tmp_path):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from statistics import median
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 
 from msmeta import runs, statistics
 from msmeta.dynamics import partition
@@ -17,14 +19,12 @@ from msmeta.report.few_shot_time import points
 from msmeta.report.frame import FEW_SHOT, stored
 from msmeta.report.gradients import GRADIENT_PROBLEMS, OTHERS
 from msmeta.report.picture import COLOUR, Picture, panels, styled
-from msmeta.report.style import Result, find_benchmark, table_of
+from msmeta.report.style import Result, find_benchmark, plain_ticks, table_of
 
 Row = dict[str, Any]
 Place = tuple[str, int, int, float]  # problem, inner steps T, meta-iterations before, inner momentum
 
 STEPS = (8, 16, 64)
-_LONGEST = {"omniglot": 16}
-"""T = 64 with the network of Omniglot would take most of a day."""
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "windows": ("windows", {"marker": "o", "color": COLOUR["blue"]}),
     "growing": ("growing windows", {"marker": "$+$", "color": COLOUR["green"]}),
@@ -37,7 +37,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 def measured() -> tuple[dict[tuple[str, int], Result], str]:
     """Committed results by problem and inner steps, and in words what was not run and what lacks an estimator that
     others have, with the commands; empty where nothing is missing."""
-    places = [(name, steps) for name in GRADIENT_PROBLEMS for steps in STEPS if steps <= _LONGEST.get(name, steps)]
+    places = list(itertools.product(GRADIENT_PROBLEMS, STEPS))
     found = {place: find_benchmark(f"meta-gradients/{place[0]}-{place[1]}") for place in places}
     told = [f"`{_command(p, t)}`" for (p, t), result in found.items() if not result]
     told = [f"Not run: {', '.join(told)}."] if told else []
@@ -63,36 +63,76 @@ def family(row: Row) -> str:
     return "windows" if len(set(windows)) == 1 else "growing" if windows[0] == 1 else "falling"
 
 
+Times = dict[tuple[str, int], dict[tuple[str, ...], float]]
+"""By problem and T, and by estimator with its settings: seconds as a multiple of exact back-propagation's."""
+
+
+def times(result: Result) -> Times:
+    """Of what benchmarks/products_seconds.py stored: medians over draws of tasks."""
+    found: Times = {}
+    for row in result["metrics"]:
+        if row["seconds"]:
+            found.setdefault((row["problem"], row["steps"]), {})[_settings(row)] = median(row["seconds"])
+    for (_, steps), own in found.items():
+        exact = own[_settings({"estimator": "multistep", "window": [1] * steps})]
+        own.update((key, seconds / exact) for key, seconds in own.items())
+    return found
+
+
+def _settings(row: Row) -> tuple[str, ...]:
+    return tuple(str(row.get(name)) for name in ("estimator", "window", "depth", "cg_steps"))
+
+
 @styled
-def by_products(results: Mapping[tuple[str, int], Result], momentum: float, column: str = "cosine") -> Picture:
-    """Cosine with the exact meta-gradient, or the ratio of lengths (`norm_ratio`), over Hessian-vector products.
+def by_products(
+    results: Mapping[tuple[str, int], Result], momentum: float, column: str = "cosine", taken: Times | None = None
+) -> Picture:
+    """Cosine with the exact meta-gradient, or the ratio of lengths (`norm_ratio`), over Hessian-vector products; or
+    over the time that calls have `taken`, where they were timed.
 
     A panel for each problem, stage of meta-training and T; bars are 95 % intervals over seeds.
     """
+    if taken is not None:
+        results = {place: result for place, result in results.items() if place in taken}
     stages = {(problem, row["iterations"]) for (problem, _), result in results.items() for row in result["metrics"]}
     stages = sorted(stages, key=lambda stage: (list(GRADIENT_PROBLEMS).index(stage[0]), stage[1]))
     present = {family(row) for result in results.values() for row in result["metrics"]}
     places = [(*stage, steps) for stage in stages for steps in STEPS if (stage[0], steps) in results]
     figure, axes = panels(1, len(places), interactive=column == "cosine", height=3.1)
     for axis, (problem, iterations, steps) in zip(axes.flat, places, strict=True):
-        rows = rows_at(results, (problem, steps, iterations, momentum))
+        rows = _costed(rows_at(results, (problem, steps, iterations, momentum)), taken and taken[problem, steps])
         for key, (name, style) in ((key, FAMILIES[key]) for key in FAMILIES if key in present):
-            own = sorted((row for row in rows if family(row) == key and row["cosine"]), key=lambda r: r["products"])
+            own = sorted((row for row in rows if family(row) == key), key=lambda row: row["cost"])
             means = [statistics.mean_ci(row[column]) for row in own]
             bars = {"markersize": 5, "elinewidth": 0.8, "linewidth": 1, "label": name, **style}
             values, halves = ([pair[i] or 0 for pair in means] for i in range(2))
-            axis.errorbar([row["products"] for row in own], values, halves, **bars)
-        axis.set_xscale("symlog", linthresh=1, linscale=0.5)
-        ticks = [0, *(2**i for i in range(0, 9, 1 if steps < 64 else 2))]
-        axis.set_xticks(ticks, map(str, ticks))
-        axis.set_xticks([], minor=True)
-        axis.set(xlim=(-0.3, 5 * steps))
+            axis.errorbar([row["cost"] for row in own], values, halves, **bars)
+        _ticks(axis, steps, timed=taken is not None)
         axis.set_title(f"{GRADIENT_PROBLEMS[problem]}, T = {steps}" + (f", {iterations} it." if iterations else ""))
-        axis.axvline(steps, color="grey", linewidth=0.8, linestyle=":")  # exact back-propagation
+        exact = steps if taken is None else 1
+        axis.axvline(exact, color="grey", linewidth=0.8, linestyle=":")
         axis.set(ylim=(-0.75, 1.05)) if column == "cosine" else axis.set(yscale="log", ylim=(0.05, 200))
-        axis.set(xlabel="Hessian-vector products")
+        axis.set(xlabel="Hessian-vector products" if taken is None else "time / exact time")
         axis.set_ylabel("cosine with exact" if column == "cosine" else "length / exact length")
     return figure.label_lines()
+
+
+def _costed(rows: list[Row], taken: dict[tuple[str, ...], float] | None) -> list[Row]:
+    """Those that have cosines, with what they cost: products, or the time that was measured of them."""
+    costs = [row.get("products") if taken is None else taken.get(_settings(row)) for row in rows]
+    return [{**row, "cost": cost} for row, cost in zip(rows, costs, strict=True) if row["cosine"] and cost is not None]
+
+
+def _ticks(axis: Axes, steps: int, timed: bool) -> None:
+    if timed:
+        axis.set_xscale("log")
+        plain_ticks(axis.xaxis, [1 / 16, 1 / 4, 1, 4, 16, 64])
+        return
+    axis.set_xscale("symlog", linthresh=1, linscale=0.5)
+    ticks = [0, *(2**i for i in range(0, 9, 1 if steps < 64 else 2))]
+    axis.set_xticks(ticks, map(str, ticks))
+    axis.set_xticks([], minor=True)
+    axis.set(xlim=(-0.3, 5 * steps))
 
 
 def rows_at(results: Mapping[tuple[str, int], Result], place: Place) -> list[Row]:

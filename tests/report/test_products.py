@@ -57,7 +57,7 @@ def test_what_was_not_run_is_said_with_its_command(results):
     found, missing = results
     assert list(found) == [("quadratic", 8), ("quadratic", 64)]
     assert "`python benchmarks/products.py sine --steps 64`" in missing and "quadratic --steps 16" in missing
-    assert "quadratic --steps 8`" not in missing and "omniglot --steps 64" not in missing
+    assert "quadratic --steps 8`" not in missing and "omniglot --steps 64" in missing
     before = "quadratic, T = 64 was measured before first-order could be"
     assert missing.endswith(f"{before}: `python benchmarks/products.py quadratic --steps 64 --seeds 3` has it.")
 
@@ -78,6 +78,25 @@ def test_a_line_for_each_family_over_its_products(results):
     assert not lines["Gaussian smoothing"]
     ratios = [axis for axis in report.products.by_products(results[0], 0.9, "norm_ratio").axes if axis.get_title()]
     assert ratios[0].containers[0][0].get_ydata().tolist() == pytest.approx([1.8] * 4)
+
+
+def test_the_same_over_the_time_that_calls_take_where_they_were_timed(results):
+    """Two and a half seconds of exact back-propagation's four, in the middle of three draws."""
+    found, seconds = results[0], {}
+    for row in found["quadratic", 8]["metrics"]:
+        seconds[str(row)] = 4.0 if row.get("window") == [1] * 8 else 2.5 if row["estimator"] == "truncated" else 1.0
+    timed = [
+        {**row, "problem": "quadratic", "steps": 8, "seconds": [0.1, seconds[str(row)], 90.0]}
+        for row in found["quadratic", 8]["metrics"]
+        if row["estimator"] != "first-order"
+    ]
+    timed.append({"problem": "quadratic", "steps": 8, "estimator": "first-order", "seconds": []})  # it diverged
+    figure = report.products.by_products(found, 0.9, taken=report.products.times({"metrics": timed}))
+    (panel,) = (axis for axis in figure.axes if axis.get_title())
+    assert panel.get_title() == "quadratic, T = 8" and panel.get_xlabel() == "time / exact time"
+    lines = {container.get_label(): container[0].get_xdata().tolist() for container in panel.containers}
+    assert lines["windows"] == [0.25, 0.25, 0.25, 1.0] and lines["truncated"] == [0.625] * 3
+    assert lines["first-order"] == []
 
 
 def test_the_table_says_which_is_nearer_at_equal_products(results):
