@@ -4,10 +4,12 @@
 
 It is built by book/build.py in a copy of the checkout, with the committed results and without those of earlier
 live runs, which it would take instead of training; prepared data are found where they are. Counted are the seconds of
-the build, and the bytes of the pages and of the live runs' results. Writes results/benchmarks/book-quick.json.
+the build and of each page's cells, and the bytes of the pages and of the live runs' results. Writes
+results/benchmarks/book-quick.json.
 """
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -15,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,7 +29,7 @@ MINUTES = 10
 BUILT = shutil.ignore_patterns("_build", "_run", "live", "checkpoints", "__pycache__")
 
 
-def measure(checkout: Path, preset: str) -> dict[str, float]:
+def measure(checkout: Path, preset: str) -> dict[str, Any]:
     """Builds a book; seconds and bytes. Raises UserError with the build's own line where that fails."""
     with tempfile.TemporaryDirectory() as folder:
         for name in ("book", "notebooks", "results"):
@@ -41,8 +44,9 @@ def measure(checkout: Path, preset: str) -> dict[str, float]:
         if done.returncode:
             raise UserError(done.stderr.strip())
         seconds = time.monotonic() - start
-        sizes = {"page_bytes": size(Path(folder, "book", "_build", "html")), "result_bytes": size(results / "live")}
-    return {"seconds": seconds, **sizes}
+        pages = Path(folder, "book", "_build", "html")
+        sizes = {"page_bytes": size(pages), "result_bytes": size(results / "live")}
+        return {"seconds": seconds, **sizes, "pages": json.loads((pages / "seconds.json").read_text())}
 
 
 def size(folder: Path) -> int:

@@ -38,6 +38,8 @@ ROOT = Path(__file__).resolve().parent.parent
 KERNEL = "msmeta-build"
 KERNEL_LOG = "kernel.log"
 CELL = "```{code-cell}"
+SECONDS = "seconds.json"
+"""Beside the pages: how long the cells of each took."""
 
 
 class BuildError(Exception):
@@ -56,17 +58,22 @@ def build_book(book: Path, notebooks: Path, preset: str, root: Path) -> Path:
         shutil.copytree(
             book, staging, ignore=shutil.ignore_patterns("_build", "_run", "build.py", "pdf.py", "__pycache__")
         )
+        seconds: dict[str, float] = {}
         for notebook in sorted(notebooks.glob("*.ipynb")):
             start = time.monotonic()
             print(f"{notebook.stem}: running, preset {preset}", flush=True)
             run_notebook(notebook, staging / notebook.name, {"preset": preset}, root)
-            print(f"{notebook.stem}: run in {time.monotonic() - start:.0f} s", flush=True)
+            seconds[notebook.stem] = time.monotonic() - start
+            print(f"{notebook.stem}: run in {seconds[notebook.stem]:.0f} s", flush=True)
         for page in sorted(staging.rglob("*.md")):
             if CELL in page.read_text(encoding="utf-8"):
                 start = time.monotonic()
+                name = page.relative_to(staging).with_suffix("").as_posix()
                 run_page(page, root)
-                print(f"{page.stem}: cells run in {time.monotonic() - start:.0f} s", flush=True)
+                seconds[name] = time.monotonic() - start
+                print(f"{name}: cells run in {seconds[name]:.0f} s", flush=True)
         pages = render(staging)
+        runs.write_json(pages / SECONDS, seconds)
         _add_library(pages / "_static")
         _add_results(root, pages)
         if found := remote_resources(pages):

@@ -109,6 +109,8 @@ def test_builds_the_pages_with_the_papers_equation_numbers_and_nothing_remote(tm
     out = capsys.readouterr().out
     assert re.search(r"^table_4: running, preset smoke\ntable_4: run in \d+ s$", out, re.MULTILINE)
     assert re.search(r"^proposition: cells run in \d+ s$", out, re.MULTILINE)
+    seconds = json.loads((page.parent / build.SECONDS).read_text())
+    assert seconds["table_4"] > 0 and {"proposition", "recipes/maml"} <= seconds.keys()
 
 
 def test_the_results_that_pages_offer_are_those_that_they_show(tmp_path, monkeypatch):

@@ -37,15 +37,21 @@ def presets() -> str:
     heads = ["preset", "a book takes", "its pages and live runs", "committed runs", "hours of training", "their size"]
     books = {name: find_benchmark(f"benchmarks/book-{name}") for name in PRESETS}
     rows = [[f"`{name}`", *_book(name, books[name]), *_committed(name)] for name in PRESETS]
-    notes = [f"`{name}`: {origin(result)}." for name, result in books.items() if result]
+    notes = [f"`{name}`: {origin(result)}. {_recipes(result)}" for name, result in books.items() if result]
     return "\n\n".join([markdown(heads, rows), *notes])
 
 
 def _book(preset: str, result: Result | None) -> tuple[str, str]:
     if result is None:
-        return "not measured", f"`msmeta bench books --preset {preset}`"
+        return f"not measured: `msmeta bench books --preset {preset}`", "-"
     found = result["metrics"]
     return f"{found['seconds'] / 60:.1f} minutes", _megabytes(found["page_bytes"] + found["result_bytes"])
+
+
+def _recipes(result: Result) -> str:
+    own = {name.partition("/")[2]: s for name, s in result["metrics"]["pages"].items() if name.startswith("recipes/")}
+    slowest = max(own, key=own.__getitem__)
+    return f"Of its {len(own)} recipes the slowest, `{slowest}`, ran in {own[slowest]:.0f} seconds."
 
 
 def _committed(preset: str) -> tuple[str, str, str]:
