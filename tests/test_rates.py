@@ -73,7 +73,7 @@ KINDS = {
     "adam": lambda th, t: Adam(_by_entry(th, "rate", 0.1), (_by_entry(th, "mix"), 0.9), 1e-2, _by_entry(th, "mix")),
     "adamw": lambda th, t: AdamW(_by_entry(th, "rate", 0.1), (0.9, _by_entry(th, "mix")), 1e-2, _by_entry(th, "mix")),
     "amsgrad": lambda th, t: AMSGrad(_by_entry(th, "rate", 0.1), (0.8, 0.9), 1e-2, _by_entry(th, "mix")),
-    "rmsprop": lambda th, t: RMSprop(_by_entry(th, "rate", 0.1), 0.9, 1e-2, 0.1, _by_entry(th, "mix")),
+    "rmsprop": lambda th, t: RMSprop(_by_entry(th, "rate", 0.1), _by_entry(th, "mix"), 1e-2, 0.1, _by_entry(th, "mix")),
     "sign": lambda th, t: SignSGD(_by_entry(th, "rate", 0.1)),
     "clipped": lambda th, t: clipped(SGD(_by_entry(th, "rate"), 0.9), 0.5),
     "each step": lambda th, t: SGD({name: th[f"steps.{name}"][t] for name in NAMES}, 0.9),

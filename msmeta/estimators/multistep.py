@@ -18,12 +18,11 @@ from msmeta.outer_terms import window_terms
 
 @dataclass(frozen=True)
 class MultiStep(Windowed):
-    """The meta-gradient through T inner steps of which each window of N shares its first gradient (Eqs. 11-15).
+    """The meta-gradient through T inner steps; each window of N shares its first gradient (Kim et al., Eqs. 11-15).
 
-    dynamics, steps, window: as for `Windowed`. `window=1` is exact back-propagation through the steps (Eqs. 3-7).
-    backward: the same meta-gradient in two ways.
-
-    Costs, for K windows:
+    dynamics, steps, window: as for `Windowed`. `window=1` is exact back-propagation through the steps (Eqs. 3-7); others
+    are exact for the steps they take, near it where N times the rate times the curvature is small.
+    backward: the same meta-gradient in two ways. Costs, for K windows:
     `autograd`: K gradient evaluations and K Hessian-vector products; holds K states and K gradients' graphs.
     `adjoint`: 2K - 1 gradient evaluations and K Hessian-vector products; holds K states and one gradient's graph (up to
     3K - 1 and 2√K for more than 16 windows: `msmeta.adjoint`). The inner loss must be a function of its arguments
