@@ -20,7 +20,7 @@ from msmeta.outer_terms import window_terms
 class MultiStep(Windowed):
     """The meta-gradient through T inner steps; each window of N shares its first gradient (Kim et al., Eqs. 11-15).
 
-    dynamics, steps, window: as for `Windowed`. `window=1` is exact back-propagation through the steps (Eqs. 3-7); others
+    dynamics, steps, window: as for `Windowed`. `window=1` is exact back-propagation (Eqs. 3-7); others
     are exact for the steps they take, near it where N times the rate times the curvature is small.
     backward: the same meta-gradient in two ways. Costs, for K windows:
     `autograd`: K gradient evaluations and K Hessian-vector products; holds K states and K gradients' graphs.
