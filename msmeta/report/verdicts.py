@@ -229,7 +229,7 @@ def table(details: bool = True) -> Rows:
                 claim,
                 *([f"{line.over}; held if {line.bounds}"] if details else []),
                 *numbers,
-                verdict(line.verdict, line.said if details else ""),
+                verdict(line.verdict, line.said),
             ]
         )
     heads = ["The paper's claim", *(["What is compared"] if details else []), "Paper", "Measured", "Verdict"]
