@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from msmeta import ConfigError, runs
+from msmeta.data import DATASETS, TRANSFER
 from msmeta.experiments import few_shot, transfer
-from msmeta.experiments.config import schema
+from msmeta.experiments.config import PRESETS, schema
 
 KINDS = {"few-shot": few_shot.FewShotConfig, "transfer": transfer.TransferConfig}
 
@@ -35,6 +36,18 @@ def rows():
         row = json.loads(line)
         own = first.setdefault((row["experiment"], row["preset"]), row)
         yield {**own, **row}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_possible_on_every_data_set_of_meta_transfer(preset):
+    for name, dataset in DATASETS.items():
+        if dataset.purpose != TRANSFER:
+            continue
+        config = transferred(preset=preset, dataset=name)
+        assert (config.train_images or 0) <= dataset.counts["train"]
+        assert config.width == 1 or config.target == "vgg9"
+    for known in ("folder:x-0123abcd@32+transfer", "folder:x-0123abcd@224+transfer"):
+        assert transferred(preset=preset, dataset=known).train_images is None
 
 
 def test_every_preset_says_what_the_table_says():

@@ -11,6 +11,8 @@ from msmeta.experiments.transfer.config import TransferConfig
 SHORT = ("smoke", "quick", "cpu")
 LEARNS = ("multistep", "first-order")
 LARGE = tuple(name for name, dataset in DATASETS.items() if dataset.side == 224)
+IMAGES = 5000
+FEWER = tuple(name for name, dataset in DATASETS.items() if dataset.counts.get("train", IMAGES) < IMAGES)
 TUNED = "chosen on validation images of CIFAR-100 (results/transfer-tuning)"
 
 RULES: list[Rule] = [
@@ -25,9 +27,12 @@ RULES: list[Rule] = [
         "the published numbers' lists",
     ),
     # Two cores: a part of VGG-9's channels and of the images, and small minibatches for more iterations of them.
-    ({"preset": "cpu"}, {"epochs": 12, "batch": 32, "width": 0.25, "train_images": 5000, "log_every": 10}, "two cores"),
+    ({"preset": "cpu"}, {"epochs": 12, "batch": 32, "width": 0.25, "train_images": IMAGES, "log_every": 10}, "two cores"),
     ({"preset": "quick"}, {"epochs": 2, "batch": 64, "width": 0.125, "train_images": 1000, "log_every": 5}, "likewise"),
     ({"preset": "smoke"}, {"epochs": 1, "batch": 64, "width": 0.0625, "log_every": 1}, "seconds"),
+    ({"preset": SHORT, "dataset": LARGE}, {"width": 1.0}, "ResNet-18 is not made narrower"),
+    ({"preset": "cpu", "dataset": FEWER}, {"train_images": None}, "all that there are"),
+    ({"folder": True}, {"train_images": None}, "all of a user's own"),
     ({"dataset": "glyphs-rgb"}, {"source": "random-resnet32", "train_images": None}, "few images, and made at once"),
     # First learning rates of the target network, and those of the meta-networks.
     ({"optimizer": "sgd"}, {"lr": 0.1}, "Appendix D"),
