@@ -57,14 +57,20 @@ def summary(datasets: Sequence[str] = DATASETS) -> str:
 
 
 def commands(datasets: Sequence[str] = DATASETS) -> str:
-    """Those that would test what was not tested, as a code block; empty if there is nothing, or no run."""
-    found, tested = _committed(datasets)
-    lines = {
-        f"msmeta evaluate '{config.dataset}-*-{config.preset}-*' --norm {','.join(OTHERS)} --save"
-        for config in found["config"]
-        if any((config, norm) not in tested for norm in OTHERS)
-    }
-    return "\n".join(["```bash", *sorted(lines), "```"]) if lines else ""
+    """Those that would test what θ is kept and was not tested, as a code block, and how many runs kept none; empty if
+    nothing is left, or there is no run."""
+    known = _runs(datasets)
+    _, tested = _committed(datasets)
+    lines, lost = set(), 0
+    for config, kept in ((run.config, run.theta_path.exists()) for run in known.values()):
+        if any((config, norm) not in tested for norm in OTHERS):
+            lost += not kept
+            if kept:
+                names = f"{config.dataset}-*-{config.preset}-s{config.seed}-*"
+                lines.add(f"msmeta evaluate '{names}' --norm {','.join(OTHERS)} --save")
+    told = [f"Of {lost} runs θ was not kept: they would have to be trained again."] if lost else []
+    block = ["\n".join(["```bash", *sorted(lines), "```"])] if lines else []
+    return "\n\n".join(block + told)
 
 
 def _less(seeds: pd.DataFrame, tested: Tested, norm: str) -> Difference | None:
@@ -76,19 +82,23 @@ def _less(seeds: pd.DataFrame, tested: Tested, norm: str) -> Difference | None:
 
 def _committed(datasets: Sequence[str]) -> tuple[pd.DataFrame, Tested]:
     """Committed runs with a preset's own config, and what was found of their θ."""
-    known = {
+    known, tested = _runs(datasets), {}
+    for result in stored.results(evaluations.KIND):
+        run = known.get(result["config"]["run"])
+        if run and runs.hash_of(result, "source") == run.theta_hash:
+            _add(tested, run, result)
+    return frame(FEW_SHOT, [each.result for each in known.values()]), tested
+
+
+def _runs(datasets: Sequence[str]) -> dict[str, finished.Finished]:
+    """Committed runs with a preset's own config, by name."""
+    return {
         each.name: each
         for each in stored.all_of(live=False)
         if each.experiment == "few-shot"
         and each.config.dataset in datasets
         and FEW_SHOT.preset(each.config) == each.config
     }
-    tested: Tested = {}
-    for result in stored.results(evaluations.KIND):
-        run = known.get(result["config"]["run"])
-        if run and runs.hash_of(result, "source") == run.theta_hash:
-            _add(tested, run, result)
-    return frame(FEW_SHOT, [each.result for each in known.values()]), tested
 
 
 def _add(tested: Tested, run: finished.Finished, result: dict[str, Any]) -> None:

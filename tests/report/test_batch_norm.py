@@ -71,14 +71,18 @@ def test_several_seeds_are_paired(stored):
     assert found.startswith("-1.33 ±0.00") and cell(batch_norm.table(), "Omniglot, 5-way 1-shot", "seeds") == "0, 1, 2"
 
 
-def test_what_was_not_run_says_so_with_its_command(stored):
+def test_what_was_not_run_says_so_with_its_command(stored, tmp_path):
     stored(config_of(), ["support"])
     stored(config_of(dataset="miniimagenet"))
     stored(config_of(dataset="cifar-fs"))
     table = batch_norm.table()
     assert cell(table, "Omniglot, 5-way 1-shot", "running, less that (points)") == "not run"
     assert cell(table, "Miniimagenet, 5-way 1-shot", "support, less that (points)") == "not run"
-    assert "msmeta evaluate 'miniimagenet-*-cpu-*' --norm support,running --save\nmsmeta evaluate 'omniglot-*" in table
+    assert "```" not in table and "Of 2 runs θ was not kept: they would have to be trained again." in table
+    for path in (tmp_path / "few-shot").glob("*.json"):
+        path.with_suffix(".pt").touch()
+    command = "msmeta evaluate 'miniimagenet-*-cpu-s0-*' --norm support,running --save\nmsmeta evaluate 'omniglot-*"
+    assert command in batch_norm.table() and "was not kept" not in batch_norm.table()
     assert "Cifar" not in table
 
 
