@@ -82,6 +82,9 @@ def build(folder: Path, progress: Progress, allocate: Allocate, dataset: Dataset
         return Arrays(images, labels[order], CLASSES, places[: dataset.splits["test"].start], names=names)
     image = r"(?:.*/)?(train|test)/([^/.][^/]*)/([^/.][^/]*)\.(?:png|webp)"
     if found := matching(folder, image, {"cifar100", *SAMPLES}, follow_links):
+        validation = Path(found[0].string).parents[2] / "val"
+        if (folder / validation).is_dir():
+            raise DataError(f"{validation}/ is no part of CIFAR-100, which is {dataset.obtained}")
         published = _published([(*match.groups(), match.string) for match in found])
         names = [published[place] for place in order]
         images = decode_all(dataset, folder, names, decode, progress, allocate)
@@ -103,8 +106,8 @@ def few_shot_alone(
     missing or damaged or differs.
     """
     found = [(match[1], (match[2], match.string)) for match in matching(folder, ALONE, WITHIN, follow_links)]
+    _check_known("data", {label for label, _ in found})
     images = grouped("data", found, len(CLASSES), sum(SAMPLES.values()))
-    _check_known("data", images)
     published = dict(zip(PARTS, FEW_SHOT_CLASSES.values(), strict=True))
     for match in matching(folder, rf"(?:.*/)?splits/bertinetto/({'|'.join(PARTS)})\.txt", WITHIN, follow_links):
         with readable(match.string), opened(folder / match.string, MAX_BYTES) as (file, _):
@@ -140,9 +143,9 @@ def _published(rows: Iterable[tuple[str, str, str, T]]) -> list[T]:
     """
     parts = []
     for part, samples in SAMPLES.items():
-        of_part = ((label, (file, item)) for of, label, file, item in rows if of == part)
+        of_part = [(label, (file, item)) for of, label, file, item in rows if of == part]
+        _check_known(part, {label for label, _ in of_part})
         parts.append(grouped(part, of_part, len(CLASSES), samples))
-        _check_known(part, parts[-1])
         for label, items in parts[-1].items():
             if len({file for file, _ in items}) < len(items):
                 raise DataError(f"{part} has two images of class {label} with one name: get it again")

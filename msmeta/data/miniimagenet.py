@@ -47,6 +47,8 @@ def build(folder: Path, progress: Progress, allocate: Allocate, dataset: Dataset
             raise DataError(f"no {missing[0]}.csv: miniImageNet is {dataset.obtained}")
         rows = listed(folder, lists)
         _checked(rows)  # first, since lists of another data set name images that are not there
+        if not images:
+            raise DataError(f"no images in images/, train/, val/ or test/: miniImageNet is {dataset.obtained}")
         classes = _checked(located(rows, [image.string for image in images]))
     elif images:
         if missing := [part for part in PARTS if not in_folders[part]]:

@@ -83,7 +83,10 @@ def build(
         if times > 1:
             raise DataError(f"the lists name {file} {times} times: {again}")
         if file not in names:
-            raise DataError(f"no {file}, which a list names: {again}")
+            elsewhere = names.keys().isdisjoint(row.file for row in rows)
+            raise DataError(
+                f"no {file}, which a list names: " + (f"{title} is {dataset.obtained}" if elsewhere else again)
+            )
     names_of_classes, labels = np.unique([row.label for row in rows], return_inverse=True)
     testing = np.array([row.testing for row in rows])
     for what, found, expected in (

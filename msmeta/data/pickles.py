@@ -42,7 +42,8 @@ class _PickledType:
 
     def __init__(self, code: str | bytes, *_: object):
         if (code := as_text(code)) not in NUMBERS:
-            raise ValueError(f"it holds an array of {np.dtype(code[:4])} where one of numbers belongs")
+            known = ", ".join(str(np.dtype(each)) for each in NUMBERS)
+            raise ValueError(f"it holds an array of {np.dtype(code[:4])} where one of {known} belongs")
         self.dtype = np.dtype(f"<{code}")
 
     def set(self, state: tuple) -> None:

@@ -126,7 +126,15 @@ def test_wrong_counts(tmp_path):
     extra = files | {"train/sea/more.webp": files["test/sea/zebra_s_000000.webp"]}
     refused(write(tmp_path / "b", extra), "train has 4 images of class sea")
     more = files | {"train/table/more.webp": b""}
-    refused(write(tmp_path / "c", more), "train has 6 classes instead of 5: leave only what was published")
+    refused(write(tmp_path / "c", more), "train has a class 'table', which CIFAR-100 has not")
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("layout", ["", "cifar100/"])
+def test_splits_of_classes_are_no_layout_of_it_whole_as_they_may_be(tmp_path, layout):
+    black = image(np.zeros((32, 32, 3), np.uint8))
+    files = {f"{layout}{part}/sea/{part}.png": black for part in ("train", "val", "test")}
+    refused(write(tmp_path, files), f"{layout}val/ is no part of CIFAR-100, which is downloaded .* test/CLASS/")
 
 
 def authors_files() -> dict[str, bytes]:
@@ -166,7 +174,7 @@ def test_what_cifar_fs_alone_has_not(tmp_path):
     for number, (changes, message) in enumerate((
         ({"splits/bertinetto/val.txt": b"bee"}, r"splits/bertinetto/val\.txt has other classes than CIFAR-FS"),
         ({"data/bee/more.png": b""}, "data has 6 images of class bee, .* leave only"),
-        ({"data/zoo/more.png": b""}, "data has 6 classes instead of 5: leave only"),
+        ({"data/zoo/more.png": b""}, "data has a class 'zoo', which CIFAR-100 has not"),
     )):  # fmt: skip
         made.refused(message, prepare, "cifar-fs", write(tmp_path / str(number), files | changes), tmp_path / "data")
     renamed = {name.replace("data/bee/", "data/zoo/"): data for name, data in files.items()}

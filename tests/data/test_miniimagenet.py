@@ -173,6 +173,13 @@ def test_nothing_there(tmp_path):
     refused(tmp_path, "does not hold miniImageNet, which is given with .*--from DIR")
 
 
+def test_lists_whose_images_lie_elsewhere_are_not_blamed(tmp_path):
+    files = tree()
+    images = {f"pictures/{name.rpartition('/')[2]}": data for name, data in files.items() if not name.endswith(".csv")}
+    lists = {name: data for name, data in files.items() if name.endswith(".csv")}
+    refused(write(tmp_path, lists | images), "no images in images/, train/, val/ or test/: miniImageNet is given with")
+
+
 def test_missing_csv(tmp_path):
     write(tmp_path, tree())
     (tmp_path / "val.csv").unlink()

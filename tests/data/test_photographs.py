@@ -191,6 +191,8 @@ def test_lists_that_do_not_agree_with_the_counts(tmp_path, name):
     refused(name, write(tmp_path / "b", tree(name, listed[:-1])), "name 11 training images, .* has 12: get .* again")
     refused(name, write(tmp_path / "c", tree(name, [*listed, (label, file, True)])), f"{file} 2 times: get .* again")
     refused(name, write(tmp_path / "d", tree(name, [*listed, (label, "x.jpg", True)])), "no .*x.jpg, which")
+    lists = {path: data for path, data in tree(name).items() if not path.endswith(".jpg")}
+    refused(name, write(tmp_path / "g", lists), "no .*, which a list names: .* is given with")
     fewer = [row for row in listed if row[0] != label]
     refused(name, write(tmp_path / "e", tree(name, fewer)), "the lists name 2 classes, .* has 3: get .* again")
     other = tree(name, [*listed[1:], ("more", file, True)])
