@@ -236,7 +236,7 @@ def test_a_plan_lists_what_fits_and_chooses(msmeta, monkeypatch):
         (["--memory", "1KB"], "nothing fits: N = 2 with autograd needs"),
         (["--memory", "1GB", "--device", "tpu"], "--device tpu: give cpu or cuda"),
         (["--memory", "1GB", "--window", "2"], "No such option: --window"),
-        (["--memory", "1GB", "--way", "0"], "way=0: it must be at least 1"),
+        (["--memory", "1GB", "--way", "0"], "way=0: it must be at least 2"),
         (["--memory", "1GB", "--image-size", "13"], "image_size=13 is impossible: glyphs has 28x28 images"),
         (["--memory", "1GB", "--dataset", "cifar-fs", "--image-size", "8"], "images of 8x8 are too small for 4 pool"),
         ([], "Missing option '--memory'"),
@@ -292,7 +292,7 @@ def test_a_network_is_killed_resumed_kept_tested_again_and_adapted(msmeta, tmp_p
     assert call("evaluate", path.stem[:-4], *other).count("3-way 1-shot") == 2
     assert len(list(tmp_path.glob("live/evaluations/*.json"))) == 2
     folders = ["--support", drawings / "support", "--query", drawings / "query"]
-    told = call("adapt", path.stem, *folders, "--out", "mine")
+    told = call("adapt", path.stem, *folders, "--out", "mine.csv")
     assert "10 pictures of 5 classes" in told and "each answer depends on all pictures" in told
     rows = (tmp_path / "mine.csv").read_text().splitlines()
     assert rows[0] == "file,class,prediction,confidence,fish,house,key,spiral,tree" and len(rows) == 11

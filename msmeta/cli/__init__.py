@@ -140,12 +140,13 @@ def data_prepare(
     """Turn the raw files of a data set into arrays, once."""
     from msmeta import data
 
+    before = [entry.dataset.name for entry in data.status() if entry.state == "prepared"] if source else []
     with options.preparing() as progress:
         folder = data.prepare(name, source, progress=progress, follow_links=follow_links)
     if data.is_path(name):
         name = folder.name.replace("-", ":", 1)
         options.show_folder(name)
-    print(f"{name} is ready in {folder}")
+    print(f"{name} is ready in {folder}" + (f": it was before, so {source} was not read" if name in before else ""))
 
 
 @data_app.command("verify")

@@ -188,6 +188,7 @@ def adapt(
     window: Window = None,
     norm: Norm = None,
     device: Device = "auto",
+    follow_links: Annotated[bool, typer.Option("--follow-links", help="Read pictures that are links.")] = False,
 ) -> None:
     """Adapt a meta-trained network to a few pictures of each of your classes, and classify others."""
     from msmeta import files, paths
@@ -196,15 +197,16 @@ def adapt(
 
     one = finished.few_shot_run(run)
     given = field_values(few_shot.FewShotConfig, {"test_steps": steps, "window": window, "test_norm": norm})
-    how = given.get("test_norm"), given.get("test_steps"), given.get("window"), device
+    how = given.get("test_norm"), given.get("test_steps"), given.get("window"), device, follow_links
     adapted = few_shot.adapt_to(one.config, one.parameters(), support, query, *how)
     out = paths.user_path(out, "--out")
-    out = out / "predictions" if out.is_dir() else out
+    out = out / "predictions" if out.is_dir() else out.with_suffix("") if out.suffix in (".csv", ".png") else out
     table, picture = (out.with_name(out.name + suffix) for suffix in (".csv", ".png"))
     files.write(table, adapted.table().encode())
     title = f"{one.module.label(one.config)}, meta-trained on {one.result['data']['title']}"
     right = "" if adapted.accuracy is None else f", {adapted.accuracy:.1f} % of those in a folder of their class right"
-    print(f"{title}: {len(adapted.query.files)} pictures of {len(adapted.names)} classes{right}")
+    many = len(adapted.query.files)
+    print(f"{title}: {many} picture{'s' if many > 1 else ''} of {len(adapted.names)} classes{right}")
     if adapted.norm == "transductive":
         print("batch norm is transductive: each answer depends on all pictures (--norm support: on its own alone)")
     print(f"predictions: {table}")

@@ -98,7 +98,7 @@ def entry(name: str) -> Dataset:
     """What the name alone says: neither splits nor classes are known."""
     given = parse(name)
     mapped = given.transfer and given.side == 224  # stored larger and cropped, as other photographs for transfer
-    stored, title = 256 if mapped else given.side, given.path.rpartition("-")[0]
+    stored, title = 256 if mapped else given.side, given.path.rpartition("-")[0] or given.path
     return Dataset(
         name=name,
         title=f"Folder {title}",

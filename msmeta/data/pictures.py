@@ -29,20 +29,22 @@ class Pictures:
     classes: list[str | None]
 
 
-def read_pictures(folder: Path, channels: int, side: int, squash: bool | None = None) -> Pictures:
+def read_pictures(
+    folder: Path, channels: int, side: int, squash: bool | None = None, follow_links: bool = False
+) -> Pictures:
     """The pictures in a folder and in its folders, one for each class.
 
     squash: as `decode` has it, where it is given: for a network that was trained on a user's own
     folder. Else what is transparent becomes white. With 3 channels the middle square of a picture is taken. With 1, as
     drawings on paper: grey, a margin of the paper's shade makes them square, and darkest and lightest become black and
     white; where the paper is lighter than the ink, they are inverted, as data sets of drawings have light strokes on
-    black.
+    black. follow_links: as `matching` has it.
     Raises DataError in one line for a folder without pictures and for one that cannot be read or shows nothing.
     """
     if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}")
+        raise DataError(f"{folder} is a file: give its folder" if folder.exists() else f"there is no folder {folder}")
     try:
-        found = matching(folder, PICTURE)
+        found = matching(folder, PICTURE, follow_links=follow_links)
         if not found:
             raise DataError(f"no pictures ({', '.join(FORMATS)}), and no folders with such")
         if deep := next((match.string for match in found if match[1].count("/") > 1), None):

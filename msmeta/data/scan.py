@@ -65,8 +65,9 @@ def scan(given: Given) -> Scan:
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}")
     try:
-        images = [match.string for match in matching(folder, PICTURE, follow_links=given.links)]
-        lists = lists_of(matching(folder, LISTS, follow_links=given.links))
+        look = partial(matching, folder, follow_links=given.links, option=f"{names.PREFIX}PATH+links")
+        images = [match.string for match in look(PICTURE)]
+        lists = lists_of(look(LISTS))
         if not images:
             raise DataError(f"no images ({', '.join(FORMATS)}) in folders of a class each")
         found, how = _found(folder, images, lists)
@@ -99,7 +100,10 @@ def _found(folder: Path, images: Sequence[str], lists: Mapping[str, str]) -> tup
         return {"": [("/".join(path[:-1]), image) for path, image in zip(paths, images, strict=True)]}, ""
     if None in parted:
         other = next(path[0] for path in paths if path[0].casefold() not in PART_OF)
-        raise DataError(f"folder {other} lies beside those of splits: leave only train, val and test, or none of these")
+        raise DataError(
+            f"folder {other} lies beside those of splits: leave only train, val and test, or none of these; classes of "
+            "such names go with train.csv and test.csv"
+        )
     parts: dict[str, list[Row]] = {}
     for path, image in zip(paths, images, strict=True):
         if len(path) < 3:

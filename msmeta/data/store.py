@@ -295,10 +295,9 @@ def _read_meta(dataset: Dataset, root: Path) -> dict[str, Any]:
     """NOTED, of a data set that was prepared. Raises DataError in one line."""
     folder = root / dataset.stored_as
     if not (folder / META).exists() and not (folder / IMAGES).exists():
-        raise DataError(
-            f"{dataset.title} is not prepared in {root}: run `msmeta data prepare {dataset.given or dataset.name}`, "
-            "with `--from DIR` if you have its raw files"
-        )
+        command = f"run `msmeta data prepare {dataset.given or dataset.name}`"
+        command += "" if dataset.given else ", with `--from DIR` if you have its raw files"
+        raise DataError(f"{dataset.title} is not prepared in {root}: {command}")
     with _intact(dataset, folder / META):
         meta = json.loads((folder / META).read_text())
         if meta["splits"] != _ranges(dataset.splits):

@@ -30,14 +30,15 @@ def matching(
     within: Collection[str] | None = None,
     follow_links: bool = False,
     most: int | None = None,
+    option: str = "--follow-links",
 ) -> list[re.Match[str]]:
     """The names of files relative to `folder` that match, sorted: those in it, and those below its folders `within`.
 
     Hidden folders are passed over. within: in small letters; else all. most: bytes of a file, else raw.MAX_BYTES.
     Files and folders in `folder` may be links. Links below that are refused or, with `follow_links`, followed: to any
-    regular file that can be read, and to folders within those that the user gave. Raises DataError in one line if a
-    link is not to be followed or leads nowhere, if a file is a device or too large, if there are more than
-    raw.MAX_FILES, or if a folder cannot be read.
+    regular file that can be read, and to folders within those that the user gave; `option` is what the user would set
+    for that. Raises DataError in one line if a link is not to be followed or leads nowhere, if a file is a device or
+    too large, if there are more than raw.MAX_FILES, or if a folder cannot be read.
     """
     wanted, most = re.compile(pattern), most or raw.MAX_BYTES
     found, waiting, given, folders = [], [folder], [folder.resolve()], 0
@@ -56,7 +57,9 @@ def matching(
                     if top:
                         given.append(path.resolve())
                     else:
-                        _check_link(path, name, follow_links, given)
+                        if not follow_links:
+                            raise DataError(f"{name} is a link: {option} reads what links lead to")
+                        _check_link(path, name, given)
                 if is_folder:
                     waiting.append(path)
                 elif match:
@@ -72,10 +75,8 @@ def matching(
     return sorted(found, key=lambda match: match.string)
 
 
-def _check_link(link: Path, name: str, follow: bool, given: list[Path]) -> None:
+def _check_link(link: Path, name: str, given: list[Path]) -> None:
     """Raises DataError unless a link below the user's folder may be followed. given: the folders that the user gave."""
-    if not follow:
-        raise DataError(f"{name} is a link: --follow-links reads what links lead to")
     try:
         target = link.resolve(strict=True)
     except (OSError, RuntimeError):  # the latter for a circle, before Python 3.13

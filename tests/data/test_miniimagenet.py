@@ -169,6 +169,14 @@ def test_the_command_line_says_in_one_line_what_is_needed(tmp_path, msmeta):
     assert not list(tmp_path.glob("data/*"))
 
 
+def test_raw_files_for_what_is_prepared_are_not_read_and_that_is_said(tmp_path, msmeta, monkeypatch):
+    monkeypatch.setenv("MSMETA_DATA", str(tmp_path / "data"))
+    raw = write(tmp_path / "raw", tree())
+    for source, end in ((raw, "miniimagenet\n"), (tmp_path, f"it was before, so {tmp_path} was not read\n")):
+        status, out, error = msmeta("data", "prepare", "miniimagenet", "--from", str(source))
+        assert status == 0 and out.endswith(end), error
+
+
 def test_nothing_there(tmp_path):
     refused(tmp_path, "does not hold miniImageNet, which is given with .*--from DIR")
 

@@ -71,16 +71,19 @@ def adapt_to(
     steps: int | None = None,
     window: int | tuple[int, ...] | None = None,
     device: str = "auto",
+    follow_links: bool = False,
 ) -> Adapted:
     """The network of a run, adapted to a folder of class folders, and its answers to the pictures in another folder.
 
     trained, theta: of a finished run. steps, window: of the inner steps, else the run's own at test time. norm: as
-    `answer`. Raises UserError in one line.
+    `answer`. follow_links: whether pictures that are links are read. Raises UserError in one line.
     """
     model = network(trained)
     support, query = (paths.user_path(*given) for given in ((support, "support"), (query, "query")))
     squash = data.parse(trained.dataset).squash if data.is_folder(trained.dataset) else None
-    own, asked = (read_pictures(folder, model.channels, model.size, squash) for folder in (support, query))
+    own, asked = (
+        read_pictures(folder, model.channels, model.size, squash, follow_links) for folder in (support, query)
+    )
     names = sorted(set(filter(None, own.classes)))
     if None in own.classes or len(names) < 2:
         loose = next((f": {file} lies in none" for file, c in zip(own.files, own.classes, strict=True) if not c), "")
@@ -131,5 +134,8 @@ def answer(
 
 def _running(config: FewShotConfig, theta: Params, windows: tuple[int, ...], device: torch.device) -> Params:
     images = fitting(config, data.load(config.dataset, device))
-    team = team_of(Work(config, network(config), images, task_chunk(config, device)))
+    try:
+        team = team_of(Work(config, network(config), images, task_chunk(config, device)))
+    except ConfigError as error:
+        raise ConfigError(f"running statistics are of training tasks with as many classes as yours: {error}") from error
     return running_statistics(team, theta, windows)

@@ -103,7 +103,10 @@ class FewShotConfig(Config):
         dataset_for(FEW_SHOT),
         Field(description="Data set, as `msmeta data list` names it, or a folder of your images (data/README.md)."),
     ]
-    way: Annotated[Count, Field(description="Classes of a task.")]
+    way: Annotated[
+        int, Field(ge=2, le=1_000_000, description="Classes of a task, of which one could not be told apart."),
+        BeforeValidator(whole),
+    ]  # fmt: skip
     shot: Annotated[Count, Field(description="Support images of a class.")]
     query: Annotated[Count, Field(description="Query images of a class.")] = 15
     estimator: Annotated[

@@ -104,10 +104,29 @@ def test_a_mistake_is_one_line(folders, tmp_path):
         few_shot.adapt_to(config_of(), THETA, support, tmp_path)
     with pytest.raises(UserError, match="must have a folder of pictures for each of two or more classes$"):
         few_shot.adapt_to(config_of(), THETA, tmp_path, query)
+    with pytest.raises(UserError, match="2.png is a file: give its folder"):
+        few_shot.adapt_to(config_of(), THETA, support, query / "beta" / "2.png")
+    x, y = torch.zeros(401, 1, 28, 28, dtype=torch.uint8), torch.arange(401)
+    with pytest.raises(UserError, match="running statistics are of training tasks with as many classes as yours: 401-"):
+        adapted.answer(config_of(), THETA, x, y, x[:1], "running", 1, device="cpu")
     with pytest.raises(UserError, match="lower the inner"):
         few_shot.adapt_to(config_of(lr=1e30), THETA, support, query)
     with pytest.raises(UserError, match="test_norm 'batch' is unknown: choose from transductive, support, running"):
         few_shot.adapt_to(config_of(), THETA, support, query, "batch")
+
+
+def test_pictures_that_are_links_are_read_where_that_is_asked_for(folders, tmp_path):
+    for path in folders[1].rglob("*.png"):
+        link = tmp_path / path.relative_to(folders[1])
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(path)
+    with pytest.raises(UserError, match="is a link: --follow-links reads what links lead to"):
+        few_shot.adapt_to(config_of(), THETA, folders[0], tmp_path)
+    found, linked = (
+        few_shot.adapt_to(config_of(), THETA, folders[0], query, device="cpu", follow_links=True)
+        for query in (folders[1], tmp_path)
+    )
+    assert torch.equal(found.probabilities, linked.probabilities) and found.query.files == linked.query.files
 
 
 def test_colour_networks_take_photographs(tmp_path):
