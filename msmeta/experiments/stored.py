@@ -63,7 +63,9 @@ def problems(root: Path) -> Iterator[tuple[Path, str]]:
             continue
         where = result["provenance"]
         commits = [where.get("commit"), *(where.get("earlier_commits") or ())]
-        if any(not commit or checkout.DIRTY in commit for commit in commits):
+        if not all(commits):
+            yield path, "it names no commit that it was measured at: measure it again in a clone"
+        elif any(checkout.DIRTY in commit for commit in commits):
             yield path, "it was measured with changes that no commit holds: measure it again"
         if "data" in result:
             which = result["data"]["name"], result["config"].get("split")

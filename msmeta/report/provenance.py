@@ -59,7 +59,8 @@ def of_runs(found: pd.DataFrame, page: str) -> Line | str:
     data = listed(f"{run['title']} (SHA-256 {run['data_hash'][:12]})" for run in records)
     seeds, presets = listed(sorted(set(found["seed"]))), listed(found["preset"])
     seeds = f"{'seed' if found['seed'].nunique() == 1 else 'seeds'} {seeds}"
-    parts = [data, f"preset {presets}", seeds, _where(records)]
+    splits = listed(config.split for config in found["config"] if hasattr(config, "split"))
+    parts = [data, f"split {splits}" if splits else "", f"preset {presets}", seeds, _where(records)]
     files = [file for file in found["file"] if isinstance(file, str)]
     return Line(parts, found.drop(columns=_LISTS, errors="ignore"), files, command_of(found), page)
 

@@ -27,7 +27,7 @@ def test_the_line_of_runs_names_data_device_and_commit_and_offers_its_rows_and_f
     found = of(*stored)
     line = provenance.of_runs(found, "table_2")
     assert str(line) == (
-        "CIFAR-100 (SHA-256 0); preset cpu; seeds 0, 1, 2; a processor, 2 threads; torch 2; commit abc; "
+        "CIFAR-100 (SHA-256 0); split seeded; preset cpu; seeds 0, 1, 2; a processor, 2 threads; torch 2; commit abc; "
         f"2026-11-01 to 2026-11-03. Made by: {provenance.command_of(found)}"
     )
     page = line._repr_html_()
