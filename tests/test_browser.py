@@ -39,6 +39,7 @@ class Look:
     links: list[str] = field(default_factory=list)
     places: set[str] = field(default_factory=set)
     sliders: int = 0
+    twins: int = 0
     whole: bool = True
     """Until parts of the page are taken away, which its own scripts may miss."""
 
@@ -66,6 +67,11 @@ async def look_at(look: Look, tab: Page) -> None:
             look.note("boxes", await tab.evaluate("look.boxes()"), f"{size['width']} px")
     look.sliders = await tab.evaluate("look.sliders()")
     await move_sliders(tab, look)
+    await switch_plots(tab, look)
+    await tab.emulate_media(color_scheme="dark")
+    for size in (WIDE, NARROW):
+        await resize(tab, size)
+        look.note("width", await tab.evaluate("look.wide()"), f"{size['width']} px dark")
     look.whole = False
     await tab.evaluate("look.thin()")
     for size, theme in ((WIDE, "light"), (WIDE, "dark"), (NARROW, "dark"), (NARROW, "light")):
@@ -100,6 +106,18 @@ async def move_sliders(tab: Page, look: Look) -> None:
         await tab.evaluate("look.settled()")
         if await tab.evaluate("look.drawn()") == before:
             look.note("sliders", [f"{await slider.get_attribute('id')} changes nothing"])
+
+
+async def switch_plots(tab: Page, look: Look) -> None:
+    """Each figure that has an interactive twin shows it, and the page stays as wide as it was."""
+    for switch in await tab.locator("main .plot-switch:visible").all():
+        await switch.click()
+        twin = switch.locator("xpath=ancestor::*[contains(@class, 'plot')][1]").locator(".plot-twin")
+        await twin.locator("svg").first.wait_for()
+        await tab.evaluate("look.settled()")
+        look.twins += 1
+        look.note("width", await tab.evaluate("look.wide()"), "interactive")
+        await switch.click()
 
 
 async def in_one_tab(pages: Iterator[Path], browser: Browser) -> list[Look]:
@@ -144,6 +162,31 @@ def test_no_page_has_faults(kind, looks):
 
 def test_the_sliders_were_there_to_move(looks):
     assert sum(look.sliders for look in looks) >= 6
+
+
+def test_the_interactive_figures_were_there_to_show(looks):
+    assert sum(look.twins for look in looks) >= 5
+
+
+def test_a_page_is_soon_there(looks):
+    """Scripts and style sheets, which all pages share, beside: pictures are in the page."""
+    assert {look.page.name: look.page.stat().st_size for look in looks if look.page.stat().st_size > 2_000_000} == {}
+
+
+def test_the_front_page_tells_its_verdicts_without_scrolling(looks):
+    """On a desk all of them and the chart; on a phone how many held."""
+
+    async def lowest(size: dict[str, int], place: str) -> float:
+        async with async_playwright() as playwright:
+            browser = await playwright.chromium.launch(**chromium.OPTIONS)
+            tab = await browser.new_page(viewport=size)
+            await tab.goto((BOOK / "index.html").as_uri())
+            box = await tab.locator(place).bounding_box()
+            await browser.close()
+        return box["y"] + box["height"]
+
+    assert asyncio.run(lowest(WIDE, ".front")) <= WIDE["height"]
+    assert asyncio.run(lowest(NARROW, "p:has-text('Answer.')")) <= NARROW["height"]
 
 
 def test_every_link_leads_to_a_file_and_a_place_that_are_there(looks):

@@ -23,9 +23,10 @@
     const text = plot.querySelector(".plot-specification").textContent;
     const light = JSON.parse(plot.querySelector(".plot-palette").textContent);
     const colours = text.replace(/var\((--plot-(\w+))\)/g, (_, name, key) => style.getPropertyValue(name).trim() || light[key]);
-    const axis = { labelColor: ink, titleColor: ink, tickColor: ink, domainColor: ink, gridColor: "#8884", titleFontWeight: "normal" };
+    const size = { labelFontSize: 12, titleFontSize: 12 }; // of pixels: more than the 8 points of the pictures
+    const axis = { labelColor: ink, titleColor: ink, tickColor: ink, domainColor: ink, gridColor: "#8884", titleFontWeight: "normal", ...size };
     const narrow = plot.clientWidth < 640;
-    const legend = { orient: "bottom", columns: narrow ? 2 : 4, labelColor: ink };
+    const legend = { orient: "bottom", columns: narrow ? 2 : 4, labelColor: ink, ...size };
     return {
       ...JSON.parse(colours),
       columns: narrow ? 1 : 2,
