@@ -247,7 +247,8 @@ def test_each_kind_of_fault_is_found(tmp_path):
     assert set(look.faults) == set(KINDS) and all(look.faults.values())
     assert set(look.faults["requests"]) == {"faulty.html : http://127.0.0.1:9/x.png"}
     assert len(look.faults["formulas"]) == 2 and len(look.faults["pictures"]) == 1
-    assert {fault.split(": ")[0] for fault in look.faults["width"]} == {"faulty.html 360 px", "faulty.html 1280 px"}
+    wide = {f"faulty.html {width} px{theme}" for width in (360, 1280) for theme in ("", " dark")}
+    assert {fault.split(": ")[0] for fault in look.faults["width"]} == wide
     pale = {fault.partition(": ")[0] for fault in look.faults["accessibility"] if "color-contrast" in fault}
     assert pale == {f"faulty.html {width} px {theme}" for width in (360, 1280) for theme in ("light", "dark")}
     assert [link.rpartition("/")[2] for link in dead_links(looks)] == ["faulty.html#nowhere", "gone.html"]

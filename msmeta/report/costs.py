@@ -11,13 +11,15 @@ from msmeta.experiments.few_shot import costs
 from msmeta.report.frame import on_cpu
 from msmeta.report.picture import Picture, panels, styled
 from msmeta.report.style import METHODS, Result, drawn, table_of
+from msmeta.statistics import mean_ci
 
 _CONSTANTS = 2  # of the model for time, and as many for memory: more cells are needed for a fit to say anything
 
 
 @styled
 def figure(result: Result, settings: Sequence[tuple[int, int]] | None = None) -> Picture | str:
-    """Memory and time against T: a row a setting, a line a method, the cost model dotted.
+    """Memory and time against T: a row a setting, a line a method, the cost model dotted. Bars are as wide as 95 %
+    intervals over rounds, of which early results have none.
 
     In words where one T alone was measured, which makes no curve.
     """
@@ -31,7 +33,8 @@ def figure(result: Result, settings: Sequence[tuple[int, int]] | None = None) ->
         for axis, quantity in zip(row, ("memory", "time"), strict=True):
             for method in METHODS:
                 own = found[found["method"] == method]
-                axis.plot(own["steps"], own[quantity], label=method, **drawn(method))
+                bars = {"yerr": own[f"{quantity} half"], "elinewidth": 0.8, "label": method}
+                axis.errorbar(own["steps"], own[quantity], **bars, **drawn(method))
                 if model:
                     dotted = {"color": drawn(method)["color"], "linestyle": ":", "linewidth": 1}
                     axis.plot(own["steps"], own[f"predicted {quantity}"], **dotted)
@@ -90,6 +93,11 @@ def saving(result: Result, way: int, shot: int) -> str:
     )
 
 
+def _half(rounds: Sequence[float]) -> float:
+    """The half-width of the 95 % interval of their mean; 0 where that is not known."""
+    return (mean_ci(rounds)[1] or 0.0) if rounds else 0.0
+
+
 def _measured(result: Result, way: int, shot: int) -> tuple[pd.DataFrame, costs.CostModel | None]:
     """The cells of a setting by T, measured, predicted (ms and MB) and counted; and the model that is fitted to them,
     None where there are no more cells than constants."""
@@ -101,6 +109,8 @@ def _measured(result: Result, way: int, shot: int) -> tuple[pd.DataFrame, costs.
         "steps": [cell.steps for cell in cells],
         "time": [1000 * row["seconds"] for row in own],
         "memory": [row["bytes"] / 1e6 for row in own],
+        "time half": [1000 * _half(row.get("seconds_all", [])) for row in own],
+        "memory half": [_half(row.get("bytes_all", [])) / 1e6 for row in own],
         "predicted time": [1000 * model.seconds(cell) if model else math.nan for cell in cells],
         "predicted memory": [
             model.bytes(cell, row["tasks_at_once"]) / 1e6 if model else math.nan

@@ -51,6 +51,17 @@ def test_figure_and_table_show_the_stored_numbers(tmp_path, monkeypatch):
     assert of_gpu[0] == "a GPU" and report.costs.figure(of_gpu[1]).axes[0].get_ylabel() == "peak memory (MB)"
 
 
+def test_rounds_have_bars_of_their_intervals():
+    result = measured([(5, 1)], ["MAML"], [2, 4])
+    for row in result["metrics"]:
+        row["seconds_all"] = [0.9 * row["seconds"], row["seconds"], 1.1 * row["seconds"]]
+    memory, time = report.costs.figure(result).axes
+    half = 4.302653 / 3**0.5  # of Student's t with two degrees of freedom, for a standard deviation of a tenth
+    for (_, low), (_, high) in time.containers[0][2][0].get_segments():
+        assert (high - low) / (high + low) == pytest.approx(0.1 * half)
+    assert all(low == high for (_, low), (_, high) in memory.containers[0][2][0].get_segments())
+
+
 def test_one_number_of_steps_makes_no_curve_and_few_cells_no_fit():
     words = report.costs.figure(measured([(5, 1)], ["MAML", "FO-MAML", "iMAML"], [2]))
     assert isinstance(words, str) and "only one number of inner steps was measured" in words
