@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from msmeta import data
 from msmeta.report import claims, few_shot, transfer, transfer_time, verdicts
 from msmeta.report import scaling as growth
+from msmeta.report import turn as turned
 from msmeta.report.claims import Claim, Finding, Summary
 from msmeta.report.data_sets import counts
 from msmeta.report.frame import TRANSFER
@@ -146,6 +147,26 @@ def speed() -> str:
         f"Exact MAML takes {exact:.2f} s here, {exact / seconds['plain 1']:.2f} of the plain loop's time. Of that "
         f"exact time {shares}, and first-order MAML {seconds['msmeta first-order'] / exact:.2f}."
     )
+
+
+def turn() -> str:
+    """Of the page on which N is turned: what windows of T = 8 steps cost and save where the most seeds were run."""
+    setting = f"{data.find('omniglot').title}, 20-way 1-shot"
+    points = {
+        tuple(point["windows"]): point
+        for point in turned.points()
+        if (point["setting"], point["method"], point["steps"]) == (setting, turned.MULTI_STEP, 8) and point["accuracy"]
+    }
+    exact = points.get((1,) * 8)
+    if exact is None:
+        return answer(f"Not run: {setting}, exact MAML.")
+    said = []
+    for n in (2, 4, 8):
+        if own := points.get((n,) * (8 // n)):
+            timed = own["seconds"] and exact["seconds"]
+            time = f" in {own['seconds'] / exact['seconds']:.2f} of its time" if timed else ""
+            said.append(f"windows of {n} have {own['accuracy']:.1f} %{time}")
+    return answer(f"{setting}, T = 8, where exact MAML has {exact['accuracy']:.1f} %: {', '.join(said) or 'no other'}.")
 
 
 def scaling() -> str:

@@ -98,6 +98,12 @@ def sizes() -> str:
     return f"{one['title']}, {one['setting']}, {one['label']}. {minutes}{missing}\n\n{markdown(heads, rows)}"
 
 
+def of_sweep(name: str) -> pd.DataFrame:
+    """The runs for tuning that results/sweeps/NAME.yaml asks for, as far as they were made."""
+    grid, _ = tuning.of_sweep(FEW_SHOT, name, points)
+    return tuning.runs_of([grid] if grid else [])
+
+
 def _accuracy(values: list[float]) -> str:
     return plus_minus(*mean_ci(values))
 

@@ -67,14 +67,14 @@ def of_runs(found: pd.DataFrame, page: str) -> Line | str:
 
 def of_benchmark(result: Result | None, name: str, page: str) -> Line | str:
     """Of what `msmeta bench NAME` measured; nothing where it did not."""
-    own = {f"benchmarks/{name}": result} if result else {}
     device = "" if result is None or on_cpu(result["provenance"]) else " --device cuda"
-    return of_measurements(own, f"msmeta bench {name}{device}", page, "Random images")
+    return of_measurements({f"benchmarks/{name}": result}, f"msmeta bench {name}{device}", page, "Random images")
 
 
-def of_measurements(results: Mapping[str, Result], command: str, page: str, of: str = "") -> Line | str:
+def of_measurements(results: Mapping[str, Result | None], command: str, page: str, of: str = "") -> Line | str:
     """Of stored measurements by their names, such as `meta-gradients/omniglot`; nothing where there are none. of: what
     was measured on, where the results do not say."""
+    results = {name: result for name, result in results.items() if result}
     if not results:
         return ""
     own = list(results.values())

@@ -3,6 +3,7 @@
 import json
 import statistics
 import subprocess
+from importlib.resources import files
 
 import chromium
 import numpy as np
@@ -62,9 +63,19 @@ def test_each_number_is_that_of_the_stored_files():
     assert len(keys) == len(set(keys))
 
 
-def test_nothing_measured_is_no_error(tmp_path, monkeypatch):
+def test_where_nothing_was_run_the_paper_s_numbers_stand_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
-    assert turn.points() == [] and turn.view().state["points"] == []
+    found = turn.points()
+    assert found == turn.view().state["points"] and all(point["accuracy"] is None for point in found)
+    values = {(p["setting"], p["method"], p["steps"], tuple(p["windows"])): p["paper"]["value"] for p in found}
+    printed = json.loads(files("msmeta.report").joinpath("paper_results.json").read_text())["4"]
+    table = {str(row["config"]): [value and value[0] for value in row["values"]] for row in printed["rows"]
+             if not row.get("quoted")}  # fmt: skip
+    columns = [column["config"] for column in printed["columns"]]
+    settings = [f"Omniglot, {column['way']}-way {column['shot']}-shot" for column in columns]
+    for window in (2, 4, 8):
+        own = [values[setting, turn.MULTI_STEP, 8, (window,) * (8 // window)] for setting in settings]
+        assert own == table[str({"estimator": "multistep", "window": window})]
 
 
 def test_windows_by_their_names():

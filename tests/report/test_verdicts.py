@@ -24,6 +24,7 @@ def test_without_results_every_claim_is_not_run(store):
     assert "Nothing was run for the claim" in sentences[1] and "23 not run" in sentences[3]
     assert answers.summary() == "**Answer.** Of 14 claims that measurements can test: 14 not run."
     assert all("Not run: `msmeta bench " in of() for of in (answers.estimators, answers.speed, answers.scaling))
+    assert answers.turn() == "**Answer.** Not run: Omniglot, 20-way 1-shot, exact MAML."
 
 
 def test_the_answer_on_speed_is_made_of_the_benchmarks_numbers(store, tmp_path):
