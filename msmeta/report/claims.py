@@ -129,7 +129,7 @@ def table(tests: dict[str, list[Finding]], caption: str, shown: Callable[[Claim]
     for first, *others in zip(*tests.values(), strict=True):
         if shown(first.claim):
             own = [first, *others]
-            reported = quiet("–") if first.reported is None else _reported(first)
+            reported = quiet("–") if first.reported is None else reported_cell(first)
             row = [
                 f"{first.name}, {first.place}",
                 reported,
@@ -143,7 +143,8 @@ def table(tests: dict[str, list[Finding]], caption: str, shown: Callable[[Claim]
     return Rows(caption, heads, list(groups.items()), [heads[1]])
 
 
-def _reported(found: Finding) -> Cell:
+def reported_cell(found: Finding) -> Cell:
+    """The paper's own difference, and whether it lies outside of what its claim is read as."""
     text, missed = f"{found.reported:+.2f}", quiet("outside")
     return Cell(f"{text}, {missed}", f"{text}<br>{missed.html}") if found.missed else Cell(text)
 

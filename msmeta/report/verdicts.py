@@ -10,7 +10,7 @@ from functools import partial
 import pandas as pd
 
 from msmeta.report import few_shot, transfer, transfer_figures, transfer_time, transfer_words
-from msmeta.report.claims import Finding, Summary, counted
+from msmeta.report.claims import Finding, Summary, counted, reported_cell
 from msmeta.report.frame import many, on_cpu
 from msmeta.report.html import Cell, Rows, interval, link, quiet, verdict
 from msmeta.report.html import lines as stacked
@@ -76,7 +76,7 @@ def of_findings(found: Sequence[Finding]) -> Line:
     """The verdict on all of them, and of those that have it the finding farthest from the claim."""
     summary, worst = Summary(found), Summary(found).worst
     page, words = f"table_{worst.table}", worst.claim.words
-    reported = "" if worst.reported is None else f"{worst.reported:+.2f}"
+    reported = "" if worst.reported is None else reported_cell(worst)
     alike = sum(each.verdict is worst.verdict for each in found)
     over = f"{worst.name}, {worst.place}{f', farthest of {alike}' if alike > 1 else ''}"
     said = summary.counts if len({each.verdict for each in found}) > 1 else ""

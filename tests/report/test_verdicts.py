@@ -18,6 +18,7 @@ def verdict_of(words):
 def test_without_results_every_claim_is_not_run(store):
     store()
     assert {line.verdict for line in verdicts.lines()} == {Verdict.NOT_RUN}
+    assert "+3.71, outside" in [line.reported for line in verdicts.lines()]  # of a claim on more than 5 %
     assert all("not run" in row[-1] for _, rows in verdicts.table().groups for row in rows)
     sentences = [answers.table(number) for number in range(1, 6)] + [answers.figure(number) for number in range(1, 6)]
     assert all(sentence.startswith("**Answer.** ") for sentence in sentences)
