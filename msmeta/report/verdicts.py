@@ -93,7 +93,7 @@ def _with_still(found: Sequence[Finding], still: Sequence[int]) -> Line:
     line = of_findings(found)
     if line.words != transfer.COMPETITIVE or not still:
         return line
-    said = f"θ of Multi-step has hardly moved in {' and '.join(f'Table {number}' for number in still)}"
+    said = f"θ has hardly moved in {' and '.join(f'Table {number}' for number in still)}"
     return replace(line, said=f"{line.said}; {said}" if line.said else said)
 
 
