@@ -24,11 +24,13 @@ from typing import Any
 
 import torch
 
-from msmeta import checkout, checkpoints, files, idle, machine
+from msmeta import checkout, checkpoints, files, idle, machine, tensors
 from msmeta.errors import UserError
 
 LOOK_SECONDS = 2.0
 """For which a benchmark looks at the machine before it begins."""
+MOST_PARAMETERS = 2**30
+"""Bytes of a file of them that is read."""
 ROOM = 2**20
 """Bytes that a result's text and a checkpoint's log may take, generously."""
 ON_GPU = "-cuda"
@@ -218,10 +220,12 @@ def read_parameters(path: Path, result: dict[str, Any]) -> dict[str, torch.Tenso
 
     Raises UserError where they are not here, or are not those of the result.
     """
-    if not path.exists():
+    if not path.is_file():
         raise UserError(f"{path} is not here: repeat the run with --force")
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        if path.stat().st_size > MOST_PARAMETERS:
+            raise ValueError("it is too large")
+        found = tensors.unpack(path.read_bytes())
         same = hash_of_tensors(found) == hash_of(result, "parameters")
     except Exception:  # torch.load's ways to fail on a damaged file have no common class
         same = False

@@ -40,6 +40,7 @@ ROOMS = (
     "statistics",
     "paths",
     "files",
+    "tensors",
     "machine",
     "idle",
     "checkout",

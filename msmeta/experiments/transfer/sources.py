@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,13 +43,15 @@ class Source:
 class _Entry:
     """How a source is loaded from its file of weights, if it has one, and for images of which side.
 
-    file: below the data folder. obtain: gets it, or raises DataError.
+    file: below the data folder. obtain: gets it, or raises DataError. check: raises DataError for another file of that
+    name, before it is loaded.
     """
 
     load: Callable[[Path | None], Loaded]
     side: int
     file: str | None = None
     obtain: Callable[[Path], None] | None = None
+    check: Callable[[Path], Any] | None = None
 
 
 def load(name: str, device: str | torch.device = "cpu") -> Source:
@@ -81,6 +84,8 @@ def _weights(name: str) -> Path | None:
     path = file and data_root() / file
     if path and not path.is_file():
         obtain(path)
+    if path:
+        SOURCES[name].check(path)
     return path
 
 
@@ -93,13 +98,15 @@ def _resnet32(network: ResNet32, params: Params) -> Loaded:
 
 
 def _imagenet(path: Path | None) -> Loaded:
+    return _resnet34(*split_state(torch.load(path, map_location="cpu", weights_only=True)))
+
+
+def _check_imagenet(path: Path) -> None:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        found = _resnet34(*split_state(state))
-        found[1](found[2], torch.zeros(1, 3, 64, 64))
-    except Exception as error:  # torch.load's ways to fail on another file have no common class
-        raise DataError(f"{path} is not torchvision's ResNet-34: delete it, and it will be downloaded again") from error
-    return found
+        fetch.require(path.read_bytes(), IMAGENET_HASH)
+    except (OSError, ValueError) as error:
+        way_out = "delete it, and it will be downloaded again"
+        raise DataError(f"{path} is not torchvision's ResNet-34 ({error}): {way_out}") from error
 
 
 def _resnet34(params: Params, statistics: Params) -> Loaded:
@@ -115,8 +122,14 @@ def _download(path: Path) -> None:
 IMAGENET_FILE = IMAGENET_URL.rpartition("/")[2]
 IMAGENET_HASH = IMAGENET_FILE.removesuffix(".pth").rpartition("-")[2]
 SOURCES = {
-    "tinyimagenet-resnet32": _Entry(lambda path: _resnet32(*load_source(path)), 32, l2t_ww.SOURCE.file, _published),
-    "imagenet-resnet34": _Entry(_imagenet, 224, f"weights/{IMAGENET_FILE}", _download),
+    "tinyimagenet-resnet32": _Entry(
+        lambda path: _resnet32(*load_source(path)),
+        32,
+        l2t_ww.SOURCE.file,
+        _published,
+        lambda path: l2t_ww.verify(l2t_ww.SOURCE.name, data_root()),
+    ),
+    "imagenet-resnet34": _Entry(_imagenet, 224, f"weights/{IMAGENET_FILE}", _download, _check_imagenet),
     "random-resnet32": _Entry(lambda path: _resnet32(ResNet32(way=10), ResNet32(way=10).init(seed=0)), 32),
     "random-resnet34": _Entry(lambda path: _resnet34(*ResNet(34, IMAGENET_CLASSES).init(seed=0)), 224),
 }
