@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -82,27 +82,43 @@ def one_thread(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+_OPERATIONS = (
+    torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn,
+    torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv, torch.backends.mkldnn.rnn,
+)  # fmt: skip
+"""What rounds the operands of float32 if it is told to: of a GPU, then of a processor."""
+
+
 def set_precision(name: str) -> None:
-    """Lets a GPU round the operands of float32 products to TF32 if `name` is `tf32`, and not otherwise; of cuDNN's
-    algorithms it has those that add in the same order each time, so that a run can be repeated."""
+    """Lets a GPU round the operands of float32 products to TF32 if `name` is `tf32`; nothing else rounds them. Of the
+    algorithms of cuDNN it has those that add in the same order each time, so that a run can be repeated."""
     torch.backends.cudnn.deterministic = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
+    for own in _OPERATIONS:  # which the older settings leave to those for all operations
+        own.fp32_precision = "tf32" if name == "tf32" and own in _OPERATIONS[:3] else "ieee"
 
 
 @contextmanager
 def settings(precision: str) -> Iterator[None]:
     """Torch's settings as a run needs them, and afterwards as they were: `set_precision`, and float32 by default."""
-    products, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    flags = (products, "allow_tf32"), (cudnn, "allow_tf32"), (cudnn, "deterministic")
-    before, dtype = [getattr(*flag) for flag in flags], torch.get_default_dtype()
+    cudnn, dtype = torch.backends.cudnn, torch.get_default_dtype()
+    before, deterministic = [own.fp32_precision for own in _OPERATIONS], cudnn.deterministic
+    older = []  # a setting that both of torch's interfaces have touched cannot be asked for by the older one
+    for get, put in ((torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+                     (lambda: cudnn.allow_tf32, partial(setattr, cudnn, "allow_tf32"))):  # fmt: skip
+        with suppress(RuntimeError):
+            older.append((put, get()))
     set_precision(precision)
     torch.set_default_dtype(torch.float32)
     try:
         yield
     finally:
         torch.set_default_dtype(dtype)
-        for flag, value in zip(flags, before, strict=True):
-            setattr(*flag, value)
+        cudnn.deterministic = deterministic
+        for put, value in older:
+            put(value)
+        for own, value in zip(_OPERATIONS, before, strict=True):
+            own.fp32_precision = value
 
 
 @contextmanager

@@ -181,6 +181,51 @@ def test_directions_without_a_generator_are_drawn_anew_at_each_call():
     assert not torch.equal(first, second)
 
 
+ROUNDING = """
+import contextlib, os, torch
+from msmeta import machine
+own = torch.backends
+GET = (
+    torch.get_float32_matmul_precision, lambda: own.cuda.matmul.allow_tf32, lambda: own.cudnn.allow_tf32,
+    lambda: own.fp32_precision, lambda: own.cuda.matmul.fp32_precision, lambda: own.cudnn.fp32_precision,
+    lambda: own.cudnn.conv.fp32_precision, lambda: own.cudnn.rnn.fp32_precision, lambda: own.mkldnn.fp32_precision,
+    lambda: own.mkldnn.matmul.fp32_precision, lambda: own.mkldnn.conv.fp32_precision, lambda: own.cudnn.deterministic,
+)
+def state():
+    found = []
+    for get in GET:
+        try:
+            found.append(get())
+        except RuntimeError:
+            found.append("mixed")
+    return found
+def check(choose):
+    choose()
+    before = state()
+    with machine.settings("float32"):
+        assert own.cuda.matmul.fp32_precision == own.cudnn.conv.fp32_precision == "ieee"
+        assert own.mkldnn.matmul.fp32_precision == own.mkldnn.conv.fp32_precision == "ieee"
+    assert state() == before, (before, state())
+    print("as it was")
+CHOICES = [
+    lambda: None, lambda: torch.set_float32_matmul_precision("medium"), lambda: setattr(own, "fp32_precision", "tf32"),
+    lambda: torch.set_float32_matmul_precision("high"), lambda: setattr(own.cuda.matmul, "allow_tf32", True),
+    lambda: setattr(own.cudnn, "allow_tf32", False), lambda: setattr(own.cudnn.conv, "fp32_precision", "ieee"),
+]
+for choose in CHOICES:
+    if not os.fork():
+        check(choose)
+        os._exit(0)
+    os.wait()
+"""
+
+
+def test_a_user_s_rounding_of_float32_is_left_alone_however_it_was_chosen():
+    """By the older settings of torch or by the newer ones, of which a mixture cannot be asked for by the older."""
+    done = subprocess.run([sys.executable, "-uc", ROUNDING], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["as it was"] * 7, done.stderr
+
+
 def test_settings_end_with_their_block_however_it_ends(chosen):
     before = state()
     with pytest.raises(KeyError), machine.settings("float32"):
