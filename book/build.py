@@ -25,13 +25,13 @@ from typing import Any, NoReturn
 import nbformat
 import papermill
 import vl_convert
-import yaml
 from jupyter_client import AsyncKernelManager
 from myst_nb.core.read import read_myst_markdown_notebook
 from papermill.exceptions import PapermillExecutionError
 
 from msmeta import files, paths, runs
 from msmeta.errors import ConfigError, one_line
+from msmeta.experiments import plain_yaml
 from msmeta.report import metadata, stored
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -262,11 +262,12 @@ def _swap(new: Path, place: Path) -> None:
 def _value(name: str, text: str) -> Any:
     """As YAML; a value of a kind that notebooks have no use for, such as a date, stays the text that it is."""
     try:
-        value = yaml.safe_load(text)
-        json.dumps(value)
-    except (yaml.YAMLError, RecursionError):
+        value = plain_yaml.parse(text)
+    except ValueError:
         raise BuildError(f"-p {name} {text[:80]}: the value is no YAML, such as 20, quick or [1, 8]") from None
-    except (TypeError, ValueError):
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
         return text
     return value
 

@@ -49,13 +49,17 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device).item()  # which `meta` has not
-    except (RuntimeError, AssertionError) as error:
+    except Exception as error:  # a backend that is not installed says so in its own way
         raise ConfigError(f"device {brief(name)} is not available here: use cpu, or auto") from error
     return device
 
 
 def device_name(device: torch.device) -> str:
     """The accelerator's or the processor's name and, for a processor, how many of its cores are here."""
+    return re.sub(r"[^\w .,:;()/@+&#'-]", " ", _device_name(device))[:200]  # results take plain text alone
+
+
+def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")

@@ -62,9 +62,9 @@ def count(asked: str | int) -> int:
         if multiprocessing.current_process().daemon:  # which may have no processes of its own
             return 1
         return min(machine.cores(), torch.get_num_threads())
-    number = int(asked) if str(asked).isdecimal() else 0
+    number = int(asked) if str(asked).isdecimal() and len(str(asked)) < 7 else 0
     if number < 1:
-        raise ConfigError(f"workers={asked}: it must be auto, or a number from 1")
+        raise ConfigError(f"workers={str(asked)[:20]}: it must be auto, or a number from 1")
     return number
 
 

@@ -18,7 +18,8 @@ TEXTS = [
     "a\tb", "\u202e", "\x00", "<script>alert(1)</script>", "[red]x[/red]", "{0}", "%s", "$(id)", "../../etc", "/",
     ".", "~nobody-of-this-name", "/dev/null", "/dev/zero", "folder:", "folder:/", "folder:~nobody",
     "folder:/dev/zero@28", "2020-01-01", "!!set {a}", "&a [*a]", "!!python/name:os.system", "- 1", "a: b: c", "'",
-    '"', "\\", "--", "-h", "-1,2", "*", "?", "[!", "#",
+    '"', "\\", "--", "-h", "-1,2", "*", "?", "[!", "#", "!!bool x", "!!int ''", "!!float ''",
+    "!!timestamp x", "!!int '+'",
 ]  # fmt: skip
 DEEP = "[" * 3000 + "]" * 3000
 

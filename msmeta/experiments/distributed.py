@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd import Function
 
-from msmeta.errors import ConfigError, UserError
+from msmeta.errors import ConfigError, UserError, one_line
 from msmeta.workers import Worker
 
 JOIN_SECONDS = 30
@@ -106,7 +106,7 @@ class _Total(Function):
 
 def is_first() -> bool:
     """Whether this process is the only one, or the first of those that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
+    return alone() or os.environ.get("RANK", "0") == "0"
 
 
 def alone() -> bool:
@@ -124,7 +124,7 @@ def join(device: str) -> tuple[World, str]:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":
-        local = int(os.environ["LOCAL_RANK"])
+        local = int(os.environ.get("LOCAL_RANK", "0"))
         if local >= torch.cuda.device_count():
             raise ConfigError(
                 f"process {local} has no GPU of its own: start at most {torch.cuda.device_count()} processes"
@@ -136,6 +136,8 @@ def join(device: str) -> tuple[World, str]:
         store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(seconds=seconds)))
     except dist.DistError as error:
         raise ConfigError("the other processes are not there: start them together, by torchrun") from error
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f"WORLD_SIZE and its like are not as torchrun sets them: {one_line(error)}") from error
     store.set_timeout(timedelta(minutes=30))  # torch's own for what comes after
     if not dist.is_initialized():
         dist.init_process_group(

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
-from msmeta import machine, paths, runs
+from msmeta import files, machine, paths, runs
 from msmeta.data import known_as
 from msmeta.errors import ConfigError, UserError, brief, one_line
+from msmeta.experiments import plain_yaml
 from msmeta.experiments.config import Config, resolve
 from msmeta.experiments.registry import EXPERIMENTS, experiment_of, place
 
@@ -100,10 +100,8 @@ def _load_yaml(path: Path) -> Any:
     path = paths.user_path(path, "sweep")
     text = paths.read_text(path, MOST_BYTES)
     try:
-        return yaml.safe_load(text)
-    except RecursionError as error:
-        raise ConfigError(f"{path} is nested too deeply") from error
-    except (yaml.YAMLError, ValueError) as error:  # the latter for endless numbers
+        return plain_yaml.parse(text)
+    except ValueError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
 
 
@@ -202,8 +200,11 @@ class _Jobs:
         self._threads = max(1, machine.cores() // parallel) if self._local else parameters.get("cpus_per_task")
         self._uncompleted = submitit.core.utils.UncompletedJobError
         self._failed_submission = submitit.core.utils.FailedSubmissionError
+        jobs = root / "checkpoints" / "jobs"
         try:
-            self._executor = submitit.AutoExecutor(root / "checkpoints" / "jobs", cluster=executor)
+            with files.write_errors(jobs):
+                jobs.mkdir(parents=True, exist_ok=True)
+            self._executor = submitit.AutoExecutor(jobs, cluster=executor)
             self._executor.update_parameters(**{"name": "msmeta", "timeout_min": DEFAULT_MINUTES, **parameters})
         except (RuntimeError, ValueError, NameError, TypeError, AssertionError) as error:
             raise ConfigError(f"executor {executor}: {str(error).splitlines()[0]}") from error
@@ -219,8 +220,11 @@ class _Jobs:
             try:
                 job = self._executor.submit(Member(config, self._threads, self._root))
                 self.running[job] = config, gpu
-            except (self._failed_submission, OSError) as error:
+            except self._failed_submission as error:
                 raise UserError(f"a job could not be started: {str(error).splitlines()[0]}") from error
+            except OSError as error:
+                where = self._executor.folder
+                raise UserError(f"a job could not be started: {where}: {files.reason(error, where)}") from error
 
     def ended(self) -> list[tuple[Config, str | None, bool]]:
         """Those that ended since the last call: config, what went wrong, and whether the job died without a word."""

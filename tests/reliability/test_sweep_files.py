@@ -19,12 +19,13 @@ SPEC = {
     ],
 }  # fmt: skip
 RUN = "preset: smoke\nruns: [{{dataset: glyphs, way: 5, shot: 1, estimator: multistep, {name}: {value}}}]"
+MERGED = "a0: &a0 {x: 1}\n" + "".join(f"a{i + 1}: &a{i + 1} {{<<: [{', '.join([f'*a{i}'] * 9)}]}}\n" for i in range(12))
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i + 1}: &a{i + 1} [*a{i}, *a{i}, *a{i}, *a{i}, *a{i}, *a{i}, *a{i}, *a{i}, *a{i}]\n" for i in range(12)
 )
 BOMBS = [
     LAUGHS + "runs: [*a12]", LAUGHS + "runs: *a12", LAUGHS + "runs: [{way: *a12}]", LAUGHS + "runs: [{dataset: *a12}]",
-    LAUGHS + "parts: *a12", LAUGHS + "runs: [{way: 5}]\nexperiment: *a12", LAUGHS,
+    MERGED, MERGED + "runs: [*a12]", LAUGHS + "parts: *a12", LAUGHS + "runs: [{way: 5}]\nexperiment: *a12", LAUGHS,
     "runs: " + strange.DEEP, strange.DEEP, RUN.format(name="seed", value=f"[{','.join(map(str, range(10_001)))}]"),
     "#" * 2**21, "runs: [{}]\n" * 10_000, "&a {runs: [*a]}", "&a [*a]", "runs: &a [*a]", "runs: [&a {way: *a}]",
     "\ufeffruns: []", "\t", "%YAML 9.9\n---\n",
