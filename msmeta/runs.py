@@ -125,9 +125,12 @@ class Run:
         """Stores what `keep_result` kept, if there is any. Raises WriteError."""
         if not self.kept_path.exists():
             return False
+        from msmeta import results
+
         try:
             found = checkpoints.of_run(self.kept_path, checkpoints.read(self.kept_path), self._identity, self.defaults)
-        except checkpoints.DamagedError:  # the last checkpoint is of the same training
+            results.check(json.loads(found["result"]))
+        except (checkpoints.DamagedError, ValueError):  # the last checkpoint is of the same training
             return False
         self._store(found["result"], found["parameters"])
         return True

@@ -62,6 +62,8 @@ def test_time_budget_then_resume(msmeta):
         (["--time-budget", "soon"], 2, "--time-budget soon: give a time such as 90s"),
         (["--device", "cuda:99"], 2, "device 'cuda:99' is not available here"),
         (["--device", "meta"], 2, "device 'meta' is not available here"),
+        (["--device", "hpu"], 2, "device 'hpu' is not available here"),
+        (["--workers", "9" * 5000], 2, "workers=99999999999999999999: it must be auto, or a number from 1"),
         (["--inner-shot", "1"], 2, "inner_shot=1 has no meaning for multistep: leave it out"),
         (["--workers", "many"], 2, "workers=many: it must be auto, or a number from 1"),
         (["--task-chunk", "0"], 2, "task_chunk=0: it must be at least 1"),
@@ -317,6 +319,7 @@ def test_results_say_which_theta_is_kept(msmeta, monkeypatch, tmp_path):
     assert status == 0 and "test images of Glyphs (32x32): as stored, to the last answer" in out
     for arguments, message in (
         (["adapt", other.stem, "--support", tmp_path, "--query", tmp_path], "for the classes of its data set alone"),
+        (["adapt", few.stem, "--support", "", "--query", tmp_path], "support '' is no path: it is empty"),
         (["evaluate", other.stem, "--way", 3], "--way: a transfer run is tested on all its test images"),
         (["evaluate", "gly*", "--norm", "support"], "1 of 2 tests failed, as said above"),
         (["evaluate", "gly", "--norm", "support"], "gly fits 2 results"),

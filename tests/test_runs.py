@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from msmeta import UserError, checkout, files, idle, machine, runs
+from msmeta import UserError, checkout, checkpoints, files, idle, machine, runs
 from msmeta.experiments import stored
 
 
@@ -29,6 +29,18 @@ def test_a_name_depends_on_all_that_defines_the_outcome_and_on_nothing_else(tmp_
     whole = _run(tmp_path, b=2)
     others = (_run(tmp_path, b=3), _run(tmp_path), replace(whole, data="1"), replace(whole, source="1"))
     assert len({whole.name, *(other.name for other in others)}) == 5
+
+
+def test_a_kept_result_that_does_not_fit_its_schema_is_not_stored_and_the_checkpoint_stays(tmp_path):
+    own = _run(tmp_path)
+    own.save_checkpoint({"iteration": 3})
+    kept = own.keep_result(_result(), {"w": torch.zeros(2)})
+    found = checkpoints.read(kept)
+    for text in ("{", json.dumps(json.loads(found["result"]) | {"metrics": float("inf")})):
+        files.write(kept, checkpoints.pack(found | {"result": text}))
+        assert not own.store_kept() and own.result() is None and own.load_checkpoint()["iteration"] == 3
+    files.write(kept, checkpoints.pack(found))
+    assert own.store_kept() and own.result()["metrics"] == {"accuracy": 1.0}
 
 
 def test_a_result_from_before_a_field_is_found_by_the_field_s_default(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -84,6 +83,8 @@ def verify(
     from msmeta.experiments import twins as small
 
     root = runs.results_root()
+    if not root.is_dir():
+        raise UserError(f"there is no results folder {root}")
     paths = stored.paths(root)
     wrong = {path: f"{path}: {what}" if str(path) not in what else what for path, what in stored.problems(root)}
     if twins:
@@ -181,9 +182,11 @@ def _in_words(run: Finished, changes: dict[str, Any], result: dict[str, Any]) ->
 
 def adapt(
     run: Annotated[str, typer.Argument(help="A few-shot run, as `msmeta results` names it, or its beginning.")],
-    support: Annotated[Path, typer.Option(help="Folder with a folder of pictures for each class.")],
-    query: Annotated[Path, typer.Option(help="Folder with the pictures to classify, or with such folders.")],
-    out: Annotated[Path, typer.Option(help="OUT.csv and OUT.png are written; or a folder.")] = Path("predictions"),
+    support: Annotated[str, typer.Option(metavar="DIR", help="Folder with a folder of pictures for each class.")],
+    query: Annotated[
+        str, typer.Option(metavar="DIR", help="Folder with the pictures to classify, or with such folders.")
+    ],
+    out: Annotated[str, typer.Option(help="OUT.csv and OUT.png are written; or a folder.")] = "predictions",
     steps: Steps = None,
     window: Window = None,
     norm: Norm = None,

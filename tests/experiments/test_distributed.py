@@ -173,6 +173,23 @@ def test_a_process_whose_others_never_come_says_so(monkeypatch):
         join("cpu")
 
 
+@pytest.mark.parametrize("rank", [None, "x", "2"])
+def test_variables_that_torchrun_would_not_set_are_named(monkeypatch, rank):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    if rank:
+        monkeypatch.setenv("RANK", rank)
+    with pytest.raises(ConfigError, match="^WORLD_SIZE and its like are not as torchrun sets them: "):
+        join("cpu")
+
+
+def test_a_process_alone_says_what_is_wrong_whatever_its_rank(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("RANK", "1")
+    assert distributed.is_first()
+
+
 def test_more_processes_than_images_of_a_batch_are_refused():
     with pytest.raises(ConfigError, match="6 processes for a batch of 5 images"):
         Transfer(TRANSFER["exact"], torch.device("cpu"), World(0, 6))

@@ -158,6 +158,10 @@ def test_verify_names_each_and_the_list_leaves_them_out(store, msmeta, monkeypat
     *named, last = err.splitlines()
     assert status == 2 and "3 of 4 results verified" in out and last == "msmeta: 1 results do not verify, as said above"
     assert len(named) == 1 and path.name in named[0] and "provenance.commit" in named[0] and "\x1b" not in err
+    monkeypatch.setenv("MSMETA_RESULTS", str(store / "none"))
+    status, _, err = msmeta("results", "verify")
+    assert status == 2 and err == f"msmeta: there is no results folder {store / 'none'}\n"
+    monkeypatch.setenv("MSMETA_RESULTS", str(store))
     status, out, err = msmeta("results")
     assert status == 2 and path.name in err and the(store, "transfer").stem in out and path.stem not in out
 

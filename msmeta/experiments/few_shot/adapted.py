@@ -65,8 +65,8 @@ class Adapted:
 def adapt_to(
     trained: FewShotConfig,
     theta: Params,
-    support: Path,
-    query: Path,
+    support: Path | str,
+    query: Path | str,
     norm: str | None = None,
     steps: int | None = None,
     window: int | tuple[int, ...] | None = None,
