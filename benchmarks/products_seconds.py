@@ -1,17 +1,17 @@
-"""What the estimators of products.py take in time and memory, with T = 8, 16 and 64 inner steps.
+"""What the estimators of products.py take in time and memory.
 
-    python benchmarks/products_seconds.py [--draws 3]
+    python benchmarks/products_seconds.py quadratic|sine|omniglot [--steps 8 16 64] [--draws 3]
 
 Problems and estimators are those of products.py, at parameters as initialised and with the first of its inner SGDs:
-what a call takes depends on neither. Writes, for each estimator, the seconds and bytes of each draw of tasks to
-results/meta-gradients/seconds.json. Time it on an idle machine.
+what a call takes depends on neither. Writes, for each T and estimator, the seconds and bytes of each draw of tasks to
+results/meta-gradients/PROBLEM-seconds.json. Time it on an idle machine.
 """
 
 import argparse
 from typing import Any
 
 import torch
-from meta_gradients import DYNAMICS, PROBLEMS
+from meta_gradients import DYNAMICS, PROBLEMS, TASKS
 from products import estimators
 
 from msmeta import compare, runs
@@ -28,7 +28,7 @@ def rows_of(name: str, steps: int, draws: int) -> list[dict[str, Any]]:
     theta, problem = PROBLEMS[name]()
     named = dict(zip(map(str, settings), given, strict=True))
     found = compare(lambda draw: problem(1 + draw), [theta] * draws, named)
-    common = {"problem": name, "steps": steps}
+    common = {"steps": steps}
     return [
         {**common, **own, "seconds": list(row.seconds), "bytes": list(row.bytes)}
         for own, row in zip(settings, found.rows, strict=True)
@@ -37,15 +37,16 @@ def rows_of(name: str, steps: int, draws: int) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("problem", choices=PROBLEMS)
+    parser.add_argument("--steps", type=int, nargs="+", choices=STEPS, default=STEPS)
     parser.add_argument("--draws", type=int, default=3)
     measurement = runs.Measurement.begin(parser)
-    rows = []
-    for name in PROBLEMS:
-        for steps in STEPS:
-            rows += rows_of(name, steps, measurement.options.draws)
-            print(f"{name}, T = {steps}: done", flush=True)
-    config = {"steps": list(STEPS), "draws": measurement.options.draws}
-    measurement.save("meta-gradients/seconds.json", config, rows, torch.device("cpu"))
+    given, rows = measurement.options, []
+    for steps in given.steps:
+        rows += rows_of(given.problem, steps, given.draws)
+        print(f"{given.problem}, T = {steps}: done", flush=True)
+    config = {**vars(given), "steps": list(given.steps), "tasks": TASKS}
+    measurement.save(f"meta-gradients/{given.problem}-seconds.json", config, rows, torch.device("cpu"))
 
 
 if __name__ == "__main__":

@@ -329,12 +329,10 @@ def test_estimators_are_compared_with_the_exact_meta_gradient(run, monkeypatch):
     assert -1 < random["cosine"] < windows["cosine"] < 1
 
 
-def test_the_same_estimators_are_timed(run, monkeypatch):
-    monkeypatch.setattr(products_seconds, "PROBLEMS", {"quadratic": products.PROBLEMS["quadratic"]})
-    monkeypatch.setattr(products_seconds, "STEPS", (4,))
-    rows = run(products_seconds, "--draws", "2")["metrics"]
+def test_the_same_estimators_are_timed(run):
+    rows = run(products_seconds, "quadratic", "--steps", "8", "--draws", "2")["metrics"]
     named = [(row["steps"], row["estimator"], row.get("window")) for row in rows]
-    assert (4, "multistep", [1] * 4) in named and (4, "truncated", None) in named and (4, "multistep", [2, 2]) in named
+    assert (8, "multistep", [1] * 8) in named and (8, "truncated", None) in named and (8, "multistep", [4, 4]) in named
     assert all(len(row["seconds"]) == 2 and min(row["seconds"]) > 0 and min(row["bytes"]) > 0 for row in rows)
 
 

@@ -67,12 +67,19 @@ Times = dict[tuple[str, int], dict[tuple[str, ...], float]]
 """By problem and T, and by estimator with its settings: seconds as a multiple of exact back-propagation's."""
 
 
-def times(result: Result) -> Times:
-    """Of what benchmarks/products_seconds.py stored: medians over draws of tasks."""
+def timed() -> tuple[dict[str, Result], str]:
+    """What benchmarks/products_seconds.py stored, by problem; and in words what was not run, with the commands."""
+    found = {name: find_benchmark(f"meta-gradients/{name}-seconds") for name in GRADIENT_PROBLEMS}
+    told = [f"`msmeta bench products_seconds {name}`" for name, result in found.items() if not result]
+    return {name: result for name, result in found.items() if result}, f"Not run: {', '.join(told)}." if told else ""
+
+
+def times(results: Mapping[str, Result]) -> Times:
+    """Medians over draws of tasks, by problem."""
     found: Times = {}
-    for row in result["metrics"]:
+    for problem, row in ((name, row) for name, result in results.items() for row in result["metrics"]):
         if row["seconds"]:
-            found.setdefault((row["problem"], row["steps"]), {})[_settings(row)] = median(row["seconds"])
+            found.setdefault((problem, row["steps"]), {})[_settings(row)] = median(row["seconds"])
     for (_, steps), own in found.items():
         exact = own[_settings({"estimator": "multistep", "window": [1] * steps})]
         own.update((key, seconds / exact) for key, seconds in own.items())

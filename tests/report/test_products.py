@@ -80,18 +80,23 @@ def test_a_line_for_each_family_over_its_products(results):
     assert ratios[0].containers[0][0].get_ydata().tolist() == pytest.approx([1.8] * 4)
 
 
-def test_the_same_over_the_time_that_calls_take_where_they_were_timed(results):
+def test_the_same_over_the_time_that_calls_take_where_they_were_timed(results, tmp_path):
     """Two and a half seconds of exact back-propagation's four, in the middle of three draws."""
     found, seconds = results[0], {}
     for row in found["quadratic", 8]["metrics"]:
         seconds[str(row)] = 4.0 if row.get("window") == [1] * 8 else 2.5 if row["estimator"] == "truncated" else 1.0
     timed = [
-        {**row, "problem": "quadratic", "steps": 8, "seconds": [0.1, seconds[str(row)], 90.0]}
+        {**row, "steps": 8, "seconds": [0.1, seconds[str(row)], 90.0]}
         for row in found["quadratic", 8]["metrics"]
         if row["estimator"] != "first-order"
     ]
-    timed.append({"problem": "quadratic", "steps": 8, "estimator": "first-order", "seconds": []})  # it diverged
-    figure = report.products.by_products(found, 0.9, taken=report.products.times({"metrics": timed}))
+    timed.append({"steps": 8, "estimator": "first-order", "seconds": []})  # it diverged
+    result = {"config": {}, "metrics": timed, "provenance": {}}
+    (tmp_path / "meta-gradients" / "quadratic-seconds.json").write_text(json.dumps(result))
+    stored, missing = report.products.timed()
+    commands = ", ".join(f"`msmeta bench products_seconds {name}`" for name in ("sine", "omniglot"))
+    assert missing == f"Not run: {commands}."
+    figure = report.products.by_products(found, 0.9, taken=report.products.times(stored))
     (panel,) = (axis for axis in figure.axes if axis.get_title())
     assert panel.get_title() == "quadratic, T = 8" and panel.get_xlabel() == "time / exact time"
     lines = {container.get_label(): container[0].get_xdata().tolist() for container in panel.containers}
