@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from msmeta import paths
+from msmeta.checkout import DIRTY
 from msmeta.errors import UserError, brief
 
 MOST_BYTES = 2**26
@@ -32,6 +34,13 @@ def _text(value: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_text)]
+def _moment(value: str) -> str:
+    """Of UTC, to the second."""
+    datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ")
+    return value
+
+
+Commit = Annotated[str, Field(pattern=rf"^[0-9a-f]{{1,40}}({DIRTY})?$")]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -140,13 +149,13 @@ class Data(_Part):
 class Provenance(_Part):
     """Where and when a number was measured."""
 
-    commit: Text | None
+    commit: Commit | None
     device: Text
-    threads: Annotated[Count, Field(ge=1)]
+    threads: Annotated[Count, Field(ge=1, le=10_000)]
     torch: Text
     python: Text | None = None
     platform: Text | None = None
-    finished: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")] | None = None
+    finished: Annotated[str, AfterValidator(_moment)] | None = None
 
 
 class Training(Provenance):
@@ -154,13 +163,13 @@ class Training(Provenance):
 
     train_seconds: Seconds
     wall_seconds: Seconds | None = None
-    processes: Annotated[Count, Field(ge=1)] | None = None
-    workers: Count | None = None
+    processes: Annotated[Count, Field(ge=1, le=10_000)] | None = None
+    workers: Annotated[Count, Field(le=1_000_000)] | None = None
     workers_memory_bytes: Count | None = None
     task_chunk: Count | None = None
     peak_memory_bytes: Count | None = None
     resumed: bool | None = None
-    earlier_commits: list[Text | None] | None = None
+    earlier_commits: list[Commit | None] | None = None
 
 
 class Parameters(_Part):
@@ -206,17 +215,49 @@ class Evaluation(_Part):
     provenance: Provenance
 
 
+class Trials(_Part):
+    """A row of the counts of tests/reliability."""
+
+    kind: Text
+    tried: Annotated[Count, Field(ge=1)]
+    held: Count
+
+    @model_validator(mode="after")
+    def _no_more_than_tried(self) -> Trials:
+        if self.held > self.tried:
+            raise ValueError("more held than were tried")
+        return self
+
+
+class Measured(_Part):
+    """Where and when a benchmark ran, which may not know all of it, and what others did meanwhile."""
+
+    model_config = ConfigDict(extra="allow")
+    commit: Text | None = None
+    device: Text = ""
+    threads: Annotated[Count, Field(ge=1, le=10_000)] | None = None
+    torch: Text = ""
+    python: Text | None = None
+    platform: Text | None = None
+    finished: Annotated[str, AfterValidator(_moment)] | None = None
+    others: Seconds | None = None
+    load: Seconds | None = None
+
+
 class Measurement(BaseModel):
     """What a benchmark measured: rows of its own, whose texts are plain all the same."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
     config: dict[str, Any]
     metrics: dict[str, Any] | list[Any]
-    provenance: dict[str, Any]
+    provenance: Measured
 
     @model_validator(mode="after")
     def _plain(self) -> Measurement:
         _walk(self.model_dump())
+        for row in self.metrics if isinstance(self.metrics, list) else self.metrics.values():
+            if isinstance(row, dict) and "tried" in row:
+                Trials.model_validate(row)
         return self
 
 

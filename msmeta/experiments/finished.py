@@ -105,6 +105,20 @@ def disagreements(found: Finished) -> Iterator[str]:
         yield f"it says that it is of {result['kind']}, and is of {place.kind}"
     yield from disagreeing_data(config.dataset, result)
     yield from found.module.disagreements(config, result)
+    yield from _of_training(config, result)
+
+
+def _of_training(config: Config, result: dict[str, Any]) -> Iterator[str]:
+    """Likewise of the log, the time and the speed."""
+    log, done, took = result["log"], result["metrics"]["iterations"], result["provenance"]["train_seconds"]
+    last = (log.get("iteration") or [0])[-1]
+    if not done - config.log_every < last <= done:
+        yield f"the log ends at {last:,} of {done:,} iterations"
+    if (log.get("seconds") or [0])[-1] > took + 0.1:
+        yield f"{took:g} seconds of training, which the log has passed"
+    speed = result["metrics"].get("meta_iterations_per_second")
+    if speed is not None and abs(speed * took - done) > 0.02 * done + 1:
+        yield f"{speed:g} iterations a second are not {done:,} in {took:g} seconds"
 
 
 def disagreeing_data(name: str, result: dict[str, Any]) -> Iterator[str]:

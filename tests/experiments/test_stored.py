@@ -88,6 +88,12 @@ LIES = [
     ("few-shot", changed(metrics__selected_iteration=7), "the chosen iteration is not the one"),
     ("few-shot", changed(log__iteration=[1, 9]), "points after the last of 2 iterations"),
     ("few-shot", changed(curve__accuracy=[100.0, 100.0]), "a point of the curve has an accuracy"),
+    ("few-shot", changed(log__iteration=[], log__seconds=[], log__loss=[], log__accuracy=[]), "the log ends at 0 of 2"),
+    ("few-shot", changed(provenance__train_seconds=0.0, log__seconds=[5.0, 9.0]), "which the log has passed"),
+    ("few-shot", changed(metrics__meta_iterations_per_second=1e9), "e+09 iterations a second are not 2 in"),
+    ("few-shot", changed(provenance__commit="not a commit"), "provenance.commit"),
+    ("few-shot", changed(provenance__finished="9999-99-99T99:99:99Z"), "provenance.finished"),
+    ("few-shot", changed(provenance__threads=10**9), "provenance.threads"),
     ("few-shot", changed(provenance__commit="0" * 40 + "-dirty"), "changes that no commit holds"),
     ("few-shot", changed(provenance__commit=None), "it names no commit that it was measured at"),
     ("few-shot", changed(parameters__hash="0" * 64), "is not what result"),
@@ -114,7 +120,7 @@ def test_a_result_that_does_not_hold_together_is_named(store, kind, lie, said):
     path = the(store, kind)
     path.write_text(json.dumps(lie(json.loads(path.read_text()))))
     ((folder, what),) = problems(store)
-    assert folder == kind and said in what and (path.stem in what or "commit" in said)
+    assert folder == kind and said in what and (path.stem in what or "commit" in said), what
     assert len(what.splitlines()) == 1
 
 

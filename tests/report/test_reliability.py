@@ -1,5 +1,7 @@
 """The page of trials, from made counts."""
 
+import json
+
 import pytest
 import torch
 from stored_runs import row_of
@@ -25,6 +27,16 @@ def test_each_kind_of_trial_has_its_counts_and_its_command(counted):
     line = reliability.origin()
     assert line.files == ["reliability/bits flipped.json", "reliability/kills.json"]
     assert list(line.rows["held"]) == [1199, 40] and "Random images" not in line.said
+
+
+def test_counts_that_cannot_be_are_left_out(counted, tmp_path, capsys):
+    path = tmp_path / "reliability" / "kills.json"
+    for lie in ({"held": 41}, {"tried": -5}, {"held": "40"}):
+        result = json.loads(path.read_text())
+        path.write_text(json.dumps(result | {"metrics": [result["metrics"][0] | lie]}))
+        assert reliability.summary() == "Of 1,200 trials of 1 kinds 1,199 held."
+        assert "kills.json is damaged" in capsys.readouterr().out
+        path.write_text(json.dumps(result))
 
 
 def test_without_counts_it_says_so(tmp_path, monkeypatch):
