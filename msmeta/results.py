@@ -34,6 +34,8 @@ def _text(value: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_text)]
+
+
 def _moment(value: str) -> str:
     """Of UTC, to the second."""
     datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ")

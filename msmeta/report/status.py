@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from msmeta.report import few_shot, paper, stored, tables, transfer
-from msmeta.report.frame import FEW_SHOT, TRANSFER, Experiment, Values, on_cpu
+from msmeta.report.frame import FEW_SHOT, TRANSFER, Experiment, Values, many, on_cpu
 from msmeta.report.html import Rows, link
 from msmeta.report.style import markdown
 from msmeta.report.tables import listed
@@ -31,6 +31,8 @@ def summary() -> Rows:
 
 CORE_WATTS = 10
 """Of one busy core of a server with its share of memory: an assumption, for no meter was read."""
+GPU_WATTS = 700
+"""The most that the data sheets of an H100 and an H200 allow."""
 _KINDS = {
     "few-shot": "few-shot learning", "transfer": "meta-transfer learning",
     "few-shot-tuning": "choosing settings, few-shot", "transfer-tuning": "choosing settings, meta-transfer",
@@ -39,19 +41,24 @@ _KINDS = {
 
 def cost() -> str:
     """Hours of training of all committed runs, and an estimate of their energy, in Markdown."""
-    rows, total, elsewhere = [], 0.0, 0
+    rows, total, elsewhere = [], 0.0, []
     for kind, name in _KINDS.items():
         every = [result["provenance"] for result in stored.results(kind)]
         found = [own for own in every if on_cpu(own)]
-        elsewhere += len(every) - len(found)
+        elsewhere += [own["train_seconds"] / 3600 for own in every if not on_cpu(own)]
         hours = sum(own["train_seconds"] * _cores(own) for own in found) / 3600
         total += hours
         rows.append([name, len(found), f"{hours:.1f}", f"{hours * CORE_WATTS / 1000:.2f}"])
     rows.append(["all", sum(row[1] for row in rows), f"{total:.1f}", f"{total * CORE_WATTS / 1000:.2f}"])
     table = markdown(["Committed runs", "runs", "hours of one core", f"kWh at {CORE_WATTS} W a core"], rows)
-    so = "So is 1 run on a GPU" if elsewhere == 1 else f"So are {elsewhere} runs on a GPU"
     said = "Energy is an estimate: no meter was read. Evaluation, and runs not kept, are left out."
-    return f"{table}\n\n{said}" + (f" {so}." if elsewhere else "")
+    if elsewhere:
+        most = sum(elsewhere) * GPU_WATTS / 1000
+        said += (
+            f" {many(len(elsewhere), 'more run')} took {sum(elsewhere):.1f} hours on a GPU, which several may have "
+            f"shared: {most:.2f} kWh at the most, at {GPU_WATTS} W."
+        )
+    return f"{table}\n\n{said}"
 
 
 def _cores(provenance: Values) -> int:

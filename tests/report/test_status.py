@@ -11,7 +11,9 @@ def test_core_hours_count_every_process_and_worker_and_no_gpu(store):
     runs = [result("Scratch", seed=seed) | {"provenance": where | own} for seed, own in enumerate(several)]
     store(*({"kind": "transfer", **entry} for entry in runs))
     found = status.cost()
-    assert "| meta-transfer learning | 2 | 5.0 | 0.05 |" in found and found.endswith("So is 1 run on a GPU.")
+    assert "| meta-transfer learning | 2 | 5.0 | 0.05 |" in found and found.endswith(
+        "1 more run took 1.0 hours on a GPU, which several may have shared: 0.70 kWh at the most, at 700 W."
+    )
 
 
 def test_the_summary_counts_the_papers_cells(store):
