@@ -130,7 +130,7 @@ class Run:
         try:
             found = checkpoints.of_run(self.kept_path, checkpoints.read(self.kept_path), self._identity, self.defaults)
             results.check(json.loads(found["result"]))
-        except (checkpoints.DamagedError, ValueError):  # the last checkpoint is of the same training
+        except (checkpoints.DamagedError, ValueError, KeyError):  # the last checkpoint is of the same training
             return False
         self._store(found["result"], found["parameters"])
         return True

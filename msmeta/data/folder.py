@@ -4,14 +4,17 @@ Results know a folder as `folder:NAME-HASH@SIDE`, the last part of its path and 
 files, so that no path of a machine stands in them, and folders of equal names are told apart.
 """
 
+import itertools
 import json
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from msmeta.data.dataset import FEW_SHOT, TRANSFER, Arrays, Dataset
+from msmeta.data.raw import showable
 from msmeta.errors import ConfigError, DataError, brief
 
 PREFIX = "folder:"
@@ -127,6 +130,7 @@ def stored(name: str, root: Path) -> Dataset:
         file = root / dataset.stored_as / "meta.json"
         meta = json.loads(file.read_text() if file.is_file() else "")
         notes = meta["notes"]
+        _check_notes(notes)
         own = {split: len(counts) for split, counts in notes["classes"].items()}
         fewest = min(min(counts.values()) for counts in notes["classes"].values())
         return replace(
@@ -139,6 +143,15 @@ def stored(name: str, root: Path) -> Dataset:
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return dataset  # store says what is wrong when it is loaded
+
+
+def _check_notes(notes: dict[str, Any]) -> None:
+    """Raises ValueError, or what comes of another kind, unless they are as `scan` makes them."""
+    counted = [*notes["classes"].values(), notes["left_out"]]
+    numbers = [notes["unlisted"], *(number for counts in counted for number in counts.values())]
+    named = [notes["split"], *notes["unreadable"], *notes.get("repeated", []), *itertools.chain(*counted)]
+    if not all(type(number) is int and number >= 0 for number in numbers) or not all(map(showable, named)):
+        raise ValueError("they are not as they were written")
 
 
 def in_words(dataset: Dataset, least: int = LEAST) -> list[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """A user's own folder: layouts, the split, what cannot be read, and the name that results have for it."""
 
 import io
+import json
 import os
 from functools import partial
 
@@ -14,7 +15,7 @@ from msmeta.data import FEW_SHOT, TRANSFER, EpisodeSampler, find, in_words, know
 from msmeta.data.folder import parse
 from msmeta.data.pictures import decode
 from msmeta.data.scan import scan
-from msmeta.errors import ConfigError
+from msmeta.errors import ConfigError, DataError
 
 LABELS = [f"class {label}" for label in "abcdefghij"]
 TWICE = b"filename,label\nclass a/1.png,x\n"
@@ -282,3 +283,17 @@ def test_pixels():
 def test_types_of_images(kind, mode):
     for channels in (1, 3):
         assert decode(channels, 16, False)(content(0, kind, mode), "x").shape == (channels, 16, 16)
+
+
+@pytest.mark.parametrize("lie", [
+    {"classes": {"train": {"a": "x"}}}, {"classes": []}, {"split": "\x1b[2J"}, {"left_out": {"b": -1}},
+    {"unlisted": None}, {"unreadable": [5]},
+])  # fmt: skip
+def test_notes_that_were_written_over_are_not_shown_and_the_folder_is_damaged(tmp_path, root, lie):
+    name = name_of(write(tmp_path / "birds", tree()), root=root)
+    meta = root / name.replace(":", "-") / "meta.json"
+    written = json.loads(meta.read_text())
+    meta.write_text(json.dumps(written | {"notes": written["notes"] | lie}))
+    assert not find(name, root).notes and not find(name, root).splits
+    with pytest.raises(DataError, match="damaged|not those|not as"):
+        load(name, root=root)
