@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from matplotlib.text import Text
 from msmeta.report.picture import PALETTE, panels, series, spread, styled
 from msmeta.report.style import COLOURS, METHODS
 
-CSS = (Path(__file__).parents[2] / "book" / "_static" / "plots.css").read_text()
+STATIC = Path(__file__).parents[2] / "book" / "_static"
+CSS = (STATIC / "plots.css").read_text()
 
 
 @styled
@@ -113,6 +115,21 @@ def test_the_style_sheet_has_the_palettes_dark_colours():
     assert dict(re.findall(r"--plot-(\w+): (#\w+);", CSS)) == {
         name: dark for name, (light, dark) in PALETTE.items() if dark != light
     }
+
+
+def test_the_other_drawings_have_the_palettes_colours():
+    """Methods in the animated figure, and windows in the front page's drawing, by the colours of figures."""
+    explore = files("msmeta.report").joinpath("explore.css").read_text()
+    methods = {"exact": "MAML", "multistep": "Multi-step (4)", "first_order": "FO-MAML", "reptile": "Reptile",
+               "implicit": "iMAML"}  # fmt: skip
+    dark = dict(PALETTE.values())
+    for name, method in methods.items():
+        light = COLOURS[method]
+        assert re.findall(rf"--{name}: (#\w+);", explore) == [light, dark[light]]
+    windows = {"windows": PALETTE["blue"], "windows-2": PALETTE["brown"]}
+    book = (STATIC / "book.css").read_text()
+    for name, colours in windows.items():
+        assert tuple(re.findall(rf"--ms-{name}: (#\w+);", book)) == colours
 
 
 def test_a_picture_is_saved_for_readers_of_plain_files(tmp_path):
