@@ -51,6 +51,7 @@ RULES: list[Rule] = [
     ({"preset": "paper", "dataset": RGB, "shot": 1, "estimator": "multistep"}, {"lr": 0.01}, "Appendix F"),
     ({"preset": "paper", "dataset": RGB, "shot": 1, "estimator": "first-order"}, {"lr": 0.1}, "Appendix F"),
     ({"estimator": "implicit"}, {"lr": 0.1}, TUNED + "; the paper does not give it"),
+    ({"preset": "cpu", "estimator": "implicit"}, {"proximal": 0.5, "damping": 20.0}, TUNED + ", 5-way 1-shot"),
     ({"estimator": "implicit", "dataset": RGB, "shot": SEVERAL_SHOTS}, {"lr": 0.03}, TUNED),
     # Meta learning rates; the paper's is the default.
     ({"preset": ("smoke", "quick")}, {"meta_lr": 1e-2}, "few meta-iterations"),
@@ -63,8 +64,8 @@ RULES: list[Rule] = [
     ({"estimator": "implicit", "dataset": RGB}, {"proximal": 0.5}, RAJESWARAN),
     ({"estimator": "reptile"}, {"optimizer": "adam", "steps": 5, "inner_shot": 2, "test_steps": 50}, NICHOL),
     ({"estimator": "reptile"}, {"tasks": 5, "meta_optimizer": "sgd", "meta_lr": 1.0}, NICHOL),
-    ({"estimator": "reptile"}, {"meta_schedule": "linear", "lr": 0.016}, NICHOL + "; the rate is tuned"),
-    ({"estimator": "reptile", "way": MANY_WAYS}, {"steps": 10, "inner_shot": 1, "lr": 0.02}, NICHOL + "; likewise"),
+    ({"estimator": "reptile"}, {"meta_schedule": "linear", "lr": 0.032}, NICHOL + "; the rate is tuned"),
+    ({"estimator": "reptile", "way": MANY_WAYS}, {"steps": 10, "inner_shot": 1, "lr": 0.008}, NICHOL + "; likewise"),
     ({"estimator": "reptile", "dataset": RGB}, {"steps": 8, "lr": 0.003}, NICHOL + "; likewise"),
     ({"estimator": "reptile", "preset": "smoke"}, {"test_steps": 8, "tasks": 2}, "seconds"),
     ({"estimator": "reptile", "preset": "paper"}, {"iterations": 100_000, "lr": 1e-3}, NICHOL),
