@@ -133,7 +133,7 @@ def _costed(rows: list[Row], taken: dict[tuple[str, ...], float] | None) -> list
 def _ticks(axis: Axes, steps: int, timed: bool) -> None:
     if timed:
         axis.set_xscale("log")
-        plain_ticks(axis.xaxis, [1 / 16, 1 / 4, 1, 4, 16, 64])
+        plain_ticks(axis.xaxis, [1 / 4, 1, 4] if steps < 64 else [1 / 16, 1, 16])
         return
     axis.set_xscale("symlog", linthresh=1, linscale=0.5)
     ticks = [0, *(2**i for i in range(0, 9, 1 if steps < 64 else 2))]
