@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from msmeta import data
 from msmeta.report import claims, few_shot, transfer, transfer_time, verdicts
+from msmeta.report import products as by_products
 from msmeta.report import scaling as growth
 from msmeta.report import turn as turned
 from msmeta.report.claims import Claim, Finding, Summary
@@ -132,6 +134,37 @@ def estimators() -> str:
     return answer(
         f"On Omniglot with momentum, after {last} meta-iterations of exact training, by the cosine with the exact "
         f"meta-gradient: {', '.join(said)}. It depends on the rate, the momentum and the stage of training."
+    )
+
+
+def products() -> str:
+    """Of the page on equal products: how often windows are nearer than truncation, by their mean cosines."""
+    found, missing = by_products.measured()
+    if not found:
+        return answer(missing)
+    said = []
+    for momentum, words in ((0.9, "with momentum"), (0.0, "without")):
+        at = [rows for place, _, rows in by_products.equal_products(found) if place[-1] == momentum]
+        nearer = sum(fmean(rows["windows"]["cosine"]) > fmean(rows["truncated"]["cosine"]) for rows in at)
+        said.append(f"in {nearer} of {len(at)} places {words}")
+    return answer(f"At equal products, windows have the higher mean cosine than truncation {', and '.join(said)}.")
+
+
+def products_time() -> str:
+    """Of the page on time: what eight products of T = 64 steps take with each estimator that has such a dial."""
+    taken = by_products.times(by_products.timed()[0]).get(("sine", 64))
+    if taken is None:
+        return answer("Not run: `msmeta bench products_seconds sine`.")
+    settings = {
+        "windows of 8": {"estimator": "multistep", "window": [8] * 8},
+        "truncation to 8 steps": {"estimator": "truncated", "depth": 8},
+        "lazy Hessians": {"estimator": "lazy-hessian", "window": [8] * 8},
+        "first-order, without any,": {"estimator": "first-order"},
+    }
+    said = ", ".join(f"{name} {taken[by_products.settings(row)]:.2f}" for name, row in settings.items())
+    return answer(
+        f"A window takes one gradient, where the others take one a step. Of the time of exact back-propagation through "
+        f"T = 64 steps on sine curves, with 8 products: {said}. The figures have what each comes near for it."
     )
 
 

@@ -79,14 +79,15 @@ def times(results: Mapping[str, Result]) -> Times:
     found: Times = {}
     for problem, row in ((name, row) for name, result in results.items() for row in result["metrics"]):
         if row["seconds"]:
-            found.setdefault((problem, row["steps"]), {})[_settings(row)] = median(row["seconds"])
+            found.setdefault((problem, row["steps"]), {})[settings(row)] = median(row["seconds"])
     for (_, steps), own in found.items():
-        exact = own[_settings({"estimator": "multistep", "window": [1] * steps})]
+        exact = own[settings({"estimator": "multistep", "window": [1] * steps})]
         own.update((key, seconds / exact) for key, seconds in own.items())
     return found
 
 
-def _settings(row: Row) -> tuple[str, ...]:
+def settings(row: Row) -> tuple[str, ...]:
+    """An estimator and what was set of it."""
     return tuple(str(row.get(name)) for name in ("estimator", "window", "depth", "cg_steps"))
 
 
@@ -126,7 +127,7 @@ def by_products(
 
 def _costed(rows: list[Row], taken: dict[tuple[str, ...], float] | None) -> list[Row]:
     """Those that have cosines, with what they cost: products, or the time that was measured of them."""
-    costs = [row.get("products") if taken is None else taken.get(_settings(row)) for row in rows]
+    costs = [row.get("products") if taken is None else taken.get(settings(row)) for row in rows]
     return [{**row, "cost": cost} for row, cost in zip(rows, costs, strict=True) if row["cosine"] and cost is not None]
 
 

@@ -24,6 +24,8 @@ def test_without_results_every_claim_is_not_run(store):
     assert "Nothing was run for the claim" in sentences[1] and "23 not run" in sentences[3]
     assert answers.summary() == "**Answer.** Of 14 claims that measurements can test: 14 not run."
     assert all("Not run: `msmeta bench " in of() for of in (answers.estimators, answers.speed, answers.scaling))
+    assert "Not run: `python benchmarks/products.py quadratic --steps 8`" in answers.products()
+    assert answers.products_time() == "**Answer.** Not run: `msmeta bench products_seconds sine`."
     assert answers.turn() == "**Answer.** Not run: Omniglot, 20-way 1-shot, exact MAML."
 
 

@@ -100,7 +100,7 @@ def test_memory_is_linear_in_the_windows():
 
 
 def test_a_failed_measurement_is_one_line():
-    with pytest.raises(UserError, match="way=0: it must be at least 1"):
+    with pytest.raises(UserError, match="way=0: it must be at least 2"):
         costs.measure(Cell("multistep", 1, 0, 1, 8), "cpu")
     with pytest.raises(ConfigError, match="preset 'huge' is unknown"):
         costs.live("huge", None, None, None, "cpu", 8, 2)
