@@ -61,7 +61,7 @@ RULES: list[Rule] = [
     ({"estimator": ("first-order", "reptile", "implicit")}, {"momentum": 0.0, "weight_decay": 0.0}, "vanilla SGD"),
     ({"estimator": "implicit"}, {"steps": 16}, RAJESWARAN),
     ({"estimator": "implicit", "way": MANY_WAYS}, {"steps": 25}, RAJESWARAN),
-    ({"estimator": "implicit", "dataset": RGB}, {"proximal": 0.5}, RAJESWARAN),
+    ({"estimator": "implicit", "dataset": RGB}, {"proximal": 0.5, "damping": 0.0}, RAJESWARAN),
     ({"estimator": "reptile"}, {"optimizer": "adam", "steps": 5, "inner_shot": 2, "test_steps": 50}, NICHOL),
     ({"estimator": "reptile"}, {"tasks": 5, "meta_optimizer": "sgd", "meta_lr": 1.0}, NICHOL),
     ({"estimator": "reptile"}, {"meta_schedule": "linear", "lr": 0.032}, NICHOL + "; the rate is tuned"),
