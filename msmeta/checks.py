@@ -79,6 +79,12 @@ def kind(value: Tensor) -> tuple[torch.Size, torch.dtype]:
     return value.shape, value.dtype
 
 
+_GIVEN = {
+    "init": ("theta",), "inner": ("phi", "theta", "t"), "outer": ("phi", "theta"), "outer_at": ("phi", "theta", "t")
+}  # fmt: skip
+"""What a problem's functions are called with."""
+
+
 def require_problem(problem: Any) -> None:
     """Raises ConfigError for what is no function, and for a number of tasks that is none; NumPy's will do."""
     for name, given in _GIVEN.items():
@@ -88,12 +94,6 @@ def require_problem(problem: Any) -> None:
     is_number = isinstance(tasks, Integral) and not isinstance(tasks, bool) and tasks >= 1
     if tasks is not None and not is_number:
         raise ConfigError(f"tasks={brief(tasks)}: it must be a whole number, at least one, or None for one problem")
-
-
-_GIVEN = {
-    "init": ("theta",), "inner": ("phi", "theta", "t"), "outer": ("phi", "theta"), "outer_at": ("phi", "theta", "t")
-}  # fmt: skip
-"""What a problem's functions are called with."""
 
 
 def require_function(found: Any, what: str, *given: str) -> None:

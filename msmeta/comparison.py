@@ -211,13 +211,14 @@ def cases(problem: Problem, thetas: Params | Iterable[Params]) -> Iterator[tuple
         raise ConfigError(
             f"thetas is a {type(thetas).__name__}: it must be a theta, a dict of tensors, or a list of them"
         )
-    if callable(problem) and not isinstance(problem, Bilevel):
+    drawn = callable(problem) and not isinstance(problem, Bilevel)
+    if drawn:
         require_function(problem, "problem", "number")
     thetas = [thetas] if isinstance(thetas, Mapping) else list(thetas)
     if not thetas:
         raise ConfigError("thetas is empty: there is nothing to compare at")
     for i, theta in enumerate(thetas):
-        yield problem if isinstance(problem, Bilevel) or not callable(problem) else problem(i), theta
+        yield problem(i) if drawn else problem, theta
 
 
 def flat(out: MetaGradient, theta: Params) -> Tensor:

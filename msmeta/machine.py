@@ -86,11 +86,9 @@ def one_thread(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-_OPERATIONS = (
-    torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn,
-    torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv, torch.backends.mkldnn.rnn,
-)  # fmt: skip
-"""What rounds the operands of float32 if it is told to: of a GPU, then of a processor."""
+_ON_GPU = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn
+_ON_CPU = torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv, torch.backends.mkldnn.rnn
+"""What rounds the operands of float32 if it is told to."""
 
 
 def set_precision(name: str) -> None:
@@ -98,15 +96,17 @@ def set_precision(name: str) -> None:
     algorithms of cuDNN it has those that add in the same order each time, so that a run can be repeated."""
     torch.backends.cudnn.deterministic = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
-    for own in _OPERATIONS:  # which the older settings leave to those for all operations
-        own.fp32_precision = "tf32" if name == "tf32" and own in _OPERATIONS[:3] else "ieee"
+    for own in _ON_GPU:  # which the older settings leave to those for all operations
+        own.fp32_precision = "tf32" if name == "tf32" else "ieee"
+    for own in _ON_CPU:
+        own.fp32_precision = "ieee"
 
 
 @contextmanager
 def settings(precision: str) -> Iterator[None]:
     """Torch's settings as a run needs them, and afterwards as they were: `set_precision`, and float32 by default."""
     cudnn, dtype = torch.backends.cudnn, torch.get_default_dtype()
-    before, deterministic = [own.fp32_precision for own in _OPERATIONS], cudnn.deterministic
+    before, deterministic = [own.fp32_precision for own in _ON_GPU + _ON_CPU], cudnn.deterministic
     older = []  # a setting that both of torch's interfaces have touched cannot be asked for by the older one
     for get, put in ((torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
                      (lambda: cudnn.allow_tf32, partial(setattr, cudnn, "allow_tf32"))):  # fmt: skip
@@ -121,7 +121,7 @@ def settings(precision: str) -> Iterator[None]:
         cudnn.deterministic = deterministic
         for put, value in older:
             put(value)
-        for own, value in zip(_OPERATIONS, before, strict=True):
+        for own, value in zip(_ON_GPU + _ON_CPU, before, strict=True):
             own.fp32_precision = value
 
 

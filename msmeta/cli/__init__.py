@@ -140,13 +140,15 @@ def data_prepare(
     """Turn the raw files of a data set into arrays, once."""
     from msmeta import data
 
-    before = [entry.dataset.name for entry in data.status() if entry.state == "prepared"] if source else []
+    root = data.data_root()
+    before = {path: path.lstat().st_ino for path in root.iterdir()} if source and root.is_dir() else {}
     with options.preparing() as progress:
         folder = data.prepare(name, source, progress=progress, follow_links=follow_links)
     if data.is_path(name):
         name = folder.name.replace("-", ":", 1)
         options.show_folder(name)
-    print(f"{name} is ready in {folder}" + (f": it was before, so {source} was not read" if name in before else ""))
+    unread = before.get(folder) == folder.lstat().st_ino  # a folder that is built takes the place of an older one
+    print(f"{name} is ready in {folder}" + (f": it was before, so {source} was not read" if unread else ""))
 
 
 @data_app.command("verify")

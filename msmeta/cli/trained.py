@@ -203,7 +203,10 @@ def adapt(
     how = given.get("test_norm"), given.get("test_steps"), given.get("window"), device, follow_links
     adapted = few_shot.adapt_to(one.config, one.parameters(), support, query, *how)
     out = paths.user_path(out, "--out")
-    out = out / "predictions" if out.is_dir() else out.with_suffix("") if out.suffix in (".csv", ".png") else out
+    if out.is_dir():
+        out = out / "predictions"
+    elif out.suffix in (".csv", ".png"):
+        out = out.with_suffix("")
     table, picture = (out.with_name(out.name + suffix) for suffix in (".csv", ".png"))
     files.write(table, adapted.table().encode())
     title = f"{one.module.label(one.config)}, meta-trained on {one.result['data']['title']}"

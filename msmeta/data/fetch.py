@@ -30,10 +30,11 @@ def fetch(url: str, sha256: str, way_out: str) -> bytes:
     return content
 
 
-def require(content: bytes, sha256: str) -> None:
-    """Raises ValueError where the content is larger than MAX_BYTES, or not the one with this SHA-256."""
+def require(content: bytes, sha256: str) -> str:
+    """The content's SHA-256. Raises ValueError where it does not begin as this one, or is larger than MAX_BYTES."""
     if len(content) > MAX_BYTES:
         raise ValueError(f"it has more than the {MAX_BYTES:,} bytes allowed")
     found = hashlib.sha256(content).hexdigest()
     if not found.startswith(sha256):
         raise ValueError(f"its SHA-256 is {found[:16]}..., not {sha256[:16]}...")
+    return found

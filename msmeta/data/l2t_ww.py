@@ -104,9 +104,8 @@ def verify(name: str, root: Path) -> str:
     try:
         content = path.read_bytes()
         if own is SOURCE:
-            fetch.require(content, *own.files.values())
-        else:
-            _places(content)
+            return fetch.require(content, *own.files.values())
+        _places(content)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:

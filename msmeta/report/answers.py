@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
 
 from msmeta import data
 from msmeta.report import claims, few_shot, transfer, transfer_time, verdicts
@@ -145,8 +144,7 @@ def products() -> str:
     said = []
     for momentum, words in ((0.9, "with momentum"), (0.0, "without")):
         at = [rows for place, _, rows in by_products.equal_products(found) if place[-1] == momentum]
-        nearer = sum(fmean(rows["windows"]["cosine"]) > fmean(rows["truncated"]["cosine"]) for rows in at)
-        said.append(f"in {nearer} of {len(at)} places {words}")
+        said.append(f"in {by_products.ahead(at)} of {len(at)} places {words}")
     return answer(f"At equal products, windows have the higher mean cosine than truncation {', and '.join(said)}.")
 
 

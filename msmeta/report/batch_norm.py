@@ -60,7 +60,7 @@ def commands(datasets: Sequence[str] = DATASETS) -> str:
     """Those that would test what θ is kept and was not tested, as a code block, and how many runs kept none; empty if
     nothing is left, or there is no run."""
     known = _runs(datasets)
-    _, tested = _committed(datasets)
+    tested = _tested(known)
     lines, lost = set(), 0
     for config, kept in ((run.config, run.theta_path.exists()) for run in known.values()):
         if any((config, norm) not in tested for norm in OTHERS):
@@ -82,12 +82,17 @@ def _less(seeds: pd.DataFrame, tested: Tested, norm: str) -> Difference | None:
 
 def _committed(datasets: Sequence[str]) -> tuple[pd.DataFrame, Tested]:
     """Committed runs with a preset's own config, and what was found of their θ."""
-    known, tested = _runs(datasets), {}
+    known = _runs(datasets)
+    return frame(FEW_SHOT, [each.result for each in known.values()]), _tested(known)
+
+
+def _tested(known: dict[str, finished.Finished]) -> Tested:
+    tested: Tested = {}
     for result in stored.results(evaluations.KIND):
         run = known.get(result["config"]["run"])
         if run and runs.hash_of(result, "source") == run.theta_hash:
             _add(tested, run, result)
-    return frame(FEW_SHOT, [each.result for each in known.values()]), tested
+    return tested
 
 
 def _runs(datasets: Sequence[str]) -> dict[str, finished.Finished]:

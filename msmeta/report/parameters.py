@@ -7,11 +7,11 @@ import inspect
 from collections.abc import Collection, Sequence
 from typing import Any, get_origin
 
-import yaml
 from pydantic import TypeAdapter
 
 from msmeta import machine
 from msmeta.errors import ConfigError, UserError, brief
+from msmeta.experiments import plain_yaml
 from msmeta.experiments.config import field_value, schema
 from msmeta.experiments.registry import EXPERIMENTS
 
@@ -98,13 +98,13 @@ def converted(name: str, value: Any, kind: Any, example: Any = None, words: str 
     try:
         if list in (kind, get_origin(kind)):
             if isinstance(value, str):
-                value = yaml.safe_load(value if value.lstrip().startswith("[") else f"[{value}]")
+                value = plain_yaml.parse(value if value.lstrip().startswith("[") else f"[{value}]")
             elif not isinstance(value, (list, tuple)):
                 value = [value]
         if kind is not bool and _has_truth(value):
             raise ValueError  # else it would count as 1 or 0
         return TypeAdapter(kind).validate_python(value)
-    except (ValueError, yaml.YAMLError, RecursionError):
+    except (ValueError, RecursionError):
         such = "" if example is None else f", such as {example!r}"
         wanted = words or f"of type {inspect.formatannotation(kind)}"
         raise ConfigError(f"{name}={brief(given)}: it must be {wanted}{such}") from None

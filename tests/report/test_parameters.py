@@ -87,6 +87,8 @@ def test_values_become_what_the_annotation_says(name, value, expected):
         ("ways", [5, True], r"ways=\[5, True\]: it must be of type list"),
         ("windows", [1, "four"], "windows: window='four': give a number of steps such as 4"),
         ("windows", "&a [*a]", r"windows='&a \[\*a\]': it must be of type list"),
+        ("windows", "[!!bool x]", r"windows='\[!!bool x\]': it must be of type list"),
+        ("windows", "{<<: {a: 1}}", "windows=.* it must be of type list"),
         ("lr", "nan", "lr=nan: it must be finite"),
         ("others", ["first-oder"], "others: estimator 'first-oder' is unknown: .*did you mean first-order"),
         ("preset", "", "preset '' is unknown: choose from smoke, quick, cpu, paper"),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,15 +41,15 @@ class Source:
 class _Entry:
     """How a source is loaded from its file of weights, if it has one, and for images of which side.
 
-    file: below the data folder. obtain: gets it, or raises DataError. check: raises DataError for another file of that
-    name, before it is loaded.
+    file: below the data folder. obtain: gets it, or raises DataError. verify: its SHA-256; raises DataError for another
+    file of that name, before it is loaded.
     """
 
     load: Callable[[Path | None], Loaded]
     side: int
     file: str | None = None
     obtain: Callable[[Path], None] | None = None
-    check: Callable[[Path], Any] | None = None
+    verify: Callable[[Path], str] | None = None
 
 
 def load(name: str, device: str | torch.device = "cpu") -> Source:
@@ -59,34 +57,31 @@ def load(name: str, device: str | torch.device = "cpu") -> Source:
 
     Weights that are not in the data folder are downloaded. Raises DataError in one line if they cannot be had.
     """
-    channels, features, params = SOURCES[name].load(_weights(name))
+    path, sha256 = _weights(name)
+    channels, features, params = SOURCES[name].load(path)
     params = {key: value.to(device) for key, value in params.items()}
 
     def of(x: Tensor) -> list[Tensor]:
         with torch.no_grad():
             return features(params, x)
 
-    return Source(name, channels, of, weights_hash(name))
+    return Source(name, channels, of, sha256)
 
 
 def weights_hash(name: str) -> str | None:
     """SHA-256 of the weights' file in hexadecimal, None where they are random. Raises DataError as `load` does."""
-    path = _weights(name)
-    if path is None:
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return _weights(name)[1]
 
 
-def _weights(name: str) -> Path | None:
-    """The file of weights, which is there."""
-    file, obtain = SOURCES[name].file, SOURCES[name].obtain
-    path = file and data_root() / file
-    if path and not path.is_file():
-        obtain(path)
-    if path:
-        SOURCES[name].check(path)
-    return path
+def _weights(name: str) -> tuple[Path | None, str | None]:
+    """The file of weights, which is there, and its SHA-256."""
+    source = SOURCES[name]
+    if source.file is None:
+        return None, None
+    path = data_root() / source.file
+    if not path.is_file():
+        source.obtain(path)
+    return path, source.verify(path)
 
 
 def _published(path: Path) -> None:
@@ -101,9 +96,9 @@ def _imagenet(path: Path | None) -> Loaded:
     return _resnet34(*split_state(torch.load(path, map_location="cpu", weights_only=True)))
 
 
-def _check_imagenet(path: Path) -> None:
+def _verify_imagenet(path: Path) -> str:
     try:
-        fetch.require(path.read_bytes(), IMAGENET_HASH)
+        return fetch.require(path.read_bytes(), IMAGENET_HASH)
     except (OSError, ValueError) as error:
         way_out = "delete it, and it will be downloaded again"
         raise DataError(f"{path} is not torchvision's ResNet-34 ({error}): {way_out}") from error
@@ -129,7 +124,7 @@ SOURCES = {
         _published,
         lambda path: l2t_ww.verify(l2t_ww.SOURCE.name, data_root()),
     ),
-    "imagenet-resnet34": _Entry(_imagenet, 224, f"weights/{IMAGENET_FILE}", _download, _check_imagenet),
+    "imagenet-resnet34": _Entry(_imagenet, 224, f"weights/{IMAGENET_FILE}", _download, _verify_imagenet),
     "random-resnet32": _Entry(lambda path: _resnet32(ResNet32(way=10), ResNet32(way=10).init(seed=0)), 32),
     "random-resnet34": _Entry(lambda path: _resnet34(*ResNet(34, IMAGENET_CLASSES).init(seed=0)), 224),
 }
