@@ -3,7 +3,8 @@
 import asyncio
 import urllib.parse
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -144,6 +145,18 @@ async def look_at_all(pages: list[Path]) -> list[Look]:
     return [look for own in looks for look in own]
 
 
+@asynccontextmanager
+async def opened(page: str, size: dict[str, int]) -> AsyncIterator[Page]:
+    """A page of the book in a browser of its own."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(**chromium.OPTIONS)
+        tab = await browser.new_page(viewport=size)
+        tab.set_default_timeout(PATIENCE)
+        await tab.goto((BOOK / page).as_uri())
+        yield tab
+        await browser.close()
+
+
 @pytest.fixture(scope="module")
 def looks() -> list[Look]:
     pages = sorted(path for path in BOOK.rglob("*.html") if "_static" not in path.parts)
@@ -177,16 +190,38 @@ def test_the_front_page_tells_its_verdicts_without_scrolling(looks):
     """On a desk all of them and the chart; on a phone how many held."""
 
     async def lowest(size: dict[str, int], place: str) -> float:
-        async with async_playwright() as playwright:
-            browser = await playwright.chromium.launch(**chromium.OPTIONS)
-            tab = await browser.new_page(viewport=size)
-            await tab.goto((BOOK / "index.html").as_uri())
+        async with opened("index.html", size) as tab:
             box = await tab.locator(place).bounding_box()
-            await browser.close()
         return box["y"] + box["height"]
 
     assert asyncio.run(lowest(WIDE, ".front")) <= WIDE["height"]
     assert asyncio.run(lowest(NARROW, "p:has-text('Answer.')")) <= NARROW["height"]
+
+
+def test_a_symbol_says_what_it_means_on_hover_and_on_focus_until_escape(looks):
+    async def read(tab: Page) -> str | None:
+        """The card, which is within the window and described by the symbol; None where there is none."""
+        card = tab.locator("#symbol-card")
+        if not await card.is_visible():
+            return None
+        box = await card.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= NARROW["width"]
+        assert await tab.locator("[aria-describedby=symbol-card]").get_attribute("data-meaning")
+        return await card.inner_text()
+
+    async def cards() -> list[str | None]:
+        """After each of what is done with the first symbol; and its meaning."""
+        async with opened("method.html", NARROW) as tab:
+            symbol = tab.locator("article .symbol").first
+            steps = (symbol.focus, lambda: tab.keyboard.press("Escape"), symbol.hover, lambda: tab.mouse.move(0, 0))
+            found = [await read(tab)]
+            for step in steps:
+                await step()
+                found.append(await read(tab))
+            return [*found, await symbol.get_attribute("data-meaning")]
+
+    *shown, meaning = asyncio.run(cards())
+    assert meaning and shown == [None, meaning, None, meaning, None]
 
 
 def test_every_link_leads_to_a_file_and_a_place_that_are_there(looks):
@@ -210,19 +245,14 @@ def dead_links(looks: list[Look]) -> list[str]:
 def test_search_from_any_page_finds_the_proposition(looks):
     async def search() -> list[str]:
         errors = []
-        async with async_playwright() as playwright:
-            browser = await playwright.chromium.launch(**chromium.OPTIONS)
-            tab = await browser.new_page()
-            tab.set_default_timeout(PATIENCE)
+        async with opened("method.html", WIDE) as tab:
             tab.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
             tab.on("pageerror", lambda error: errors.append(str(error)))
-            await tab.goto((BOOK / "method.html").as_uri())
             await tab.keyboard.press("Control+K")
             await tab.keyboard.type("Proposition 1")
             await tab.keyboard.press("Enter")
             await tab.wait_for_selector("#search-results > p:has-text('found')")
             found = await tab.locator("#search-results li > a").all_inner_texts()
-            await browser.close()
         assert errors == []
         return found
 
