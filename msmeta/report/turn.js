@@ -145,11 +145,13 @@ function render({ model, el }) {
   }
 
   function sentence(point, exact) {
-    const name = point.windows.length ? (point.windows.every((n) => n === 1) ? "MAML, exact" : `Multi-step, ${windowName(point.windows)}`) : point.method;
+    const name = point.windows.length ? (point.windows.every((n) => n === 1) ? `${point.exact}, exact` : `Multi-step, ${windowName(point.windows)}`) : point.method;
     const said = [];
     if (exact && exact !== point) {
       if (point.cost && exact.cost) {
         said.push(`takes ${percent(point.cost.seconds / exact.cost.seconds)} of the exact method's time and ${percent(point.cost.bytes / exact.cost.bytes)} of its memory`);
+      } else if (point.seconds && exact.seconds) {
+        said.push(`takes ${percent(point.seconds / exact.seconds)} of the exact method's time`);
       }
       if (point.accuracy !== null && exact.accuracy !== null) {
         const less = point.accuracy - exact.accuracy;

@@ -9,20 +9,22 @@ import numpy as np
 import pandas as pd
 
 from msmeta import data
-from msmeta.experiments import few_shot
+from msmeta.experiments import few_shot, transfer
 from msmeta.experiments.few_shot.costs import Cell, uniform
 from msmeta.report import frame, gradients, paper, products
 from msmeta.report.few_shot import PAPER_DATA, SETTINGS, methods
-from msmeta.report.frame import FEW_SHOT
+from msmeta.report.frame import FEW_SHOT, TRANSFER
 from msmeta.report.interactive import Interactive
 from msmeta.report.speed import seconds_per_iteration
 from msmeta.report.style import Result, find_benchmark, find_benchmarks
 from msmeta.report.tables import cells
+from msmeta.report.transfer import DATASETS, OPTIMIZERS, TABLE_METHODS
 from msmeta.statistics import mean_ci
 
 Point = dict[str, Any]
 Key = tuple[str, str, int, tuple[int, ...]]  # setting, method without its window, T, lengths of the windows
-MULTI_STEP = "Multi-step (MAML where N = 1)"
+MULTI_STEP, TRANSFERRED = "Multi-step (MAML where N = 1)", "Multi-step (L2T-ww where N = 1)"
+_EXACT = {MULTI_STEP: "MAML", TRANSFERRED: "L2T-ww"}
 _NETWORK = gradients.GRADIENT_PROBLEMS["omniglot"]
 _MOMENTUM = 0.9  # of the inner SGD in all committed runs
 
@@ -30,12 +32,12 @@ _MOMENTUM = 0.9  # of the inner SGD in all committed runs
 def points() -> list[Point]:
     """A point for each setting, method, T and partition of which anything was measured.
 
-    accuracy (%): mean over seeds; half: half-width of its 95 % interval, over seeds or else over episodes. seconds: of
-    an iteration of the same configs, alone on one idle core. cost: {seconds, bytes} of a meta-iteration of the costs'
-    benchmark. cosine: with the exact meta-gradient, with its half-width, and `problem`, on which it was measured.
-    paper: {value, spread}. What was not measured is None.
+    exact: what a method of windows is called where each is of one step. accuracy (%): mean over seeds; half: half-width
+    of its 95 % interval, over seeds or else over episodes. seconds: of an iteration of the same configs, alone on one
+    idle core. cost: {seconds, bytes} of a meta-iteration of the costs' benchmark. cosine: with the exact meta-gradient,
+    with its half-width, and `problem`, on which it was measured. paper: {value, spread}. What was not measured is None.
     """
-    found = _trained()
+    found = _trained() | _transferred()
     for row in (_costs() or {"metrics": []})["metrics"]:
         own = Cell.of(row)
         if own.window <= own.steps:
@@ -50,7 +52,8 @@ def points() -> list[Point]:
     made = []
     for key in sorted(found, key=_order):
         setting, method, steps, windows = key
-        named = {"setting": setting, "method": method, "steps": steps, "windows": list(windows)}
+        named = {"setting": setting, "method": method, "exact": _EXACT.get(method), "steps": steps}
+        named["windows"] = list(windows)
         usual = dict.fromkeys(("accuracy", "half", "seconds", "cost", "paper", "runs"))
         made.append(named | usual | {"cosine": near.get((method, steps, windows))} | found[key])
     return made
@@ -79,13 +82,35 @@ def _trained() -> dict[Key, Point]:
     return found
 
 
+def _transferred() -> dict[Key, Point]:
+    """Committed runs of meta-transfer with a preset's epochs, and what the paper has in Tables 2 and 3."""
+    found: dict[Key, Point] = {}
+    for seeds in sorted(cells(frame.committed(TRANSFER, transfer_rate=1.0)), key=lambda seeds: seeds["preset"].iloc[0]):
+        if seeds["row"].iloc[0] == seeds["label"].iloc[0]:
+            found[_of_transfer(seeds["config"].iloc[0])] = _of_runs(seeds)
+    for (number, optimizer), dataset, values in product(OPTIMIZERS.items(), DATASETS, TABLE_METHODS):
+        config = transfer.preset_config("paper", dataset, optimizer=optimizer, **values)
+        cell = paper.cell(number, vars(config))
+        found.setdefault(_of_transfer(config), {})["paper"] = {"value": cell.value, "spread": cell.spread}
+    return found
+
+
+def _of_transfer(config: transfer.TransferConfig) -> Key:
+    """Without transfer steps, which have no windows either, a method has its own name."""
+    setting = f"{data.find(config.dataset).title}, {transfer.setting(config)}"
+    if config.estimator == "multistep" and config.steps:
+        return setting, TRANSFERRED, config.steps, _windows(config.estimator, config.window, config.steps)
+    steps = 0 if config.estimator == "scratch" else config.steps
+    return setting, transfer.label(config), steps, ()
+
+
 def _of_runs(seeds: pd.DataFrame) -> Point:
     run = seeds.iloc[0]
     mean, half = mean_ci(list(seeds["accuracy"]))
     iterations = sorted(set(seeds["iterations"]))
     return {
         "accuracy": mean,
-        "half": run["accuracy_ci95"] if half is None else half,
+        "half": run.get("accuracy_ci95") if half is None else half,
         "seconds": seconds_per_iteration(run["config"]),
         "runs": {"preset": run["preset"], "seeds": list(seeds["seed"]), "iterations": iterations,
                  "files": [file for file in seeds["file"] if file]},
@@ -153,4 +178,4 @@ def _windows(estimator: str, window: Any, steps: int) -> tuple[int, ...]:
 
 def _order(key: Key) -> tuple[Any, ...]:
     setting, method, steps, windows = key
-    return setting != "Omniglot, 20-way 1-shot", setting, method != MULTI_STEP, method, steps, -len(windows), windows
+    return setting != "Omniglot, 20-way 1-shot", setting, method not in _EXACT, method, steps, -len(windows), windows

@@ -16,7 +16,8 @@ from msmeta.report import interactive, turn
 
 MAML, WINDOWS, SHORT, OTHER = (
     {
-        "setting": "Omniglot, 5-way 1-shot", "method": turn.MULTI_STEP, "steps": steps, "windows": windows,
+        "setting": "Omniglot, 5-way 1-shot", "method": turn.MULTI_STEP, "exact": "MAML", "steps": steps,
+        "windows": windows,
         "accuracy": accuracy, "half": 0.5, "seconds": seconds, "cost": cost, "cosine": cosine,
         "paper": {"value": 99.1, "spread": 0.77},
         "runs": {"preset": "cpu", "seeds": [0, 1], "iterations": [4000], "files": []},
@@ -29,7 +30,10 @@ MAML, WINDOWS, SHORT, OTHER = (
     )
 )  # fmt: skip
 FIRST_ORDER = {**SHORT, "method": "FO-MAML", "windows": [], "steps": 8, "accuracy": None, "half": None, "runs": None}
-POINTS = [MAML, WINDOWS, SHORT, OTHER, FIRST_ORDER]
+OF_TRANSFER = {"setting": "CIFAR-100, SGD", "method": turn.TRANSFERRED, "exact": "L2T-ww", "steps": 2, "cost": None,
+               "cosine": None}  # fmt: skip
+TWICE, ONCE = MAML | OF_TRANSFER | {"windows": [1, 1]}, WINDOWS | OF_TRANSFER | {"windows": [2], "accuracy": 95.5}
+POINTS = [MAML, WINDOWS, SHORT, OTHER, FIRST_ORDER, TWICE, ONCE]
 
 
 def test_each_number_is_that_of_the_stored_files():
@@ -42,8 +46,13 @@ def test_each_number_is_that_of_the_stored_files():
             assert point["accuracy"] == pytest.approx(statistics.fmean(run["metrics"]["accuracy"] for run in own))
             for run in own:
                 config = run["config"]
-                assert point["setting"] == f"{run['data']['title']}, {config['way']}-way {config['shot']}-shot"
-                assert (point["steps"], config["estimator"] == "multistep") == (config["steps"], bool(point["windows"]))
+                optimizers = {"sgd": "SGD", "adam": "Adam"}
+                few = run["kind"] == "few-shot"
+                setting = f"{config['way']}-way {config['shot']}-shot" if few else optimizers[config["optimizer"]]
+                assert point["setting"] == f"{run['data']['title']}, {setting}"
+                steps = 0 if config["estimator"] == "scratch" else config["steps"]
+                windows = config["estimator"] == "multistep" and steps > 0
+                assert (point["steps"], bool(point["windows"])) == (steps, windows)
                 window = config["window"]
                 if point["windows"] and isinstance(window, int):
                     assert point["windows"][0] == window and sum(point["windows"]) == config["steps"]
@@ -76,6 +85,17 @@ def test_where_nothing_was_run_the_paper_s_numbers_stand_alone(tmp_path, monkeyp
     for window in (2, 4, 8):
         own = [values[setting, turn.MULTI_STEP, 8, (window,) * (8 // window)] for setting in settings]
         assert own == table[str({"estimator": "multistep", "window": window})]
+
+
+def test_where_nothing_was_transferred_the_paper_s_numbers_stand_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("MSMETA_RESULTS", str(tmp_path))
+    found = {(p["setting"], p["method"], tuple(p["windows"])): p["paper"]["value"] for p in turn.points()}
+    printed = json.loads(files("msmeta.report").joinpath("paper_results.json").read_text())
+    methods = ("Scratch", ()), (turn.TRANSFERRED, (1, 1)), (turn.TRANSFERRED, (2,))
+    for number, optimizer in (("2", "SGD"), ("3", "Adam")):
+        for i, title in enumerate(("CIFAR-100", "STL-10", "Bird", "Indoor", "Action", "Dog")):
+            own = [found[f"{title}, {optimizer}", *method] for method in methods]
+            assert own == [row["values"][i][0] for row in printed[number]["rows"]], title
 
 
 def test_windows_by_their_names():
@@ -127,6 +147,12 @@ def test_the_sliders_choose_what_is_shown(page):
     page.get_by_label("Method").select_option(label="FO-MAML")
     expect(page.locator('[data-card="accuracy"] .turn-note')).to_contain_text("Not run.")
     assert page.get_by_label("Window N").is_disabled() and page.get_by_label("Steps T").is_disabled()
+    page.get_by_label("Setting").select_option(label="CIFAR-100, SGD")
+    expect(summary).to_have_text("L2T-ww, exact, T = 2.")
+    page.get_by_label("Window N").press("ArrowRight")
+    expect(summary).to_have_text(
+        "Multi-step, N = 2, T = 2: takes 50 % of the exact method's time, and is 0.50 points ahead of it in these runs."
+    )
 
 
 def test_it_fits_a_phone_and_fingers(page):
