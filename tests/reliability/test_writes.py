@@ -85,26 +85,38 @@ def disk(tmp_path):
     unmount()
 
 
-def test_a_full_disk(trials, serve, whole, tmp_path, disk):
-    """A real one, which another program fills meanwhile; and a limit on the size of files, which a shell may set."""
+def during_a_training(what):
+    """Cases in which this happens at one of the places."""
     draw = random.Random(1)
-    cases = [
+    return [
         (name, Fault(place, draw.randint(1, calls), draw.choice(("before", "after")), what))
         for name in NAMES
-        for what in ("fill", "limit")
         for place, calls in PLACES.items()
         for _ in range(2)
     ]
 
+
+def test_a_full_disk(trials, serve, whole, disk):
+    """A real one, which another program fills meanwhile."""
+
     def attempt(case):
-        name, fault = case
-        folder = disk("16m") if fault.what == "fill" else commands.emptied(tmp_path / "run")
         try:
-            return problem(serve, folder, name, fault, whole)
+            return problem(serve, disk("16m"), *case, whole)
         finally:
             disk.end()
 
-    trials("a disk becomes full while a training writes to it, or files have a limit of size", cases, attempt, sample=6)
+    cases = during_a_training("fill")
+    trials("a disk becomes full while a training writes to it", cases, attempt, sample=4)
+
+
+def test_a_limit_on_the_size_of_files(trials, serve, whole, tmp_path):
+    """Which a shell may set."""
+
+    def attempt(case):
+        return problem(serve, commands.emptied(tmp_path / "run"), *case, whole)
+
+    cases = during_a_training("limit")
+    trials("files are not to become larger than they are, while a training writes", cases, attempt, sample=3)
 
 
 def test_a_small_disk(trials, serve, whole, tmp_path, disk):
