@@ -21,7 +21,6 @@ from scripts import load
 import msmeta
 from msmeta import paths
 from msmeta.experiments import few_shot
-from msmeta.report import Captioned
 
 ROOT = Path(__file__).parent.parent
 build = load("build.py")
@@ -55,12 +54,9 @@ def book(tmp_path):
     return folder
 
 
-def numbered(kind, number):
-    """A table or a figure as `report.html` gives it to the book."""
-    name, shown = f"{kind}-{number}", "<tbody><tr><td>1</td></tr></tbody>"
-    if kind == "table":
-        return f"```{{rows}} A caption.\n:name: {name}\n\n{shown}\n```\n"
-    return Captioned("Not run.", name, "A *caption*.")._repr_markdown_() + "\n"
+def numbered(number):
+    """A table as `report.html.Rows` gives it to the book."""
+    return f"```{{rows}} A caption.\n:name: table-{number}\n\n<tbody><tr><td>1</td></tr></tbody>\n```\n"
 
 
 def test_builds_the_pages_with_the_papers_equation_numbers_and_nothing_remote(tmp_path, capsys, monkeypatch):
@@ -70,13 +66,13 @@ def test_builds_the_pages_with_the_papers_equation_numbers_and_nothing_remote(tm
     shutil.copytree(ROOT / "book", book, ignore=shutil.ignore_patterns("_build", "_run", "__pycache__"))
     for notebook in (ROOT / "notebooks").glob("*.ipynb"):
         target = tmp_path / "notebooks" / notebook.name
-        kind, _, number = notebook.stem.partition("_")
-        own = f"{text}\n{numbered(kind, number)}" if kind in ("table", "figure") else text
+        number = notebook.stem.partition("table_")[2]
+        own = f"{text}\n{numbered(number)}" if number else text
         write_notebook(target, "import sys; print(preset, sys.executable)", text=own)
 
     def without_cells(page, root):
         text = page.read_text().replace(
-            "```{code-cell}", numbered("table", 6) + "\n```{code-cell}", 1 if page.stem == "data" else 0
+            "```{code-cell}", numbered(6) + "\n```{code-cell}", 1 if page.stem == "data" else 0
         )
         page.write_text(re.sub(r"```{code-cell}.*?\n```\n", "", text, flags=re.DOTALL))
 
@@ -102,9 +98,6 @@ def test_builds_the_pages_with_the_papers_equation_numbers_and_nothing_remote(tm
     assert numbers["proposition"] == [str(number) for number in range(28, 55)]
     assert 'href="multistep.html#equation-eq-13">(13)</a>' in html["table_4"]
     assert '<span class="caption-number">Table 4 </span>' in html["table_4"]
-    assert '<span class="caption-number">Figure 2 </span>' in html["figure_2"]
-    assert "A <em>caption</em>." in html["figure_2"]
-    assert 'href="figure_2.html#figure-2"><span class="std std-numref">Figure 2</span></a>' in html["index"]
     assert 'href="data.html#table-6"><span class="std std-numref">Table 6</span></a>' in html["table_4"]
     assert all("window.notation = {" in text for text in html.values())
     assert f"smoke {sys.executable}" in html["table_4"]  # run with the preset, by this interpreter

@@ -28,24 +28,6 @@ class Rows(SphinxDirective):
         return [table, *messages]
 
 
-class Picture(SphinxDirective):
-    """A figure that stands in it as HTML; its argument is the caption."""
-
-    required_arguments = 1
-    final_argument_whitespace = True
-    option_spec = {"name": directives.unchanged}
-    has_content = True
-
-    def run(self):
-        caption, messages = self.state.inline_text(self.arguments[0], self.lineno)
-        figure = nodes.figure(classes=["picture"])
-        figure += nodes.raw("", "\n".join(self.content), format="html")
-        figure += nodes.caption(self.arguments[0], "", *caption)
-        self.set_source_info(figure)
-        self.add_name(figure)
-        return [figure, *messages]
-
-
 def number(app, env):
     """Sphinx counts; here a label such as `figure-2` says the number, and what has no such label has none."""
     places = {}
@@ -62,6 +44,5 @@ def number(app, env):
 
 def setup(app):
     app.add_directive("rows", Rows)
-    app.add_directive("picture", Picture)
     app.connect("env-get-updated", number, priority=900)  # after Sphinx has counted
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -34,14 +34,13 @@ from msmeta.report import (
     turn,
     verdicts,
 )
-from msmeta.report.html import Captioned
 from msmeta.report.parameters import check_parameters, run_by_papermill
 from msmeta.report.style import measured_with, origin, show, stored_benchmark, stored_benchmarks
 
 __all__ = [
-    "Captioned", "adapted", "answers", "batch_norm", "check_parameters", "costs", "data_sets", "exploration",
-    "few_shot", "few_shot_time", "few_shot_tuning", "gradients", "interactive", "live", "measured_with", "origin",
-    "outlook", "paper", "products", "provenance", "reliability", "run_by_papermill", "scaling", "show", "speed",
-    "status", "stored_benchmark", "stored_benchmarks", "transfer", "transfer_figures", "transfer_strength",
-    "transfer_time", "transfer_words", "turn", "verdicts",
+    "adapted", "answers", "batch_norm", "check_parameters", "costs", "data_sets", "exploration", "few_shot",
+    "few_shot_time", "few_shot_tuning", "gradients", "interactive", "live", "measured_with", "origin", "outlook",
+    "paper", "products", "provenance", "reliability", "run_by_papermill", "scaling", "show", "speed", "status",
+    "stored_benchmark", "stored_benchmarks", "transfer", "transfer_figures", "transfer_strength", "transfer_time",
+    "transfer_words", "turn", "verdicts",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Tables of results as HTML: numbers aligned, rows in groups, the best bold. Captions have the paper's numbers."""
+"""Tables of results as HTML: numbers aligned, rows in groups, the best bold, and a caption with the paper's number."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from msmeta.report.picture import Picture
 from msmeta.statistics import Verdict, plus_minus
 
 MARKS = {Verdict.HELD: "✓", Verdict.FAILED: "✗", Verdict.UNDECIDED: "?", Verdict.NOT_RUN: "–"}
@@ -106,26 +105,6 @@ class Rows:
         """For the book, whose directive `rows` (book/_ext/paper_numbers.py) gives a table its number."""
         name = [f":name: {self.name}"] if self.name else []
         return "\n".join([f"```{{rows}} {self.caption}", *name, "", self._inner(), "```"])
-
-
-@dataclass(frozen=True)
-class Captioned:
-    """A figure, numbered as in the paper by its `name`, such as `figure-2`. shown: a picture, or why there is none."""
-
-    shown: Picture | str
-    name: str
-    caption: str
-
-    def _inner(self) -> str:
-        return f"<p>{escape(self.shown)}</p>" if isinstance(self.shown, str) else self.shown._repr_html_()
-
-    def _repr_html_(self) -> str:
-        """For JupyterLab."""
-        return f"<figure>{self._inner()}<figcaption>{escape(self.caption)}</figcaption></figure>"
-
-    def _repr_markdown_(self) -> str:
-        """For the book, whose directive `picture` (book/_ext/paper_numbers.py) gives the figure its number."""
-        return f"```{{picture}} {self.caption}\n:name: {self.name}\n\n{self._inner()}\n```"
 
 
 def _html(cell: object) -> str:
