@@ -82,7 +82,8 @@ def test_a_sweep_of_two_folders_of_one_name(birds, tmp_path, monkeypatch):
     run = {"preset": "cpu", "way": 2, "shot": 1, "estimator": "multistep"}
     spec.write_text(yaml.safe_dump({"runs": [run | {"dataset": [f"folder:{birds}", f"folder:{other}@28+grey"]}]}))
     one, two = sweep.read_spec(spec)
-    assert one.dataset != two.dataset and (one.select_every, two.select_every) == (500, None)  # as miniImageNet, as Omniglot
+    assert one.dataset != two.dataset
+    assert (one.select_every, two.select_every) == (500, None)  # as miniImageNet, as Omniglot
     assert registry.place(one, tmp_path).name != registry.place(two, tmp_path).name
 
 
