@@ -10,6 +10,7 @@ import pandas as pd
 
 from msmeta import data
 from msmeta.experiments import few_shot, transfer
+from msmeta.experiments.config import Config
 from msmeta.experiments.few_shot.costs import Cell, uniform
 from msmeta.report import frame, gradients, paper, products
 from msmeta.report.few_shot import PAPER_DATA, SETTINGS, methods
@@ -37,7 +38,7 @@ def points() -> list[Point]:
     idle core. cost: {seconds, bytes} of a meta-iteration of the costs' benchmark. cosine: with the exact meta-gradient,
     with its half-width, and `problem`, on which it was measured. paper: {value, spread}. What was not measured is None.
     """
-    found = _trained() | _transferred()
+    found = _trained()
     for row in (_costs() or {"metrics": []})["metrics"]:
         own = Cell.of(row)
         if own.window <= own.steps:
@@ -73,35 +74,24 @@ def _costs() -> Result | None:
 
 
 def _trained() -> dict[Key, Point]:
-    """Committed runs; of the presets that have run the same the paper's counts."""
-    found: dict[Key, Point] = {}
-    for seeds in sorted(cells(frame.committed(FEW_SHOT)), key=lambda seeds: seeds["preset"].iloc[0]):
-        run = seeds.iloc[0]
-        key = f"{run['title']}, {run['setting']}", _family(run["estimator"]), run["steps"]
-        found[*key, _windows(run["estimator"], run["window"], run["steps"])] = _of_runs(seeds)
-    return found
+    """Committed runs with a preset's epochs and a transfer step's usual rate; of the presets that have run the same the
+    paper's counts."""
+    every = [*cells(frame.committed(FEW_SHOT)), *cells(frame.committed(TRANSFER, transfer_rate=1.0))]
+    usual = [seeds for seeds in every if seeds["row"].iloc[0] == seeds["label"].iloc[0]]
+    usual.sort(key=lambda seeds: seeds["preset"].iloc[0])
+    return {_key(seeds["title"].iloc[0], seeds["config"].iloc[0]): _of_runs(seeds) for seeds in usual}
 
 
-def _transferred() -> dict[Key, Point]:
-    """Committed runs of meta-transfer with a preset's epochs, and what the paper has in Tables 2 and 3."""
-    found: dict[Key, Point] = {}
-    for seeds in sorted(cells(frame.committed(TRANSFER, transfer_rate=1.0)), key=lambda seeds: seeds["preset"].iloc[0]):
-        if seeds["row"].iloc[0] == seeds["label"].iloc[0]:
-            found[_of_transfer(seeds["config"].iloc[0])] = _of_runs(seeds)
-    for (number, optimizer), dataset, values in product(OPTIMIZERS.items(), DATASETS, TABLE_METHODS):
-        config = transfer.preset_config("paper", dataset, optimizer=optimizer, **values)
-        cell = paper.cell(number, vars(config))
-        found.setdefault(_of_transfer(config), {})["paper"] = {"value": cell.value, "spread": cell.spread}
-    return found
-
-
-def _of_transfer(config: transfer.TransferConfig) -> Key:
-    """Without transfer steps, which have no windows either, a method has its own name."""
-    setting = f"{data.find(config.dataset).title}, {transfer.setting(config)}"
-    if config.estimator == "multistep" and config.steps:
-        return setting, TRANSFERRED, config.steps, _windows(config.estimator, config.window, config.steps)
-    steps = 0 if config.estimator == "scratch" else config.steps
-    return setting, transfer.label(config), steps, ()
+def _key(title: str, config: Config) -> Key:
+    """Without transfer steps, which have no windows either, a method of meta-transfer has its own name."""
+    if isinstance(config, few_shot.FewShotConfig):
+        setting, method, steps = few_shot.setting(config), _family(config.estimator), config.steps
+    elif config.estimator == "multistep" and config.steps:
+        setting, method, steps = transfer.setting(config), TRANSFERRED, config.steps
+    else:
+        steps = 0 if config.estimator == "scratch" else config.steps
+        return f"{title}, {transfer.setting(config)}", transfer.label(config), steps, ()
+    return f"{title}, {setting}", method, steps, _windows(config.estimator, config.window, steps)
 
 
 def _of_runs(seeds: pd.DataFrame) -> Point:
@@ -118,17 +108,22 @@ def _of_runs(seeds: pd.DataFrame) -> Point:
 
 
 def _reported() -> dict[Key, Point]:
-    """What the paper has in Tables 4 and 5, with the steps that its protocol has."""
-    found = {}
-    for number, dataset in PAPER_DATA.items():
-        for (way, shot), values in product(SETTINGS[number], methods()):
-            config = few_shot.preset_config("paper", dataset, way, shot, **values)
-            if cell := paper.cell(number, vars(config)):
-                setting = f"{data.find(dataset).title}, {few_shot.setting(config)}"
-                windows = _windows(config.estimator, config.window, config.steps)
-                key = setting, _family(config.estimator), config.steps, windows
-                found[key] = {"value": cell.value, "spread": cell.spread}
-    return found
+    """What the paper has in Tables 2 to 5, with the steps that its protocol has."""
+    configs: list[tuple[int, Config]] = [
+        (number, few_shot.preset_config("paper", dataset, way, shot, **values))
+        for number, dataset in PAPER_DATA.items()
+        for (way, shot), values in product(SETTINGS[number], methods())
+    ]
+    configs += [
+        (number, transfer.preset_config("paper", dataset, optimizer=optimizer, **values))
+        for (number, optimizer), dataset, values in product(OPTIMIZERS.items(), DATASETS, TABLE_METHODS)
+    ]
+    printed = ((config, paper.cell(number, vars(config))) for number, config in configs)
+    return {
+        _key(data.find(config.dataset).title, config): {"value": cell.value, "spread": cell.spread}
+        for config, cell in printed
+        if cell
+    }
 
 
 def _cosines() -> dict[tuple[str, int, tuple[int, ...]], Point]:
